@@ -1,0 +1,16 @@
+"""One Keras model of two or more pretrained networks.
+
+`build_cascade` takes named intermediate outputs of one network, puts adapters
+behind them, merges them into the input of the next, and sets what trains and
+how fast. The result is a Keras 3 model on TensorFlow, JAX or PyTorch.
+"""
+
+from keras_cascade import adapters as adapters
+from keras_cascade import rebuilding as rebuilding
+from keras_cascade import zoo as zoo
+from keras_cascade.build import build_cascade as build_cascade
+from keras_cascade.cascade import Cascade as Cascade
+from keras_cascade.graph.taps import list_taps as list_taps
+from keras_cascade.graph.truncating import truncate as truncate
+
+__version__ = "0.1.0"

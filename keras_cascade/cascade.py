@@ -1,0 +1,406 @@
+"""The Cascade: holds the spec and the blocks, and delegates."""
+
+import weakref
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+
+from keras_cascade import _keras_compat as compat
+from keras_cascade.adapters import Adapter
+from keras_cascade.display.summary import print_summary
+from keras_cascade.graph.block import Block, leaf_layers
+from keras_cascade.graph.copying import Replay
+from keras_cascade.graph.reading import read_graph
+from keras_cascade.spec import BLOCKS, CascadeSpec, normalise_rates
+from keras_cascade.training.adaptation import fit_adapters, unfitted
+from keras_cascade.training.learning_rates import (
+    find_blockwise,
+    with_block_rates,
+)
+from keras_cascade.training.routing import Routes
+
+
+@keras.saving.register_keras_serializable(package="keras_cascade")
+class Cascade(Block):
+    """Pretrained networks as one Keras model, made by `build_cascade`.
+
+    It is a Functional `keras.Model`: `fit`, `evaluate`, `predict`, `save` and
+    `keras.saving.load_model` work as for any other, with `keras_cascade`
+    imported where it is loaded. Frozen layers run in inference mode.
+
+    Example:
+    >>> cascade = keras_cascade.build_cascade(network, head=10, loss="mse")
+    >>> list(cascade.blocks)
+    ['upstream', 'head']
+    """
+
+    _rebuilder: Any = None
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        spec = kwargs.pop("spec")
+        if isinstance(spec, Mapping):
+            spec = CascadeSpec.from_config(spec)
+        super().__init__(*args, **kwargs)
+        self._spec: CascadeSpec = spec
+        self._sources: dict[str, Any] | None = None
+        self._learning_rates: dict[str, Any] = {}
+
+    @property
+    def spec(self) -> CascadeSpec:
+        """What the cascade was asked to be."""
+        return self._spec
+
+    @property
+    def blocks(self) -> dict[str, keras.Layer]:
+        """The parts of the cascade by their names.
+
+        Each is a network that can be tapped inside, saved and used again; an
+        upstream's gives `{tap name: tensor}`.
+        """
+        layers = {layer.name: layer for layer in self.layers}
+        return {name: layers[name] for name in BLOCKS if name in layers}
+
+    @property
+    def taps(self) -> dict[str, str]:
+        """Tap name to its path in the upstream."""
+        return dict(self._spec.taps)
+
+    @property
+    def adapters(self) -> dict[str, keras.Layer]:
+        """Tap or extra input to its adapter, of those that have one."""
+        block = self.blocks.get("adapters")
+        layers = [] if block is None else block.layers
+        return {
+            layer.name: layer
+            for layer in layers
+            if not isinstance(layer, keras.layers.InputLayer)
+        }
+
+    @property
+    def path_prefix(self) -> str:
+        """Nothing: paths of variables begin with their block."""
+        return ""
+
+    def adapt(
+        self, data: Any, batch_size: int = 32, verbose: bool = True
+    ) -> "Cascade":
+        """Fits the adapters that learn from data, such as `PCAAdapter`.
+
+        One pass over the data serves all of them; only an adapter that sees
+        what another gives waits for a pass of its own. Call it before `fit`.
+
+        Args:
+            data: What `fit` takes: arrays, `tf.data`, `PyDataset`, a torch
+                `DataLoader` or a generator, with or without labels.
+            batch_size: Rows at a time where the data are arrays. Defaults to
+                `32`.
+            verbose: Whether to show a progress bar. Defaults to `True`.
+
+        Returns:
+            The cascade itself.
+
+        Raises:
+            ValueError: If a tap gives what cannot be learned from (not
+                finite, too few rows), or a generator would have to be read
+                twice.
+
+        Example:
+        >>> cascade.adapt(images).fit(images, labels)
+        """
+        fit_adapters(self, data, batch_size, verbose)
+        # What was traced may hold the old state as constants.
+        self.train_function = None
+        self.test_function = None
+        self.predict_function = None
+        return self
+
+    def compile(
+        self,
+        optimizer: Any = "adam",
+        loss: Any = None,
+        loss_weights: Any = None,
+        metrics: Any = None,
+        weighted_metrics: Any = None,
+        run_eagerly: bool = False,
+        steps_per_execution: int = 1,
+        jit_compile: Any = "auto",
+        auto_scale_loss: bool = True,
+        *,
+        learning_rates: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Keras's `compile`, with learning rates by path pattern.
+
+        The optimizer is copied: what was passed in stays as it is, and
+        `cascade.optimizer` is what trains.
+
+        Args:
+            optimizer: Name or object. Defaults to `"adam"`.
+            loss: As Keras takes it. Defaults to `None`.
+            loss_weights: As Keras takes them. Defaults to `None`.
+            metrics: As Keras takes them. Defaults to `None`.
+            weighted_metrics: As Keras takes them. Defaults to `None`.
+            run_eagerly: As Keras takes it. Defaults to `False`.
+            steps_per_execution: As Keras takes it. Defaults to `1`.
+            jit_compile: As Keras takes it. Defaults to `"auto"`.
+            auto_scale_loss: As Keras takes it. Defaults to `True`.
+            learning_rates: Path pattern to a float or `LearningRateSchedule`;
+                what none matches has the optimizer's rate. `None` keeps the
+                rates that the cascade was built with. Defaults to `None`.
+
+        Raises:
+            ValueError: If a pattern matches nothing or a rate is negative.
+        """
+        rates = self._spec.learning_rates
+        if learning_rates is not None:
+            rates = normalise_rates(learning_rates)
+        self._learning_rates = rates
+        super().compile(
+            optimizer=self._own_optimizer(optimizer, rates),
+            loss=loss,
+            loss_weights=loss_weights,
+            metrics=metrics,
+            weighted_metrics=weighted_metrics,
+            run_eagerly=run_eagerly,
+            steps_per_execution=steps_per_execution,
+            jit_compile=jit_compile,
+            auto_scale_loss=auto_scale_loss,
+        )
+
+    def get_compile_config(self) -> dict | None:
+        """What `compile` was called with, for a `.keras` file."""
+        config = super().get_compile_config()
+        if config is not None and self.compiled:
+            config["optimizer"] = self.optimizer and compat.serialize_optimizer(
+                self.optimizer
+            )
+            config["learning_rates"] = keras.saving.serialize_keras_object(
+                self._learning_rates
+            )
+        return config
+
+    def compile_from_config(self, config: dict) -> None:
+        """Compiles as the saved cascade was, slots ready to be loaded."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.optimizer is not None:
+            self.optimizer.build(self.trainable_variables)
+
+    def fit(
+        self,
+        x: Any = None,
+        y: Any = None,
+        batch_size: int | None = None,
+        epochs: int = 1,
+        verbose: Any = "auto",
+        callbacks: Any = None,
+        validation_split: float = 0.0,
+        validation_data: Any = None,
+        shuffle: bool = True,
+        class_weight: Any = None,
+        sample_weight: Any = None,
+        initial_epoch: int = 0,
+        steps_per_epoch: int | None = None,
+        validation_steps: int | None = None,
+        validation_batch_size: int | None = None,
+        validation_freq: int = 1,
+    ) -> Any:
+        """Keras's `fit`, with Keras's arguments.
+
+        Raises:
+            ValueError: If an adapter that learns from data has not been
+                fitted: call `adapt` first.
+        """
+        self._check_fitted("training")
+        return super().fit(
+            x=x,
+            y=y,
+            batch_size=batch_size,
+            epochs=epochs,
+            verbose=verbose,
+            callbacks=callbacks,
+            validation_split=validation_split,
+            validation_data=validation_data,
+            shuffle=shuffle,
+            class_weight=class_weight,
+            sample_weight=sample_weight,
+            initial_epoch=initial_epoch,
+            steps_per_epoch=steps_per_epoch,
+            validation_steps=validation_steps,
+            validation_batch_size=validation_batch_size,
+            validation_freq=validation_freq,
+        )
+
+    def make_train_function(self, force: bool = False) -> Any:
+        """Keras's hook before training; here the adapters must be fitted."""
+        self._check_fitted("training")
+        return super().make_train_function(force)
+
+    def make_test_function(self, force: bool = False) -> Any:
+        """Keras's hook before `evaluate`; the adapters must be fitted."""
+        self._check_fitted("evaluation")
+        return super().make_test_function(force)
+
+    def make_predict_function(self, force: bool = False) -> Any:
+        """Keras's hook before `predict`; the adapters must be fitted."""
+        self._check_fitted("prediction")
+        return super().make_predict_function(force)
+
+    def summary(
+        self,
+        line_length: int | None = None,
+        positions: list | None = None,
+        print_fn: Any = None,
+        expand_nested: bool = False,
+        show_trainable: bool = False,
+        layer_range: list | None = None,
+    ) -> None:
+        """Prints a table with a row a block.
+
+        What each block is, its taps, the shapes that it gives, its
+        parameters, how many of them train, and at which rate.
+
+        Args:
+            line_length: Width in characters; `None` is as wide as needed.
+                Defaults to `None`.
+            positions: For Keras's own tables. Defaults to `None`.
+            print_fn: What each table is handed to; `None` prints. Defaults to
+                `None`.
+            expand_nested: Whether Keras's tables of each block's layers
+                follow. Defaults to `False`.
+            show_trainable: For Keras's own tables. Defaults to `False`.
+            layer_range: For Keras's own tables. Defaults to `None`.
+        """
+        print_summary(self, line_length, print_fn)
+        if expand_nested:
+            for block in self.blocks.values():
+                block.summary(
+                    line_length=line_length,
+                    positions=positions,
+                    print_fn=print_fn,
+                    expand_nested=True,
+                    show_trainable=show_trainable,
+                    layer_range=layer_range,
+                )
+
+    def to_plain(self) -> keras.Model:
+        """The same model in stock Keras layers.
+
+        It loads without this package. It answers the same; trained further,
+        its frozen layers drop out again, as Keras's do.
+
+        Returns:
+            A stock Functional model with a copy of the weights, not compiled.
+
+        Raises:
+            NotImplementedError: If an adapter of yours has no `to_plain`.
+            ValueError: If an adapter has not been fitted.
+        """
+        self._check_fitted("writing a plain model")
+        graph = read_graph(self, keep_names=True)
+        plain = {
+            id(layer): layer.to_plain()
+            for _, layer in leaf_layers(self)
+            if isinstance(layer, Adapter)
+        }
+        replay = Replay(network_class=keras.Model, replace=plain)
+        model = replay.whole(graph, self.name)
+        replay.fill()
+        return model
+
+    def rebuild(self, **changes: Any) -> "Cascade":
+        """Builds the cascade again with some arguments changed.
+
+        Learned weights whose path and shape are the same are carried over;
+        `spec.started_anew` of the result, and its summary, list the others.
+        Taps that the cascade does not hold need the original network: it is
+        used as long as it lives, and can be passed as `upstream=` else.
+
+        Args:
+            **changes: Arguments of `build_cascade`.
+
+        Returns:
+            A new cascade; this one stays as it is. It is compiled as this one
+            is, without the optimizer's state.
+
+        Example:
+        >>> wider = cascade.rebuild(adapters={"shape": 128})
+        """
+        return type(self)._rebuilder(self, changes)
+
+    def learning_rates(self) -> dict[str, float]:
+        """The current learning rate of each trainable variable, by its path.
+
+        Returns:
+            Nothing where the cascade is not compiled.
+        """
+        if not self.compiled or self.optimizer is None:
+            return {}
+        own = float(keras.ops.convert_to_numpy(self.optimizer.learning_rate))
+        rates = {v.path: own for v in self.trainable_variables}
+        blockwise = find_blockwise(self.optimizer)
+        effective = blockwise.effective_rates() if blockwise else {}
+        groups = self._rate_groups(self._learning_rates)
+        for pattern, variables in groups.items():
+            for variable in variables:
+                if variable.path in rates:
+                    rates[variable.path] = effective[pattern]
+        return rates
+
+    def get_config(self) -> dict:
+        """The graph and the spec."""
+        return {**super().get_config(), "spec": self._spec.get_config()}
+
+    @classmethod
+    def set_rebuilder(cls, function: Any) -> None:
+        """Tells how to build again: that stands above this module."""
+        cls._rebuilder = staticmethod(function)
+
+    def remember_started_anew(self, paths: tuple[str, ...]) -> None:
+        """Keeps which weights a rebuild could not carry over."""
+        self._spec = self._spec.with_changes(started_anew=paths)
+
+    def keep_network_info(
+        self, old: "Cascade", changed: Mapping[str, Any]
+    ) -> None:
+        """Tells of blocks of another cascade what they were to begin with."""
+        kept = {k: v for k, v in old.spec.networks.items() if k not in changed}
+        networks = {**self._spec.networks, **kept}
+        self._spec = self._spec.with_changes(networks=networks)
+
+    def remember_sources(self, sources: Mapping[str, keras.Model]) -> None:
+        """Keeps weak references to the networks that it was built from."""
+        self._sources = {k: weakref.ref(v) for k, v in sources.items()}
+
+    def source(self, block: str) -> keras.Model | None:
+        """The network that a block was copied from, if it is still there."""
+        reference = (self._sources or {}).get(block)
+        return None if reference is None else reference()
+
+    def _own_optimizer(self, optimizer: Any, rates: Mapping[str, Any]) -> Any:
+        """A copy of the user's optimizer that knows each block's rate."""
+        own = compat.copy_optimizer(keras.optimizers.get(optimizer))
+        if not rates:
+            return own
+        known = find_blockwise(own)
+        serialize = keras.saving.serialize_keras_object
+        if known is None or serialize(known.rates) != serialize(dict(rates)):
+            own = with_block_rates(own, rates)
+        if (blockwise := find_blockwise(own)) is not None:
+            blockwise.route(self._rate_groups(rates))
+        return own
+
+    def _rate_groups(self, rates: Mapping[str, Any]) -> dict[str, list]:
+        """Path pattern to the variables whose rate it settles."""
+        routes = Routes(self)
+        groups: dict[str, list] = {pattern: [] for pattern in rates}
+        for path, pattern in routes.owners(rates, "learning_rates").items():
+            groups[pattern].extend(routes.layers[path].variables)
+        return groups
+
+    def _check_fitted(self, before: str) -> None:
+        if waiting := unfitted(self):
+            paths = ", ".join(f"'{'/'.join(path)}'" for path in waiting)
+            raise ValueError(
+                f"Adapters that learn from data have not been fitted: {paths}."
+                f" Call cascade.adapt(data) before {before}."
+            )

@@ -1,0 +1,220 @@
+"""The `keras-cascade` command: reads its arguments, runs one subcommand.
+
+Each subcommand is a function that takes the parsed arguments and returns the
+exit status: 0, or 1 on failure. Bad usage exits with 2.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import runpy
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, NoReturn
+
+from rich.console import Console
+from rich.table import Table
+
+from keras_cascade._resources import checkout, folder
+
+# What the library and those below it raise for mistakes and for what the
+# machine lacks. Anything else is a bug, whose traceback is worth having.
+_EXPECTED = (ImportError, OSError, RuntimeError, TypeError, ValueError)
+_DEBUG = "KERAS_CASCADE_DEBUG"
+
+Row = dict[str, Any]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line.
+
+    Args:
+        argv: the arguments after the program's name; None reads those of the
+            process. Defaults to `None`.
+
+    Returns:
+        The exit status: 0, or 1 when the subcommand failed.
+
+    Raises:
+        SystemExit: with status 2 on bad usage, 0 after `--help`.
+
+    Example:
+        ```python
+        from keras_cascade.cli import main
+        status = main(["bench", "pca", "--json"])
+        ```
+    """
+    try:
+        arguments = _parser().parse_args(argv)
+        return arguments.run(arguments)
+    except _EXPECTED as error:
+        if os.environ.get(_DEBUG):
+            raise
+        return _fail(error)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="keras-cascade",
+        description="One Keras model out of several pretrained networks.",
+        epilog=f"{_DEBUG}=1 in the environment shows an error's traceback.",
+    )
+    commands = parser.add_subparsers(
+        title="subcommands", metavar="COMMAND", required=True
+    )
+    _add_demo(commands)
+    _add_bench(commands)
+    return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that explains bad usage in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}. See: {self.prog} --help\n")
+
+
+def _fail(error: Exception) -> int:
+    message = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        message += '. Install it, or all: pip install "keras_cascade[all]"'
+    print(f"keras-cascade: {message}", file=sys.stderr)  # noqa: T201
+    return 1
+
+
+def _add_command(
+    commands: Any, name: str, run: Callable[..., int], text: str
+) -> argparse.ArgumentParser:
+    """Adds a subcommand with what all of them share."""
+    parser = commands.add_parser(name, help=text, description=text)
+    parser.set_defaults(run=run)
+    parser.add_argument(
+        "--json", action="store_true", help="print JSON instead of a table"
+    )
+    return parser
+
+
+# demo
+
+
+def _add_demo(commands: Any) -> None:
+    parser = _add_command(
+        commands,
+        "demo",
+        _demo,
+        "Cascade two small networks on real handwritten digits, compare with "
+        "training from scratch, and export the result.",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=(checkout() or Path()) / "saved_models",
+        metavar="DIR",
+        help="where the exports go (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        help="of weights and of the labels drawn (default: %(default)s)",
+    )
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    # Lazily: the demo needs more than the rest of the package.
+    from keras_cascade import demo
+
+    demo.main(
+        output=arguments.output, seed=arguments.seed, as_json=arguments.json
+    )
+    return 0
+
+
+# bench
+
+
+def _add_bench(commands: Any) -> None:
+    parser = _add_command(
+        commands,
+        "bench",
+        _bench,
+        "Measure this machine: what cascades cost beside the same thing "
+        "written by hand.",
+    )
+    parser.add_argument(
+        "names",
+        nargs="+",
+        type=_benchmark,
+        metavar="NAME",
+        help="what to measure, such as build, step or pca",
+    )
+
+
+def _bench(arguments: argparse.Namespace) -> int:
+    rows = [
+        {"benchmark": name, **row}
+        for name, path in arguments.names
+        for row in _run_benchmark(path)
+    ]
+    if arguments.json:
+        print(json.dumps(rows, indent=2))  # noqa: T201
+    else:
+        Console().print(_table(rows))
+    return 0
+
+
+def _benchmark(name: str) -> tuple[str, Path]:
+    """Resolves a benchmark's name, as argparse's `type`."""
+    paths = {
+        path.stem.removeprefix("bench_"): path
+        for path in sorted(folder("benchmarks").glob("bench_*.py"))
+    }
+    if name not in paths:
+        raise argparse.ArgumentTypeError(
+            f"no benchmark {name!r}; there are: {', '.join(paths)}"
+        )
+    return name, paths[name]
+
+
+def _run_benchmark(path: Path) -> list[Row]:
+    """Runs a benchmark's `run()` in a process that nothing ran in before."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(_run_file, path).result()
+
+
+def _run_file(path: Path) -> list[Row]:
+    # Standard output belongs to the table or the JSON.
+    with contextlib.redirect_stdout(sys.stderr):
+        return runpy.run_path(str(path))["run"]()
+
+
+def _table(rows: Sequence[Row]) -> Table:
+    table = Table(title="Times in seconds; the ratio is ours / reference")
+    table.add_column("benchmark")
+    table.add_column("case")
+    for column in ("ours", "reference", "ratio", "bound"):
+        table.add_column(column, justify="right")
+    table.add_column("holds")
+    for row in rows:
+        table.add_row(*_cells(row))
+    return table
+
+
+def _cells(row: Row) -> list[str]:
+    return [
+        row["benchmark"],
+        row["name"],
+        f"{row['ours_s']:.4g}",
+        f"{row['reference_s']:.4g}",
+        f"{row['ratio']:.3g}",
+        str(row["bound"]),
+        "yes" if row["holds"] else "no",
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,257 @@
+"""The only place that looks at the type of the user's data."""
+
+import dataclasses
+import math
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+
+ACCEPTED = (
+    "a NumPy array or tensor, a dict or list of them (several inputs), a "
+    "tuple (x, y) or (x, y, sample_weight) of these, or batches: a "
+    "tf.data.Dataset, a keras.utils.PyDataset, a torch or grain DataLoader "
+    "or dataset of batches, a generator or another iterable of x, (x, y) or "
+    "(x, y, sample_weight)"
+)
+
+
+def batches(data: Any, batch_size: int = 32) -> Iterator[Any]:
+    """Yields the inputs of each batch of `data`, as NumPy arrays.
+
+    What learns from inputs alone (an adapter, a calibration) reads all kinds
+    of data through this. Labels and sample weights are left out. Arrays are
+    cut into batches of `batch_size`; everything else comes in batches of its
+    own, which are read as `fit` reads them: a tuple or list is `(x, y)`.
+
+    Args:
+        data: array, structure of arrays, or batches. In a structure of
+            arrays a tuple is `(x, y)` or `(x, y, sample_weight)`, and a list
+            or dict is one `x` of several inputs.
+        batch_size: int, rows of a batch that is cut from arrays. Defaults to
+            `32`.
+
+    Returns:
+        An iterator over `x`: an array, or a dict, list or tuple of arrays.
+
+    Raises:
+        TypeError: `data` is none of what is accepted.
+        ValueError: `data` is empty, without end, or of unequal lengths.
+
+    Example:
+    >>> import numpy as np
+    >>> x, y = np.zeros((5, 3)), np.zeros(5)
+    >>> [batch.shape for batch in batches((x, y), batch_size=2)]
+    [(2, 3), (2, 3), (1, 3)]
+    """
+    return _open(data, batch_size).start()
+
+
+def is_reiterable(data: Any) -> bool:
+    """Whether `data` can be read more than once.
+
+    A generator, or any other iterator, gives one pass; what needs several
+    asks here before it starts.
+
+    Args:
+        data: what `batches` accepts.
+
+    Returns:
+        True where a second `batches(data)` gives everything again.
+
+    Example:
+    >>> import numpy as np
+    >>> is_reiterable(np.zeros((5, 3)))
+    True
+    >>> is_reiterable(np.zeros((1, 3)) for _ in range(5))
+    False
+    """
+    return _open(data).reiterable
+
+
+def length(data: Any, batch_size: int = 32) -> int | None:
+    """The number of batches in `data`, where it is known beforehand.
+
+    Args:
+        data: what `batches` accepts.
+        batch_size: int, as in `batches`. Defaults to `32`.
+
+    Returns:
+        The number of batches, or None.
+
+    Example:
+    >>> import numpy as np
+    >>> length(np.zeros((5, 3)), batch_size=2)
+    3
+    """
+    return _open(data, batch_size).length
+
+
+def to_numpy(x: Any) -> np.ndarray:
+    """One array or tensor, of whatever framework, as a NumPy array.
+
+    Args:
+        x: array or tensor.
+
+    Returns:
+        The values as a NumPy array, without a copy where that is possible.
+
+    Raises:
+        TypeError: `x` is no array.
+    """
+    if isinstance(x, np.ndarray):
+        return x
+    if not _is_array(x):
+        raise TypeError(
+            "Data is made of arrays or tensors, received "
+            f"{_describe(x)} where one should be."
+        )
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(x, torch.Tensor):
+        x = x.detach().cpu()
+        # NumPy has no bfloat16, and torch refuses to convert to one.
+        return (x.float() if x.dtype == torch.bfloat16 else x).numpy()
+    return np.asarray(x)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Source:
+    """How to start a pass over some data, and what is known of it."""
+
+    start: Callable[[], Iterator[Any]]
+    length: int | None
+    reiterable: bool
+
+
+def _open(data: Any, batch_size: int = 32) -> _Source:
+    if isinstance(data, keras.utils.PyDataset):
+        return _open_py_dataset(data)
+    if isinstance(data, (tuple, list, dict)) or _is_array(data):
+        return _open_arrays(_inputs_of(data), batch_size)
+    if isinstance(data, Iterable) and not isinstance(
+        data, (str, bytes, keras.KerasTensor)
+    ):
+        return _open_iterable(data)
+    hint = " Call the function, and pass what it returns." * callable(data)
+    raise TypeError(f"Data is {ACCEPTED}. Received {_describe(data)}.{hint}")
+
+
+def _open_py_dataset(data: keras.utils.PyDataset) -> _Source:
+    size = data.num_batches
+    if size is None:
+        raise ValueError(_endless(data))
+    count = int(size)
+    return _Source(
+        lambda: _inputs(data[index] for index in range(count)), count, True
+    )
+
+
+def _open_arrays(x: Any, batch_size: int) -> _Source:
+    if batch_size < 1:
+        raise ValueError(f"`batch_size` is at least 1, received {batch_size}.")
+    rows = _count_rows(x)
+    starts = range(0, rows, batch_size)
+
+    def cut(start: int) -> Any:
+        rows = slice(start, start + batch_size)
+        return keras.tree.map_structure(lambda leaf: to_numpy(leaf[rows]), x)
+
+    return _Source(lambda: map(cut, starts), len(starts), True)
+
+
+def _open_iterable(data: Iterable[Any]) -> _Source:
+    size = _known_size(data)
+    if size == math.inf:
+        raise ValueError(_endless(data))
+    return _Source(
+        lambda: _inputs(data),
+        None if size is None else int(size),
+        not isinstance(data, Iterator),
+    )
+
+
+def _inputs(found: Iterable[Any]) -> Iterator[Any]:
+    """The x of each batch; an error when there is no batch at all."""
+    batch = None
+    for batch in found:
+        x, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
+        yield keras.tree.map_structure(to_numpy, x)
+    if batch is None:
+        raise ValueError(
+            "The data is empty: it gave no batch. A generator that was read "
+            "before gives nothing; make a new one."
+        )
+
+
+def _inputs_of(data: Any) -> Any:
+    """The x of a structure of arrays."""
+    if isinstance(data, tuple):
+        if not 1 <= len(data) <= 3:
+            raise ValueError(
+                "A tuple is (x, y) or (x, y, sample_weight), received "
+                f"{len(data)} elements. Several inputs are a list or a dict."
+            )
+        return data[0]
+    if isinstance(data, list) and any(isinstance(x, tuple) for x in data):
+        raise TypeError(
+            "A list is several inputs, each an array; received a list of "
+            "tuples. If these are batches, pass `iter(batches)` for one "
+            "pass, or a keras.utils.PyDataset."
+        )
+    return data
+
+
+def _count_rows(x: Any) -> int:
+    leaves = keras.tree.flatten(x)
+    for leaf in leaves:
+        if not _is_array(leaf):
+            raise TypeError(
+                f"Data is {ACCEPTED}. Received {_describe(leaf)} where an "
+                "array should be."
+            )
+        if len(leaf.shape) == 0:
+            raise ValueError("Data has rows; received an array of rank 0.")
+    sizes = [int(leaf.shape[0]) for leaf in leaves]
+    if len(set(sizes)) > 1:
+        raise ValueError(
+            f"All inputs have the same number of rows, received {sizes}."
+        )
+    if not sizes or not sizes[0]:
+        raise ValueError("The data is empty: it has no rows.")
+    return sizes[0]
+
+
+def _is_array(x: Any) -> bool:
+    return (
+        hasattr(x, "shape")
+        and hasattr(x, "__array__")
+        and not isinstance(x, keras.KerasTensor)
+    )
+
+
+def _known_size(data: Any) -> float | None:
+    """The number of batches, `math.inf` if endless, None if unknown."""
+    tf = sys.modules.get("tensorflow")
+    if tf is not None and isinstance(data, tf.data.Dataset):
+        size = int(data.cardinality())
+        return {-1: math.inf, -2: None}.get(size, size)
+    try:
+        size = len(data)
+    except TypeError:  # no length, or one that is unknown beforehand
+        return None
+    # What grain repeats without end has this length.
+    return math.inf if size == sys.maxsize else size
+
+
+def _endless(data: Any) -> str:
+    return (
+        f"The {type(data).__name__} never ends. One pass needs an end: limit "
+        "it to the batches to learn from (`dataset.take(100)`)."
+    )
+
+
+def _describe(x: Any) -> str:
+    kind = f"{type(x).__module__}.{type(x).__qualname__}"
+    return f"an object of type {kind.removeprefix('builtins.')}"

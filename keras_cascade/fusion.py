@@ -1,0 +1,121 @@
+"""How adapted taps and extra inputs become the downstream's input."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+
+from keras_cascade.graph.block import Block
+from keras_cascade.graph.layers import call_copy, check_layer
+
+MERGES = {
+    "concat": keras.layers.Concatenate,
+    "add": keras.layers.Add,
+    "average": keras.layers.Average,
+    "multiply": keras.layers.Multiply,
+    "maximum": keras.layers.Maximum,
+}
+
+
+def check_fusion(fusion: Any) -> str | keras.Layer | None:
+    """The fusion itself, if there is such a one.
+
+    Raises:
+        ValueError: If there is none of that name.
+        TypeError: If it is neither a name nor a layer.
+    """
+    if fusion is None or isinstance(fusion, keras.Layer):
+        return fusion
+    if isinstance(fusion, str):
+        if fusion not in MERGES:
+            known = ", ".join(f"'{name}'" for name in MERGES)
+            raise ValueError(
+                f"Unknown fusion '{fusion}'. Possible: {known}, a merging "
+                "layer of Keras, or None."
+            )
+        return fusion
+    return check_layer(fusion, "fusion")
+
+
+def fuse(
+    taps: Mapping[str, keras.KerasTensor],
+    extras: Mapping[str, keras.KerasTensor],
+    fusion: str | keras.Layer,
+) -> keras.KerasTensor:
+    """Merges taps, then joins the extra inputs to them.
+
+    Args:
+        taps: The adapted taps, in order.
+        extras: The extra inputs, in order: concatenated behind the merged
+            taps whatever the fusion.
+        fusion: The name of a merge, or a merging layer, of which the cascade
+            has a copy.
+
+    Returns:
+        The downstream's input. One stream passes as it is.
+
+    Raises:
+        ValueError: If shapes do not go together.
+    """
+    streams = {**taps, **extras}
+    if len(streams) == 1:
+        return next(iter(streams.values()))
+    _check_shapes(taps, extras, fusion)
+    inputs = [
+        keras.Input(batch_shape=x.shape, dtype=x.dtype, name=f"{name}_input")
+        for name, x in streams.items()
+    ]
+    merged = _merge(inputs[: len(taps)], fusion)
+    if extras:
+        joined = [*merged, *inputs[len(taps) :]]
+        merged = [keras.layers.Concatenate(name="extra_inputs")(joined)]
+    return Block(inputs, merged[0], name="fusion")(list(streams.values()))
+
+
+def _merge(
+    inputs: list[keras.KerasTensor], fusion: str | keras.Layer
+) -> list[keras.KerasTensor]:
+    if len(inputs) < 2:
+        return inputs
+    if isinstance(fusion, keras.Layer):
+        return [call_copy(fusion, "merge", inputs)]
+    return [MERGES[fusion](name=fusion)(inputs)]
+
+
+def _check_shapes(
+    taps: Mapping[str, keras.KerasTensor],
+    extras: Mapping[str, keras.KerasTensor],
+    fusion: str | keras.Layer,
+) -> None:
+    """Says which streams do not go together, before a layer does."""
+    free = fusion == "concat"
+    shapes = {name: _compared(x, free) for name, x in taps.items()}
+    if isinstance(fusion, str) and len(set(shapes.values())) > 1:
+        raise ValueError(_mismatch(taps, f"fusion='{fusion}'"))
+    both = {**taps, **extras}
+    if extras and len({_compared(x, True) for x in both.values()}) > 1:
+        raise ValueError(
+            _mismatch(both, "concatenating the extra inputs")
+            + " An adapter may bring an extra input into shape."
+        )
+    for name, x in extras.items():
+        if not keras.backend.is_float_dtype(x.dtype):
+            raise ValueError(
+                f"Extra input '{name}' is {x.dtype}; features are floats. "
+                "Give it an adapter, such as keras.layers.CategoryEncoding "
+                "or keras.layers.Embedding, or a float dtype."
+            )
+
+
+def _compared(tensor: keras.KerasTensor, width_is_free: bool) -> tuple:
+    return tuple(tensor.shape[:-1] if width_is_free else tensor.shape)
+
+
+def _mismatch(streams: Mapping[str, keras.KerasTensor], what: str) -> str:
+    shapes = ", ".join(
+        f"'{name}' {tuple(x.shape[1:])}" for name, x in streams.items()
+    )
+    return (
+        f"Shapes do not go together for {what}: {shapes}. Give the taps "
+        "adapters that bring them to one shape."
+    )

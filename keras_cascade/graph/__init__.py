@@ -1,0 +1,1 @@
+"""Reading, addressing and copying networks as graphs."""

@@ -1,0 +1,139 @@
+"""The model class that cascades are made of: frozen parts stay frozen."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import keras
+
+from keras_cascade import _keras_compat as compat
+from keras_cascade.graph.names import name_variables
+
+# Augmentation is data, not weights: no flag switches it off.
+AUGMENTATIONS = tuple(
+    getattr(keras.layers, name)
+    for name in dir(keras.layers)
+    if name.startswith("Random")
+    or name in ("AugMix", "CutMix", "MixUp", "Pipeline")
+)
+
+
+@keras.saving.register_keras_serializable(package="keras_cascade")
+class Block(keras.Model):
+    """A Functional model whose frozen layers run in inference mode.
+
+    In a stock Functional, `model(x, training=True)` reaches every layer:
+    Dropout and stochastic depth go on in a layer with `trainable=False`. A
+    block calls each layer in training mode only where the layer is to be
+    trained, so a network may be frozen in part. Augmentation layers are data
+    and stay active. Without a `training` argument a block runs in inference
+    mode.
+
+    It is made like any Functional, `Block(inputs, outputs, name=...)`, and
+    saves and loads like one, flags inside composite layers included.
+    """
+
+    # Read by the package's graph walk: `call` below adds nothing to the graph.
+    interprets_its_graph = True
+    # Its layers got names that do not depend on the process: keep them.
+    names_are_stable = True
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        # Functional's own handling of `trainable=True` would unfreeze every
+        # layer that was loaded frozen.
+        trainable = kwargs.pop("trainable", None)
+        mixed_flags = kwargs.pop("mixed_flags", None) or {}
+        super().__init__(*args, **kwargs)
+        if trainable is False:
+            self.trainable = False
+        for name, flags in mixed_flags.items():
+            apply_flags(self.get_layer(name), flags)
+
+    def call(
+        self, inputs: Any, training: bool | None = None, mask: Any = None
+    ) -> Any:
+        """Runs the graph, each layer in the mode that its flag asks for."""
+        in_mode = partial(in_its_mode, training=bool(training))
+        return compat.run_graph(self, inputs, mask, in_mode)
+
+    def get_config(self) -> dict:
+        """The graph, and the flags that a layer's own config leaves out."""
+        config = super().get_config()
+        if mixed := {
+            layer.name: flags
+            for layer in self.layers
+            if not compat.is_functional(layer)
+            and len(set(flags := flags_of(layer))) > 1
+        }:
+            config["mixed_flags"] = mixed
+        return config
+
+    @classmethod
+    def from_config(cls, config: dict, custom_objects: dict | None = None):
+        """Rebuilds the graph, with the variables' paths as they were."""
+        block = super().from_config(config, custom_objects)
+        name_variables(block, block.path_prefix)
+        return block
+
+    def save_own_variables(self, store: dict) -> None:
+        """The states of random layers, which Keras leaves out of a file."""
+        for number, state in enumerate(self._seed_states()):
+            store[str(number)] = keras.ops.convert_to_numpy(state)
+
+    def load_own_variables(self, store: dict) -> None:
+        """Random layers go on where they were."""
+        for number, state in enumerate(self._seed_states()):
+            if str(number) in store:
+                state.assign(store[str(number)])
+
+    def _seed_states(self) -> list[keras.Variable]:
+        return [
+            variable
+            for layer in self.layers
+            if not compat.is_functional(layer)
+            for variable in layer.variables
+            if variable.path.endswith("seed_generator_state")
+        ]
+
+    @property
+    def path_prefix(self) -> str:
+        """What the paths of its variables begin with."""
+        return self.name
+
+
+def in_its_mode(
+    operation: keras.Operation, training: bool
+) -> Callable[..., Any]:
+    """The operation, to be called in the mode that its flag asks for."""
+    if not isinstance(operation, keras.Layer):
+        return operation
+    if not isinstance(operation, (Block, *AUGMENTATIONS)):
+        training = training and operation.trainable
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return operation(*args, **{**kwargs, "training": training})
+
+    return call
+
+
+def leaf_layers(
+    network: keras.Model, prefix: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], keras.Layer]]:
+    """The layers that are no networks themselves, with their paths."""
+    for layer in network.layers:
+        path = (*prefix, layer.name)
+        if compat.is_functional(layer):
+            yield from leaf_layers(layer, path)
+        else:
+            yield path, layer
+
+
+def flags_of(layer: keras.Layer) -> list[bool]:
+    """The `trainable` flags of a layer and of the layers inside it."""
+    return [inner.trainable for inner in compat.sublayers(layer)]
+
+
+def apply_flags(layer: keras.Layer, flags: list[bool]) -> None:
+    """Sets what `flags_of` read; parents first, as a parent's flag spreads."""
+    for inner, flag in zip(compat.sublayers(layer), flags, strict=True):
+        inner.trainable = flag

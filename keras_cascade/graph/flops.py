@@ -1,0 +1,125 @@
+"""Estimates the floating-point operations of a call from its shapes.
+
+A multiplication and an addition count as two. Layers that multiply by a
+kernel are counted exactly, attention with its products of queries, keys and
+values; for everything else an operation for each element that goes out.
+"""
+
+from collections.abc import Sequence
+from math import prod
+
+import keras
+
+from keras_cascade.graph.copying import need
+from keras_cascade.graph.reading import Graph, Node, Reference
+
+layers = keras.layers
+
+_CONVOLUTIONS = (
+    layers.Conv1D,
+    layers.Conv2D,
+    layers.Conv3D,
+    layers.DepthwiseConv1D,
+    layers.DepthwiseConv2D,
+    layers.SeparableConv1D,
+    layers.SeparableConv2D,
+)
+_TRANSPOSED = (
+    layers.Conv1DTranspose,
+    layers.Conv2DTranspose,
+    layers.Conv3DTranspose,
+)
+
+
+def flops_up_to(graph: Graph, reference: Reference) -> int | None:
+    """Operations for one sample, up to a tensor; `None` where a size is open.
+
+    Args:
+        graph: The network.
+        reference: The tensor.
+    """
+    return _sum(graph, [reference])
+
+
+def parameters_up_to(graph: Graph, reference: Reference) -> int:
+    """The parameters that a tensor depends on, each layer counted once."""
+    found: dict[int, int] = {}
+    _collect_parameters(graph, [reference], found)
+    return sum(found.values())
+
+
+def _sum(graph: Graph, wanted: Sequence[Reference]) -> int | None:
+    demand = need(graph, wanted, per_call=True)
+    total = 0
+    for node in graph.nodes:
+        if node.key not in demand.nodes or node.is_input:
+            continue
+        flops = (
+            _flops(node)
+            if node.inner is None
+            else _sum(node.inner, list(demand.inside[node.key]))
+        )
+        if flops is None:
+            return None
+        total += flops
+    return total
+
+
+def _collect_parameters(
+    graph: Graph, wanted: Sequence[Reference], found: dict[int, int]
+) -> None:
+    demand = need(graph, wanted, per_call=True)
+    for node in graph.nodes:
+        if node.key not in demand.nodes:
+            continue
+        if node.inner is not None:
+            inside = list(demand.inside[node.key])
+            _collect_parameters(node.inner, inside, found)
+        elif isinstance(node.operation, keras.Layer):
+            found[id(node.operation)] = node.operation.count_params()
+
+
+def _flops(node: Node) -> int | None:
+    if not node.outputs or not node.tensors:
+        return 0
+    given, gives = node.tensors[0].shape[1:], node.outputs[0].shape[1:]
+    if None in given or None in gives:
+        return None
+    operation = node.operation
+    if isinstance(operation, _CONVOLUTIONS):
+        return 2 * _kernel_size(operation) * _positions(operation, gives)
+    if isinstance(operation, _TRANSPOSED):
+        return 2 * _kernel_size(operation) * _positions(operation, given)
+    if isinstance(operation, layers.MultiHeadAttention):
+        return _attention(node, given)
+    if isinstance(operation, (layers.Dense, layers.EinsumDense)):
+        return 2 * _kernel_size(operation) * prod(given[:-1])
+    if isinstance(operation, layers.Embedding):
+        return 0
+    if isinstance(operation, layers.RNN | layers.Bidirectional):
+        return 2 * operation.count_params() * given[0]
+    return prod(gives)
+
+
+def _kernel_size(layer: keras.Layer) -> int:
+    """How many products a position costs: the sizes of the kernels."""
+    return sum(
+        prod(weight.shape) for weight in layer.weights if len(weight.shape) > 1
+    )
+
+
+def _positions(layer: keras.Layer, shape: Sequence[int]) -> int:
+    if layer.data_format == "channels_first":
+        return prod(shape[1:])
+    return prod(shape[:-1])
+
+
+def _attention(node: Node, given: Sequence[int]) -> int:
+    tokens = prod(given[:-1])
+    other = node.tensors[1] if len(node.tensors) > 1 else node.tensors[0]
+    keys = prod(other.shape[1:-1])
+    config = node.operation.get_config()
+    value_dim = config["value_dim"] or config["key_dim"]
+    products = tokens * keys * (config["key_dim"] + value_dim)
+    projections = _kernel_size(node.operation) * tokens
+    return 2 * (projections + products * config["num_heads"])

@@ -1,0 +1,47 @@
+"""Copies single layers, and calls the copies where they go."""
+
+from typing import Any
+
+import keras
+
+from keras_cascade.graph.copying import (
+    copy_network,
+    copy_operation,
+    copy_state,
+)
+from keras_cascade.networks.loading import as_functional
+
+
+def call_copy(layer: keras.Layer, name: str, inputs: Any) -> Any:
+    """Calls a copy of a layer, with the layer's weights where it has any.
+
+    Args:
+        layer: A layer or a network; it stays as it is.
+        name: The name of the copy.
+        inputs: Symbolic tensors.
+
+    Returns:
+        The symbolic outputs.
+    """
+    if isinstance(layer, keras.Model) and as_functional(layer) is not None:
+        return copy_network(layer, name)(inputs)
+    copy = copy_operation(layer, name)
+    outputs = copy(inputs)
+    if layer.built and layer.variables:
+        copy_state(layer, copy)
+    return outputs
+
+
+def check_layer(layer: object, what: str) -> keras.Layer:
+    """The layer itself, if it is one that was not made inside out.
+
+    Raises:
+        TypeError: If it is a class, or no Keras layer.
+    """
+    if isinstance(layer, keras.Layer):
+        return layer
+    hint = " Write it with parentheses." if isinstance(layer, type) else ""
+    raise TypeError(
+        f"{what} must be a Keras layer; received {layer!r} of type "
+        f"{type(layer).__name__}.{hint}"
+    )

@@ -1,0 +1,147 @@
+"""The grammar of paths: which calls of a network a pattern selects.
+
+A pattern is read segment by segment, a level of nesting each:
+
+=============  ==========================================================
+`conv5_out`    the operation of that name
+`conv5_*`      a shell glob: every operation whose name matches
+`**`           any number of levels
+`-1`           operations counted from the end; `-1` gives the output
+`a..b`         from a to b in topological order, both included; either may
+               be left out, and either may be a negative integer
+`layer:1`      the second call of a layer that is used more than once
+=============  ==========================================================
+"""
+
+import difflib
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from fnmatch import fnmatchcase
+
+from keras_cascade.graph.reading import Graph, Node
+
+# The keys of the calls that lead to a call, a level of nesting each.
+Address = tuple[str, ...]
+
+_GLOB = re.compile(r"[*?\[]")
+_INTEGER = re.compile(r"-\d+")
+
+
+def select(graph: Graph, pattern: str) -> list[Address]:
+    """The calls that a pattern selects, in topological order.
+
+    Args:
+        graph: The network.
+        pattern: A path pattern, without the name of the network itself.
+
+    Returns:
+        Their addresses; empty when nothing matches.
+
+    Raises:
+        ValueError: If the pattern is malformed, or counts from the end of a
+            network that has several outputs.
+    """
+    if not pattern or "" in pattern.split("/"):
+        raise ValueError(
+            f"{pattern!r} is no path: a path is 'layer' or "
+            "'network/inner_layer', without empty segments."
+        )
+    return list(dict.fromkeys(_walk(graph, pattern.split("/"))))
+
+
+def is_exact(pattern: str) -> bool:
+    """Whether a pattern can select one operation only."""
+    return not (_GLOB.search(pattern) or ".." in pattern)
+
+
+def all_addresses(graph: Graph) -> Iterator[Address]:
+    """Every call of the network and of the networks inside it."""
+    for node in graph.nodes:
+        yield (node.key,)
+        if node.inner is not None:
+            for address in all_addresses(node.inner):
+                yield (node.key, *address)
+
+
+def names_of(address: Address) -> tuple[str, ...]:
+    """The address without the numbers of calls: the layer's path."""
+    return tuple(key.split(":")[0] for key in address)
+
+
+def closest(wanted: str, possible: Iterable[str]) -> str:
+    """`Closest: 'a', 'b'.` for an error message, or nothing."""
+    possible = list(dict.fromkeys(possible))
+    found = difflib.get_close_matches(wanted, possible, n=3, cutoff=0.5)
+    found = found or [path for path in possible if wanted in path][:3]
+    if not found:
+        return ""
+    return f" Closest: {', '.join(repr(path) for path in found)}."
+
+
+def _walk(graph: Graph, segments: Sequence[str]) -> Iterator[Address]:
+    head, *rest = segments
+    if head == "**":
+        yield from _walk_any_depth(graph, rest)
+        return
+    for node in _level(graph, head):
+        if not rest:
+            yield (node.key,)
+        elif node.inner is not None:
+            for address in _walk(node.inner, rest):
+                yield (node.key, *address)
+
+
+def _walk_any_depth(graph: Graph, rest: Sequence[str]) -> Iterator[Address]:
+    if not rest:
+        yield from all_addresses(graph)
+        return
+    yield from _walk(graph, rest)
+    for node in graph.nodes:
+        if node.inner is not None:
+            for address in _walk_any_depth(node.inner, rest):
+                yield (node.key, *address)
+
+
+def _level(graph: Graph, segment: str) -> list[Node]:
+    """The calls of one level that one segment selects."""
+    if ".." in segment:
+        return _range(graph, *segment.split("..", 1))
+    if _INTEGER.fullmatch(segment):
+        return _from_the_end(graph, int(segment))
+    if segment in graph.by_key:
+        return [graph.by_key[segment]]
+    return [
+        node
+        for node in graph.nodes
+        if fnmatchcase(node.key if ":" in segment else node.name, segment)
+    ]
+
+
+def _from_the_end(graph: Graph, position: int) -> list[Node]:
+    if position == -1:
+        if len(graph.outputs) != 1:
+            raise ValueError(
+                f"'-1' is the output of a network that has one; "
+                f"'{graph.name}' has {len(graph.outputs)}. Name one instead: "
+                f"{_listed(graph)}."
+            )
+        return [graph.sources[id(graph.outputs[0])][0]]
+    return [graph.nodes[position]] if -position <= len(graph.nodes) else []
+
+
+def _listed(graph: Graph) -> str:
+    producers = (graph.sources[id(tensor)][0].key for tensor in graph.outputs)
+    return ", ".join(repr(key) for key in dict.fromkeys(producers))
+
+
+def _range(graph: Graph, first: str, last: str) -> list[Node]:
+    start = _positions(graph, first) if first else [0]
+    stop = _positions(graph, last) if last else [len(graph.nodes) - 1]
+    if not start or not stop:
+        return []
+    return list(graph.nodes[min(start) : max(stop) + 1])
+
+
+def _positions(graph: Graph, segment: str) -> list[int]:
+    chosen = {id(node) for node in _level(graph, segment)}
+    return [i for i, node in enumerate(graph.nodes) if id(node) in chosen]

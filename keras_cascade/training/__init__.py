@@ -1,0 +1,1 @@
+"""What trains, how fast, and what is fitted before."""

@@ -1,0 +1,204 @@
+"""Fits the adapters that learn from data, in as few passes as there can be."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_cascade import data as user_data
+from keras_cascade.adapters import Adapter
+from keras_cascade.graph.block import leaf_layers
+from keras_cascade.graph.copying import Need, Replay, need
+from keras_cascade.graph.reading import Graph, Reference, read_graph
+
+Path = tuple[str, ...]
+
+
+def learners(cascade: keras.Model) -> dict[Path, keras.Layer]:
+    """The layers of a cascade that learn from data before training.
+
+    These are its own adapters that do, and those inside its networks that are
+    not fitted yet: what a network has learned stays.
+    """
+    return {
+        path: layer
+        for path, layer in leaf_layers(cascade)
+        if learns_from_data(layer, path)
+        and (path[0] == "adapters" or not _is_fitted(layer))
+    }
+
+
+def learns_from_data(layer: keras.Layer, path: Path) -> bool:
+    """Whether a layer is an adapter that is fitted on data."""
+    if isinstance(layer, Adapter):
+        return layer.needs_data
+    return "adapters" in path[:-1] and hasattr(layer, "adapt")
+
+
+def unfitted(cascade: keras.Model) -> list[Path]:
+    """The adapters that have yet to be fitted."""
+    return [
+        p for p, layer in learners(cascade).items() if not _is_fitted(layer)
+    ]
+
+
+def fit_adapters(
+    cascade: keras.Model, data: Any, batch_size: int, verbose: bool
+) -> list[Path]:
+    """Fits every adapter that learns from data.
+
+    One pass over the data for each level of dependence: an adapter that sees
+    what another gives waits for that one.
+
+    Args:
+        cascade: The cascade.
+        data: Everything that `fit` takes.
+        batch_size: Rows at a time where the data are arrays.
+        verbose: Whether to show a progress bar.
+
+    Returns:
+        The paths of what was fitted.
+
+    Raises:
+        ValueError: If the data can be read once and several passes are
+            needed, or cannot be learned from.
+    """
+    found = learners(cascade)
+    graph = read_graph(cascade, keep_names=True)
+    levels = _levels(graph, found)
+    if len(levels) > 1 and not user_data.is_reiterable(data):
+        raise ValueError(
+            f"Adapters depend on one another, so adapt needs {len(levels)} "
+            "passes over the data, and a generator gives one. Pass an array, "
+            "a data set or a PyDataset."
+        )
+    for number, level in enumerate(levels, start=1):
+        title = f"adapt {number}/{len(levels)}"
+        members = {"/".join(path): found[path] for path in level}
+        features = _features(graph, level)
+        shown = title if verbose else ""
+        _one_pass(cascade, features, members, data, batch_size, shown)
+    return list(found)
+
+
+def _is_fitted(layer: keras.Layer) -> bool:
+    if isinstance(layer, Adapter):
+        return layer.fitted
+    if isinstance(layer, keras.layers.Normalization):
+        return _is_normalization_fitted(layer)
+    return getattr(layer, "bin_boundaries", ()) is not None
+
+
+def _is_normalization_fitted(layer: keras.layers.Normalization) -> bool:
+    """Keras keeps no flag: unfitted, it has mean 0 and variance 1 exactly."""
+    if layer.input_mean is not None:
+        return True
+    mean = user_data.to_numpy(layer.adapt_mean)
+    variance = user_data.to_numpy(layer.adapt_variance)
+    return bool(np.any(mean != 0) or np.any(variance != 1))
+
+
+def _levels(
+    graph: Graph, found: Mapping[Path, keras.Layer]
+) -> list[list[Path]]:
+    """Groups the adapters so that each depends on earlier groups only."""
+    waits = {
+        path: _inside(need(graph, [_input_of(graph, path)]), graph) & set(found)
+        for path in found
+    }
+    levels: list[list[Path]] = []
+    while waits:
+        ready = [path for path, others in waits.items() if not others]
+        levels.append(ready)
+        waits = {
+            path: others - set(ready)
+            for path, others in waits.items()
+            if path not in ready
+        }
+    return levels
+
+
+def _inside(demand: Need, graph: Graph) -> set[Path]:
+    """The paths of all layers that a demand runs through."""
+    paths: set[Path] = set()
+    for node in graph.nodes:
+        if node.key not in demand.nodes:
+            continue
+        if node.inner is None:
+            paths.add((node.name,))
+        else:
+            inner = need(node.inner, demand.inside[node.name])
+            paths |= {(node.name, *p) for p in _inside(inner, node.inner)}
+    return paths
+
+
+def _input_of(graph: Graph, path: Path) -> Reference:
+    """The tensor that goes into a layer, at its first call."""
+    node = graph.calls[path[0]][0]
+    if len(path) > 1 and node.inner is not None:
+        return (node.key, *_input_of(node.inner, path[1:]))
+    return graph.reference(node.tensors[0])
+
+
+def _features(graph: Graph, level: Iterable[Path]) -> keras.Model:
+    """A model of the cascade's own layers that gives the adapters' inputs."""
+    wanted = {"/".join(path): _input_of(graph, path) for path in level}
+    model, _ = Replay(share=True).part(graph, "features", wanted)
+    return model
+
+
+def _one_pass(
+    cascade: keras.Model,
+    features: keras.Model,
+    members: Mapping[str, keras.Layer],
+    data: Any,
+    batch_size: int,
+    title: str,
+) -> None:
+    streams = {name: _Stream(layer) for name, layer in members.items()}
+    bar = keras.utils.Progbar(
+        user_data.length(data, batch_size), unit_name="batch"
+    )
+    for batch in user_data.batches(data, batch_size):
+        values = features.predict_on_batch(_needed(cascade, features, batch))
+        for name, stream in streams.items():
+            stream.update(values[name])
+        if title:
+            bar.add(1)
+    for stream in streams.values():
+        stream.finalize()
+
+
+def _needed(cascade: keras.Model, features: keras.Model, batch: Any) -> Any:
+    """The inputs that the features need, of those that the data has."""
+    names = [tensor.name for tensor in cascade.inputs]
+    if not isinstance(batch, Mapping):
+        batch = dict(zip(names, keras.tree.flatten(batch), strict=True))
+    flat = [batch[tensor.name] for tensor in features.inputs]
+    return keras.tree.pack_sequence_as(features.input, flat)
+
+
+class _Stream:
+    """Hands batches to a layer as its protocol wants them."""
+
+    def __init__(self, layer: keras.Layer):
+        self._layer = layer
+        self._kept: list[np.ndarray] | None = None
+        if hasattr(layer, "update_state") and hasattr(layer, "finalize_state"):
+            layer.reset_state()
+        else:
+            # Keras's own layers with `adapt` alone take the data whole.
+            self._kept = []
+
+    def update(self, batch: Any) -> None:
+        if self._kept is None:
+            self._layer.update_state(batch)
+        else:
+            self._kept.append(user_data.to_numpy(batch))
+
+    def finalize(self) -> None:
+        if self._kept is None:
+            self._layer.finalize_state()
+        else:
+            self._layer.adapt(np.concatenate(self._kept))

@@ -1,0 +1,60 @@
+"""Sets what trains: block by block, layer by layer."""
+
+from collections.abc import Mapping
+
+from keras_cascade.adapters import Adapter
+from keras_cascade.training.routing import Path, Routes
+
+
+def set_trainable(
+    routes: Routes, trainable: bool | Mapping[str, bool] | None
+) -> None:
+    """Sets the flags of a cascade's layers.
+
+    Flags are set on the layers that have weights of their own, not on the
+    networks around them: Keras does not hand a network's flag on where it is
+    set to what it was.
+
+    Args:
+        routes: The cascade's layers.
+        trainable: None freezes the upstream; a bool holds for everything but
+            adapters that were made with `trainable=False`, which stay as they
+            are; a mapping of path patterns applies on top of None.
+
+    Raises:
+        ValueError: If a pattern matches nothing, or later ones override all
+            that it says.
+    """
+    if isinstance(trainable, bool):
+        _set_all(routes, trainable)
+        return
+    for path, layer in routes.layers.items():
+        if path[0] == "upstream":
+            layer.trainable = False
+    patterns = trainable or {}
+    owners = routes.owners(patterns, "trainable")
+    _check_none_is_overridden(routes, patterns, owners)
+    for path, pattern in owners.items():
+        routes.layers[path].trainable = patterns[pattern]
+
+
+def _set_all(routes: Routes, flag: bool) -> None:
+    for layer in routes.layers.values():
+        kept = isinstance(layer, Adapter) and not layer.trainable
+        if not (flag and kept):
+            layer.trainable = flag
+
+
+def _check_none_is_overridden(
+    routes: Routes, patterns: Mapping[str, bool], owners: Mapping[Path, str]
+) -> None:
+    for pattern in patterns:
+        if pattern in owners.values():
+            continue
+        over = {owners[path] for path in routes.covered(pattern, "trainable")}
+        later = ", ".join(f"'{name}'" for name in sorted(over))
+        raise ValueError(
+            f"trainable: '{pattern}' changes nothing, as the later {later} "
+            "overrides it everywhere. Put the general pattern first, or drop "
+            "it."
+        )

@@ -1,0 +1,43 @@
+"""What every test runs under: settings before Keras, a seed, a clean state."""
+
+import importlib.util
+import os
+from pathlib import Path
+
+import pytest
+
+BACKENDS = ("tensorflow", "jax", "torch")
+
+
+def _configure_frameworks() -> None:
+    """Sets what frameworks read when imported, subprocesses included."""
+    # Not shared by workers: JAX writes entries in place, without a lock.
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
+    cache = Path(__file__).parents[1] / ".pytest_cache" / "jax" / worker
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    os.environ.setdefault("MPLBACKEND", "Agg")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+_configure_frameworks()
+
+
+@pytest.fixture(autouse=True)
+def _reproducible():
+    """Starts each test from one seed and from Keras's initial names."""
+    import keras
+
+    keras.utils.clear_session(free_memory=False)
+    keras.utils.set_random_seed(0)
+
+
+def pytest_collection_modifyitems(items):
+    """Skips the interop tests, saying so, where a backend is missing."""
+    missing = [b for b in BACKENDS if importlib.util.find_spec(b) is None]
+    reason = f"interop: not installed here: {', '.join(missing)}"
+    for item in items:
+        if missing and item.get_closest_marker("interop"):
+            item.add_marker(pytest.mark.skip(reason=reason))

@@ -1,0 +1,144 @@
+"""The command line: exit statuses, errors in one line, tables, JSON."""
+
+import json
+import types
+from pathlib import Path
+
+import pytest
+
+import keras_cascade
+from keras_cascade import cli
+from keras_cascade.cli import main
+
+ROW = {
+    "name": "PCA of 20,000 x 1,280",
+    "ours_s": 1.5,
+    "reference_s": 12.0,
+    "ratio": 0.125,
+    "bound": "at most 0.167",
+    "holds": True,
+}
+
+
+@pytest.fixture
+def benchmarks(tmp_path, monkeypatch) -> Path:
+    """A folder of benchmarks of the test's own."""
+    monkeypatch.setattr(cli, "folder", lambda name: tmp_path)
+    (tmp_path / "bench_good.py").write_text(
+        f"def run():\n    print('progress')\n    return [{ROW!r}]\n"
+    )
+    (tmp_path / "bench_bad.py").write_text(
+        "def run():\n    import no_such_package\n"
+    )
+    return tmp_path
+
+
+@pytest.fixture
+def demo(monkeypatch) -> dict:
+    """Replaces the demo; holds the arguments it was called with."""
+    called = {}
+    stand_in = types.SimpleNamespace(main=called.update)
+    monkeypatch.setattr(keras_cascade, "demo", stand_in, raising=False)
+    return called
+
+
+def one_line(text: str) -> str:
+    assert text.count("\n") == 1
+    return text
+
+
+def exit_status(argv: list[str]) -> int:
+    """Of the process, whether `main` returns it or argparse exits with it."""
+    try:
+        return main(argv)
+    except SystemExit as done:
+        return done.code
+
+
+@pytest.mark.parametrize("argv", [[], ["demo"], ["bench"]])
+def test_every_subcommand_has_help(argv, capsys):
+    assert exit_status([*argv, "--help"]) == 0
+    assert "usage: keras-cascade" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        [],
+        ["no-such-command"],
+        ["bench"],
+        ["demo", "--seed", "three"],
+        ["demo", "--no-such-option"],
+    ],
+)
+def test_bad_usage_exits_with_2_and_one_line(argv, capsys):
+    assert exit_status(argv) == 2
+    assert "keras-cascade" in one_line(capsys.readouterr().err)
+
+
+def test_an_unknown_benchmark_is_told_those_there_are(benchmarks, capsys):
+    assert exit_status(["bench", "nonsense"]) == 2
+    error = one_line(capsys.readouterr().err)
+    assert "no benchmark 'nonsense'; there are: bad, good" in error
+
+
+def test_bench_prints_the_rows_of_each_benchmark_as_json(benchmarks, capsys):
+    assert exit_status(["bench", "good", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert rows == [{"benchmark": "good", **ROW}]
+
+
+def test_bench_prints_one_table(benchmarks, monkeypatch, capsys):
+    monkeypatch.setattr(cli, "_run_benchmark", lambda path: [ROW])
+    monkeypatch.setenv("COLUMNS", "120")
+    assert exit_status(["bench", "good", "bad"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("PCA of 20,000 x 1,280") == 2
+    assert out.count("at most 0.167") == 2
+
+
+def test_a_benchmark_that_lacks_a_package_says_what_to_install(
+    benchmarks, capfd
+):
+    assert exit_status(["bench", "bad"]) == 1
+    # Above it, a framework may log what it found when it was imported.
+    *above, error = capfd.readouterr().err.splitlines()
+    assert not any("Traceback" in line for line in above)
+    assert "No module named 'no_such_package'" in error
+    assert 'pip install "keras_cascade[all]"' in error
+
+
+def test_demo_passes_its_options_on(demo, tmp_path):
+    argv = ["demo", "--output", str(tmp_path), "--seed", "3", "--json"]
+    assert exit_status(argv) == 0
+    assert demo == {"output": tmp_path, "seed": 3, "as_json": True}
+
+
+def test_outside_a_checkout_demo_writes_below_the_current_folder(
+    demo, monkeypatch
+):
+    monkeypatch.setattr(cli, "checkout", lambda: None)
+    assert exit_status(["demo"]) == 0
+    assert demo["output"] == Path("saved_models")
+
+
+def failing_demo(monkeypatch, error: Exception):
+    def run(**arguments):
+        raise error
+
+    stand_in = types.SimpleNamespace(main=run)
+    monkeypatch.setattr(keras_cascade, "demo", stand_in, raising=False)
+
+
+def test_a_failure_exits_with_1_and_one_line(monkeypatch, capsys):
+    failing_demo(monkeypatch, ValueError("No tap at 'x'.\nClosest: 'y'."))
+    assert exit_status(["demo"]) == 1
+    error = one_line(capsys.readouterr().err)
+    assert error == "keras-cascade: No tap at 'x'. Closest: 'y'.\n"
+
+
+def test_the_debug_variable_shows_the_traceback(monkeypatch):
+    failing_demo(monkeypatch, ValueError("No tap at 'x'."))
+    monkeypatch.setenv("KERAS_CASCADE_DEBUG", "1")
+    with pytest.raises(ValueError, match="No tap at 'x'"):
+        main(["demo"])
