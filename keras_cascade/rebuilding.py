@@ -107,7 +107,7 @@ def _carry_over(
         brought |= {
             f"adapters/{name}"
             for name, layer in new.spec.adapters.items()
-            if isinstance(layer, keras.layers.Layer) and layer.built
+            if getattr(layer, "built", False)
         }
     known = {variable.path: variable for variable in old.variables}
     anew = []
