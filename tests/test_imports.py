@@ -51,6 +51,7 @@ LAYERS = {
     "display": "what a spec and its blocks are, for the eye",
     "cascade": "the model; delegates to all of the above",
     "build": "the whole flow, which ends in a cascade",
+    "rebuilding": "builds again, with changes",
     "zoo": "networks that ship",
     "testing": "checks users run on their adapters and cascades",
     "__init__": "re-exports: the public list",
