@@ -22,6 +22,7 @@ class Call(NamedTuple):
     kwargs: dict
     outputs: list[keras.KerasTensor]
     is_input: bool
+    number: int  # among all calls that the operation ever had
 
 
 def is_functional(network: object) -> bool:
@@ -61,6 +62,7 @@ def functional_calls(network: keras.Model) -> list[Call]:
             node.arguments.kwargs,
             list(node.outputs),
             node.is_input,
+            node.operation._inbound_nodes.index(node),
         )
         for node in nodes
         if node.operation is not None

@@ -139,7 +139,7 @@ def build_cascade(
     )
     fused = _fuse(streams, spec, target)
     result = _run_downstream(fused, networks.get("downstream"), spec)
-    outputs = _attach_head(result, streams, spec)
+    outputs = _attach_head(result, features, spec)
     cascade = Cascade(
         _packed({**inputs, **side}), outputs, spec=spec, name=name
     )
@@ -299,7 +299,7 @@ def _run_downstream(
     return block(keras.tree.pack_sequence_as(block.input, [fused]))
 
 
-def _attach_head(result: Any, streams: Tensors, spec: CascadeSpec) -> Any:
+def _attach_head(result: Any, features: Tensors, spec: CascadeSpec) -> Any:
     if spec.head is None:
         return result
     if not isinstance(result, keras.KerasTensor):
@@ -307,8 +307,7 @@ def _attach_head(result: Any, streams: Tensors, spec: CascadeSpec) -> Any:
         raise ValueError(
             f"A head stands behind one output; there are several: {outputs}."
         )
-    taps = {name: streams[name] for name in spec.taps}
-    return attach_head(spec.head, result, taps)
+    return attach_head(spec.head, result, features)
 
 
 def _packed(inputs: Tensors) -> Any:

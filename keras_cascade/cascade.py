@@ -38,13 +38,15 @@ class Cascade(Block):
     _rebuilder: Any = None
 
     def __init__(self, *args: Any, **kwargs: Any):
-        spec = kwargs.pop("spec")
+        spec = kwargs.pop("spec", None)
+        super().__init__(*args, **kwargs)
         if isinstance(spec, Mapping):
             spec = CascadeSpec.from_config(spec)
-        super().__init__(*args, **kwargs)
-        self._spec: CascadeSpec = spec
+        self._spec: CascadeSpec = spec or self._spec_of_a_clone()
         self._sources: dict[str, Any] | None = None
         self._learning_rates: dict[str, Any] = {}
+        # What is fitted stays so: looked up until it is, then no more.
+        self._all_fitted = False
 
     @property
     def spec(self) -> CascadeSpec:
@@ -70,12 +72,8 @@ class Cascade(Block):
     def adapters(self) -> dict[str, keras.Layer]:
         """Tap or extra input to its adapter, of those that have one."""
         block = self.blocks.get("adapters")
-        layers = [] if block is None else block.layers
-        return {
-            layer.name: layer
-            for layer in layers
-            if not isinstance(layer, keras.layers.InputLayer)
-        }
+        layers = {} if block is None else {x.name: x for x in block.layers}
+        return {n: layers[n] for n in self._spec.adapters if n in layers}
 
     @property
     def path_prefix(self) -> str:
@@ -177,12 +175,15 @@ class Cascade(Block):
             config["learning_rates"] = keras.saving.serialize_keras_object(
                 self._learning_rates
             )
+            config["has_slots"] = bool(self.optimizer and self.optimizer.built)
         return config
 
     def compile_from_config(self, config: dict) -> None:
         """Compiles as the saved cascade was, slots ready to be loaded."""
-        self.compile(**keras.saving.deserialize_keras_object(config))
-        if self.optimizer is not None:
+        arguments = keras.saving.deserialize_keras_object(config)
+        has_slots = arguments.pop("has_slots")
+        self.compile(**arguments)
+        if has_slots:
             self.optimizer.build(self.trainable_variables)
 
     def fit(
@@ -231,7 +232,7 @@ class Cascade(Block):
         )
 
     def make_train_function(self, force: bool = False) -> Any:
-        """Keras's hook before training; here the adapters must be fitted."""
+        """Keras's hook before training; the adapters must be fitted."""
         self._check_fitted("training")
         return super().make_train_function(force)
 
@@ -376,6 +377,18 @@ class Cascade(Block):
         reference = (self._sources or {}).get(block)
         return None if reference is None else reference()
 
+    def _spec_of_a_clone(self) -> CascadeSpec:
+        """What the graph tells where `clone_model` leaves the spec out."""
+        outputs = self.blocks["upstream"].output
+        taps = list(outputs) if isinstance(outputs, dict) else []
+        block = self.blocks.get("adapters")
+        adapters = list(block.output) if block is not None else []
+        return CascadeSpec(
+            networks={},
+            taps={tap: tap for tap in taps},
+            adapters=dict.fromkeys(adapters, "auto"),
+        )
+
     def _own_optimizer(self, optimizer: Any, rates: Mapping[str, Any]) -> Any:
         """A copy of the user's optimizer that knows each block's rate."""
         own = compat.copy_optimizer(keras.optimizers.get(optimizer))
@@ -398,7 +411,11 @@ class Cascade(Block):
         return groups
 
     def _check_fitted(self, before: str) -> None:
-        if waiting := unfitted(self):
+        if self._all_fitted:
+            return
+        waiting = unfitted(self)
+        self._all_fitted = not waiting
+        if waiting:
             paths = ", ".join(f"'{'/'.join(path)}'" for path in waiting)
             raise ValueError(
                 f"Adapters that learn from data have not been fitted: {paths}."

@@ -34,7 +34,7 @@ def check_fusion(fusion: Any) -> str | keras.Layer | None:
                 "layer of Keras, or None."
             )
         return fusion
-    return check_layer(fusion, "fusion")
+    return check_layer(fusion, "fusion", "a name, None, or ")
 
 
 def fuse(

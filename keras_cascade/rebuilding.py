@@ -126,6 +126,7 @@ def _recompile(
     new: Cascade, config: dict[str, Any] | None, changes: Mapping[str, Any]
 ) -> None:
     arguments = keras.saving.deserialize_keras_object(config or {})
+    arguments.pop("has_slots", None)
     for name in ("optimizer", "metrics", "learning_rates"):
         if name in changes:
             arguments[name] = changes[name]

@@ -172,6 +172,7 @@ def normalise_trainable(trainable: Any) -> bool | dict[str, bool] | None:
     if trainable is None or isinstance(trainable, bool):
         return trainable
     if isinstance(trainable, Mapping):
+        _check_patterns(trainable, "trainable")
         for pattern, value in trainable.items():
             if not isinstance(value, bool):
                 raise TypeError(
@@ -199,7 +200,17 @@ def normalise_rates(learning_rates: Any) -> dict[str, Any]:
             "learning_rates must be a mapping {path pattern: rate}; received "
             f"{learning_rates!r}. One rate for all is the optimizer's."
         )
+    _check_patterns(learning_rates, "learning_rates")
     return {p: validate_rate(p, r) for p, r in learning_rates.items()}
+
+
+def _check_patterns(patterns: Iterable[object], argument: str) -> None:
+    for pattern in patterns:
+        if not isinstance(pattern, str):
+            raise TypeError(
+                f"{argument} names {pattern!r}; a path pattern is text, such "
+                "as 'upstream/conv*'."
+            )
 
 
 def _extra_input(name: str, value: Any) -> ExtraInput:
@@ -248,8 +259,9 @@ def _adapter(name: str, value: Any) -> AdapterChoice:
     if value is None or value == "auto":
         return value
     if isinstance(value, int) and not isinstance(value, bool):
-        value = DenseAdapter(value)
-    layer = check_layer(value, f"The adapter of '{name}'")
+        value = DenseAdapter(value, name=name)
+    possible = "'auto', None, a number of units, or "
+    layer = check_layer(value, f"The adapter of '{name}'", possible)
     if isinstance(layer, PCAAdapter) and layer.n_components_ is None:
         call = f"PCAAdapter({layer.n_components}).adapt(features)"
         raise ValueError(
@@ -268,7 +280,8 @@ def _head(value: Any, what: str) -> Any:
     layers = value if isinstance(value, list | tuple) else [value]
     if not layers:
         raise ValueError(f"{what}=[] has no layer; leave it out.")
-    return [check_layer(layer, what) for layer in layers]
+    possible = "a number of units, or "
+    return [check_layer(layer, what, possible) for layer in layers]
 
 
 def _listed(names: Iterable[str]) -> str:

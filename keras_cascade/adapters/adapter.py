@@ -18,7 +18,8 @@ class Adapter(keras.layers.Layer):
     An adapter of your own has `call` (and `build`, `get_config`) like every
     layer. One that learns from data also has `needs_data`, and Keras's three
     methods: `reset_state` forgets, `update_state(batch)` reads the features
-    of a batch, `finalize_state` sets the weights. Its `build` calls
+    of a batch, `finalize_state` sets the weights. Where `update_state` takes
+    `mask` too, it gets the mask of a masked sequence. Its `build` calls
     `super().build(input_shape)`, which adds the weight that keeps `fitted`
     through saving, and its `finalize_state` calls
     `super().finalize_state()`, which sets it.

@@ -6,6 +6,7 @@ from typing import Any
 import keras
 
 from keras_cascade import _tables
+from keras_cascade.training.adaptation import unfitted
 
 COLUMNS = (
     "block",
@@ -59,9 +60,12 @@ def _row(cascade: Any, name: str, block: keras.Layer) -> tuple:
 def _what(cascade: Any, name: str, block: keras.Layer) -> str:
     if info := cascade.spec.networks.get(name):
         return f"{info.name} ({info.type})"
+    waiting = {path for path in unfitted(cascade) if path[0] == name}
+    inner = cascade.adapters.values() if name == "adapters" else block.layers
     return "\n".join(
         f"{layer.name}: {type(layer).__name__}"
-        for layer in block.layers
+        + " (not fitted)" * ((name, layer.name) in waiting)
+        for layer in inner
         if not isinstance(layer, keras.layers.InputLayer)
     )
 

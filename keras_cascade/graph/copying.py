@@ -273,9 +273,15 @@ def copy_operation(operation: keras.Operation, name: str) -> keras.Operation:
     except (NotImplementedError, TypeError) as error:
         raise ValueError(
             f"Layer '{operation.name}' ({type(operation).__name__}) cannot be "
-            f"copied from its config: {error} Give the class a get_config() "
-            "with all its constructor arguments, or build with copy=False."
+            f"copied from its config: {_first_line(error)} Give the class a "
+            "get_config() with all its constructor arguments, or build with "
+            "copy=False."
         ) from error
+
+
+def _first_line(error: Exception) -> str:
+    """Keras's errors go on over pages."""
+    return str(error).partition("\n")[0]
 
 
 def copy_state(source: keras.Layer, target: keras.Layer) -> None:

@@ -103,8 +103,11 @@ def _flops(node: Node) -> int | None:
 
 def _kernel_size(layer: keras.Layer) -> int:
     """How many products a position costs: the sizes of the kernels."""
+    # By name: a bias may have two axes, as in attention.
     return sum(
-        prod(weight.shape) for weight in layer.weights if len(weight.shape) > 1
+        prod(weight.shape)
+        for weight in layer.weights
+        if weight.name.endswith("kernel")
     )
 
 
@@ -114,12 +117,23 @@ def _positions(layer: keras.Layer, shape: Sequence[int]) -> int:
     return prod(shape[:-1])
 
 
-def _attention(node: Node, given: Sequence[int]) -> int:
-    tokens = prod(given[:-1])
+def _attention(node: Node, given: Sequence[int]) -> int | None:
+    """Queries meet the keys; both are projected, each for its own tokens."""
     other = node.tensors[1] if len(node.tensors) > 1 else node.tensors[0]
-    keys = prod(other.shape[1:-1])
+    if None in other.shape[1:]:
+        return None
+    queries, keys = prod(given[:-1]), prod(other.shape[1:-1])
     config = node.operation.get_config()
+    per_query, per_key = _projections(node, config)
+    products = config["key_dim"] + (config["value_dim"] or config["key_dim"])
+    products *= config["num_heads"] * queries * keys
+    return 2 * (queries * per_query + keys * per_key + products)
+
+
+def _projections(node: Node, config: dict) -> tuple[int, int]:
+    """The kernels' sizes: of query and output, of key and value."""
     value_dim = config["value_dim"] or config["key_dim"]
-    products = tokens * keys * (config["key_dim"] + value_dim)
-    projections = _kernel_size(node.operation) * tokens
-    return 2 * (projections + products * config["num_heads"])
+    query = node.tensors[0].shape[-1] * config["key_dim"]
+    output = node.outputs[0].shape[-1] * value_dim
+    per_query = config["num_heads"] * (query + output)
+    return per_query, _kernel_size(node.operation) - per_query

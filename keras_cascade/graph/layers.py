@@ -32,8 +32,13 @@ def call_copy(layer: keras.Layer, name: str, inputs: Any) -> Any:
     return outputs
 
 
-def check_layer(layer: object, what: str) -> keras.Layer:
+def check_layer(layer: object, what: str, or_else: str = "") -> keras.Layer:
     """The layer itself, if it is one that was not made inside out.
+
+    Args:
+        layer: What the user passed.
+        what: Where it was passed, for the error.
+        or_else: What else is possible there: "None, ". Defaults to `""`.
 
     Raises:
         TypeError: If it is a class, or no Keras layer.
@@ -42,6 +47,6 @@ def check_layer(layer: object, what: str) -> keras.Layer:
         return layer
     hint = " Write it with parentheses." if isinstance(layer, type) else ""
     raise TypeError(
-        f"{what} must be a Keras layer; received {layer!r} of type "
+        f"{what} must be {or_else}a Keras layer; received {layer!r} of type "
         f"{type(layer).__name__}.{hint}"
     )

@@ -143,5 +143,8 @@ def _range(graph: Graph, first: str, last: str) -> list[Node]:
 
 
 def _positions(graph: Graph, segment: str) -> list[int]:
+    if _INTEGER.fullmatch(segment):
+        position = len(graph.nodes) + int(segment)
+        return [position] if position >= 0 else []
     chosen = {id(node) for node in _level(graph, segment)}
     return [i for i, node in enumerate(graph.nodes) if id(node) in chosen]

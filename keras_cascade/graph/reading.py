@@ -143,7 +143,7 @@ def _read(
     functional = as_functional(network)
     if functional is None:
         raise TypeError(f"'{network.name}' has no graph to read.")
-    calls = compat.functional_calls(functional)
+    calls = _in_order_of_calls(compat.functional_calls(functional))
     keep = keep_names or getattr(network, "names_are_stable", False)
     operations = list({id(c.operation): c.operation for c in calls}.values())
     names = (
@@ -162,6 +162,47 @@ def _read(
             graph.sources[id(tensor)] = (node, index)
     known[id(network)] = graph
     return graph
+
+
+def _in_order_of_calls(calls: Sequence[compat.Call]) -> list[compat.Call]:
+    """A topological order in which a layer's calls come as they were made.
+
+    Keras goes by depth, where a layer's second call may come first; a copy
+    made in that order would swap the two names.
+    """
+    before = _what_comes_before(calls)
+    placed: dict[int, compat.Call] = {}
+    for call in calls:
+        stack = [call]
+        while stack:
+            missing = [x for x in before[id(stack[-1])] if id(x) not in placed]
+            if missing:
+                stack.append(missing[0])
+            else:
+                last = stack.pop()
+                placed[id(last)] = last
+    return list(placed.values())
+
+
+def _what_comes_before(
+    calls: Sequence[compat.Call],
+) -> dict[int, list[compat.Call]]:
+    """What gives a call its tensors, and the call of its layer before it."""
+    sources = {id(x): call for call in calls for x in call.outputs}
+    before = {
+        id(call): [
+            sources[id(x)]
+            for x in keras.tree.flatten((call.args, call.kwargs))
+            if not call.is_input and id(x) in sources
+        ]
+        for call in calls
+    }
+    last: dict[int, compat.Call] = {}
+    for call in sorted(calls, key=lambda call: call.number):
+        if id(call.operation) in last:
+            before[id(call)].append(last[id(call.operation)])
+        last[id(call.operation)] = call
+    return before
 
 
 def _nodes(

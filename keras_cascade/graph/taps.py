@@ -67,6 +67,11 @@ def resolve_taps(graph: Graph, taps: Taps, label: str) -> list[Tap]:
             "path, a list of paths, a mapping {tap name: path}, or None for "
             "every output."
         )
+    if not isinstance(taps, str | Sequence | Mapping):
+        raise TypeError(
+            "taps must be None, a path, a list of paths or a mapping "
+            f"{{tap name: path}}; received {taps!r}."
+        )
     if isinstance(taps, Mapping):
         return [_named(graph, n, path, label) for n, path in taps.items()]
     patterns = [taps] if isinstance(taps, str) else list(taps)
@@ -261,15 +266,23 @@ def _nothing_found(graph: Graph, pattern: str, label: str) -> str:
 
 def _without_inside(graph: Graph, pattern: str) -> str:
     """Says so where a path leads into something without a graph."""
-    head = pattern.split("/")[0]
-    node = graph.by_key.get(head)
-    if "/" not in pattern or node is None or node.inner is not None:
+    head, _, inside = pattern.partition("/")
+    node = graph.by_key.get(head) if inside else _black_box(graph)
+    if node is None or node.inner is not None:
         return ""
     kind = type(node.operation).__name__
     return (
-        f" '{head}' is a {kind}, which has no graph to look into: only its "
-        "output can be tapped."
+        f" '{node.key}' is a {kind}, which has no graph to look into: only "
+        "its output can be tapped."
     )
+
+
+def _black_box(graph: Graph) -> Node | None:
+    """The one call that a network without a graph is read as."""
+    calls = [node for node in graph.nodes if not node.is_input]
+    if len(calls) == 1 and isinstance(calls[0].operation, keras.Model):
+        return calls[0]
+    return None
 
 
 def _one_call_only(addresses: Sequence[Address], pattern: str) -> None:

@@ -89,7 +89,9 @@ def samples_are_treated_one_by_one(adapter: Adapter, data: np.ndarray) -> None:
     """A sample's features do not depend on the rest of the batch."""
     cascade = _cascade(adapter, data)
     together = outputs(cascade, data)[:3]
-    alone = np.concatenate([outputs(cascade, data[i : i + 1]) for i in range(3)])
+    alone = np.concatenate(
+        [outputs(cascade, data[i : i + 1]) for i in range(3)]
+    )
     scale = max(float(np.abs(together).max()), 1.0)
     difference = float(np.abs(together - alone).max())
     expect(

@@ -41,7 +41,8 @@ def expect_equal(found: Any, expected: Any, what: str) -> None:
     for a, b in pairs:
         difference = np.max(np.abs(a - b), initial=0.0)
         expect(
-            bool(np.array_equal(a, b)), f"{what}: they differ by {difference:g}."
+            bool(np.array_equal(a, b)),
+            f"{what}: they differ by {difference:g}.",
         )
 
 

@@ -1,11 +1,13 @@
 """Fits the adapters that learn from data, in as few passes as there can be."""
 
+import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import keras
 import numpy as np
 
+from keras_cascade import _keras_compat as compat
 from keras_cascade import data as user_data
 from keras_cascade.adapters import Adapter
 from keras_cascade.graph.block import leaf_layers
@@ -141,16 +143,33 @@ def _input_of(graph: Graph, path: Path) -> Reference:
     return graph.reference(node.tensors[0])
 
 
-def _features(graph: Graph, level: Iterable[Path]) -> keras.Model:
+def _features(graph: Graph, level: Iterable[Path]) -> "_Features":
     """A model of the cascade's own layers that gives the adapters' inputs."""
     wanted = {"/".join(path): _input_of(graph, path) for path in level}
-    model, _ = Replay(share=True).part(graph, "features", wanted)
-    return model
+    network, _ = Replay(share=True).part(graph, "features", wanted)
+    return _Features(network)
+
+
+class _Features(keras.Model):
+    """Gives what a network gives, and the masks that travel with it.
+
+    Keras hangs masks on tensors; what `predict_on_batch` gives has lost them.
+    """
+
+    def __init__(self, network: keras.Model):
+        super().__init__()
+        self.network = network
+
+    def call(self, inputs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The tensors by their names, and the masks of those that have one."""
+        tensors = self.network(inputs, training=False)
+        masks = {name: compat.keras_mask(x) for name, x in tensors.items()}
+        return tensors, {n: m for n, m in masks.items() if m is not None}
 
 
 def _one_pass(
     cascade: keras.Model,
-    features: keras.Model,
+    features: _Features,
     members: Mapping[str, keras.Layer],
     data: Any,
     batch_size: int,
@@ -161,9 +180,10 @@ def _one_pass(
         user_data.length(data, batch_size), unit_name="batch"
     )
     for batch in user_data.batches(data, batch_size):
-        values = features.predict_on_batch(_needed(cascade, features, batch))
+        given = _needed(cascade, features.network, batch)
+        values, masks = features.predict_on_batch(given)
         for name, stream in streams.items():
-            stream.update(values[name])
+            stream.update(values[name], masks.get(name))
         if title:
             bar.add(1)
     for stream in streams.values():
@@ -174,9 +194,24 @@ def _needed(cascade: keras.Model, features: keras.Model, batch: Any) -> Any:
     """The inputs that the features need, of those that the data has."""
     names = [tensor.name for tensor in cascade.inputs]
     if not isinstance(batch, Mapping):
-        batch = dict(zip(names, keras.tree.flatten(batch), strict=True))
-    flat = [batch[tensor.name] for tensor in features.inputs]
+        flat = keras.tree.flatten(batch)
+        if len(flat) != len(names):
+            raise ValueError(_wrong_inputs(names, f"{len(flat)} without names"))
+        batch = dict(zip(names, flat, strict=True))
+    needed = [tensor.name for tensor in features.inputs]
+    if not set(needed) <= set(batch):
+        given = ", ".join(f"'{name}'" for name in batch)
+        raise ValueError(_wrong_inputs(needed, given))
+    flat = [batch[name] for name in needed]
     return keras.tree.pack_sequence_as(features.input, flat)
+
+
+def _wrong_inputs(needed: Iterable[str], received: str) -> str:
+    names = ", ".join(f"'{name}'" for name in needed)
+    return (
+        f"adapt needs the inputs {names}, and the data has {received}. Give "
+        "it as a dict by these names."
+    )
 
 
 class _Stream:
@@ -191,11 +226,17 @@ class _Stream:
             # Keras's own layers with `adapt` alone take the data whole.
             self._kept = []
 
-    def update(self, batch: Any) -> None:
-        if self._kept is None:
-            self._layer.update_state(batch)
-        else:
+    def update(self, batch: Any, mask: Any) -> None:
+        if self._kept is not None:
             self._kept.append(user_data.to_numpy(batch))
+        elif mask is not None and self._takes_mask():
+            self._layer.update_state(batch, mask=mask)
+        else:
+            self._layer.update_state(batch)
+
+    def _takes_mask(self) -> bool:
+        update = inspect.signature(self._layer.update_state)
+        return "mask" in update.parameters
 
     def finalize(self) -> None:
         if self._kept is None:
