@@ -104,7 +104,8 @@ class Cascade(Block):
                 twice.
 
         Example:
-        >>> cascade.adapt(images).fit(images, labels)
+        >>> cascade = cascade.adapt(images, verbose=False)
+        >>> history = cascade.fit(images, labels, verbose=0)
         """
         fit_adapters(self, data, batch_size, verbose)
         # What was traced may hold the old state as constants.
@@ -324,7 +325,7 @@ class Cascade(Block):
             is, without the optimizer's state.
 
         Example:
-        >>> wider = cascade.rebuild(adapters={"shape": 128})
+        >>> wider = cascade.rebuild(adapters={"shape": 64})
         """
         return type(self)._rebuilder(self, changes)
 

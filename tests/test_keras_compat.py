@@ -6,6 +6,236 @@ import pytest
 
 from keras_cascade import _keras_compat
 
+layers = keras.layers
+
+
+@pytest.fixture
+def network():
+    """Shares a layer, nests a network, has operations and keywords."""
+    inner_x = keras.Input((4,), name="inner_x")
+    inner = keras.Model(
+        inner_x, layers.Dense(4, name="h")(inner_x), name="inner"
+    )
+    shared = layers.Dense(4, name="shared")
+    x = keras.Input((4,), name="x")
+    y = shared(inner(shared(x)) * 2.0)
+    z = layers.Dropout(0.5, name="drop")(y, training=False)
+    sums = layers.Add(name="add")([y, z])
+    return keras.Model(x, [sums, layers.ReLU(name="relu")(y)], name="net")
+
+
+@pytest.fixture
+def rows():
+    random = np.random.default_rng(0)
+    return random.normal(size=(8, 4)).astype("float32")
+
+
+def _numpy(x):
+    return keras.ops.convert_to_numpy(x)
+
+
+# --- Graphs ------------------------------------------------------------------
+
+
+def _recorded(network):
+    """The calls as the public `clone_model` goes through them."""
+    recorded = []
+
+    def call(operation, *args, **kwargs):
+        outputs = operation(*args, **kwargs)
+        given = [
+            x
+            for x in keras.tree.flatten((args, kwargs))
+            if isinstance(x, keras.KerasTensor)
+        ]
+        flat = keras.tree.flatten(outputs)
+        recorded.append((operation, len(given), [x.shape for x in flat]))
+        return outputs
+
+    keras.models.clone_model(
+        keras.Model(network.inputs, network.outputs),
+        clone_function=lambda layer: layer,
+        call_function=call,
+    )
+    return recorded
+
+
+def test_the_calls_are_those_that_cloning_goes_through(network):
+    calls = _keras_compat.functional_calls(network)
+    found = [
+        (
+            call.operation,
+            sum(
+                isinstance(x, keras.KerasTensor)
+                for x in keras.tree.flatten((call.args, call.kwargs))
+            ),
+            [x.shape for x in call.outputs],
+        )
+        for call in calls
+        if not call.is_input
+    ]
+    recorded = _recorded(network)
+    assert len(found) == len(recorded) == 7
+
+    def order(entry):
+        return entry[0].name, entry[1], str(entry[2])
+
+    for one, other in zip(
+        sorted(found, key=order), sorted(recorded, key=order), strict=True
+    ):
+        assert one[0] is other[0]
+        assert one[1:] == other[1:]
+
+
+def test_inputs_come_first_and_nothing_before_what_it_needs(network):
+    calls = _keras_compat.functional_calls(network)
+    assert [call.operation.name for call in calls if call.is_input] == ["x"]
+    assert calls[0].is_input
+    made = set()
+    for call in calls:
+        for x in keras.tree.flatten((call.args, call.kwargs)):
+            if isinstance(x, keras.KerasTensor) and not call.is_input:
+                assert id(x) in made
+        made.update(map(id, call.outputs))
+    assert set(map(id, network.outputs)) <= made
+
+
+def test_keyword_arguments_of_a_call_are_kept(network):
+    calls = _keras_compat.functional_calls(network)
+    (drop,) = [c for c in calls if c.operation.name == "drop"]
+    assert drop.kwargs == {"training": False}
+
+
+def test_calls_are_numbered_in_the_order_in_which_they_were_made():
+    x = keras.Input((4,), name="x")
+    shared = layers.Dense(4, name="shared")
+    shared(keras.Input((4,)))  # of another network: it counts as well
+    first, second = shared(x), shared(x * 2.0)
+    calls = _keras_compat.functional_calls(keras.Model(x, [second, first]))
+    number = {id(c.outputs[0]): c.number for c in calls if not c.is_input}
+    assert (number[id(first)], number[id(second)]) == (1, 2)
+
+
+def test_reading_the_calls_adds_no_node(network):
+    before = [len(op._inbound_nodes) for op in network.operations]
+    _keras_compat.functional_calls(network)
+    assert [len(op._inbound_nodes) for op in network.operations] == before
+
+
+def test_what_has_a_graph_is_told_from_what_has_a_call_of_its_own(network):
+    class Own(keras.Model):
+        def call(self, inputs, training=None, mask=None):
+            return super().call(inputs, training=training, mask=mask)
+
+    class Subclassed(keras.Model):
+        def call(self, inputs):
+            return inputs
+
+    x = keras.Input((4,))
+    own = Own(x, layers.Dense(2)(x))
+    sequential = keras.Sequential([keras.Input((4,)), layers.Dense(2)])
+    assert _keras_compat.is_functional(network)
+    assert not _keras_compat.is_functional(own)
+    assert not _keras_compat.is_functional(Subclassed())
+    assert not _keras_compat.is_functional(sequential)
+    assert not _keras_compat.is_functional(layers.Dense(2))
+    assert _keras_compat.has_inputs(network)
+    assert _keras_compat.has_inputs(own)
+    assert not _keras_compat.has_inputs(Subclassed())
+
+
+def test_running_a_graph_gives_what_the_network_gives(network, rows):
+    called = []
+
+    def as_it_is(operation):
+        called.append(operation.name)
+        return operation
+
+    found = _keras_compat.run_graph(network, rows, None, as_it_is)
+    for one, other in zip(found, network(rows), strict=True):
+        np.testing.assert_array_equal(_numpy(one), _numpy(other))
+    assert sorted(called)[:4] == ["add", "drop", "inner", "multiply"]
+    assert called.count("shared") == 2
+    assert "x" not in called
+
+
+def test_running_a_graph_lets_each_operation_be_called_otherwise(rows):
+    x = keras.Input((4,))
+    network = keras.Model(x, layers.Dropout(0.5, seed=1)(x))
+
+    def training(operation):
+        return lambda *args, **kwargs: operation(
+            *args, **{**kwargs, "training": True}
+        )
+
+    found = _keras_compat.run_graph(network, rows, None, training)
+    assert (_numpy(found) == 0).any()
+
+
+def test_running_a_graph_hands_an_outer_mask_on(rows):
+    x = keras.Input((4, 2))
+    pooled = layers.GlobalAveragePooling1D()
+    pooled.supports_masking = True
+    network = keras.Model(x, pooled(x))
+    sequences = np.arange(16, dtype="float32").reshape(2, 4, 2)
+    mask = keras.ops.convert_to_tensor(
+        np.array([[True, True, False, False]] * 2)
+    )
+    tensor = keras.ops.convert_to_tensor(sequences)
+    found = _keras_compat.run_graph(network, tensor, mask, lambda op: op)
+    expected = sequences[:, :2].mean(axis=1)
+    np.testing.assert_allclose(_numpy(found), expected, rtol=1e-6)
+
+
+# --- Layers and variables ----------------------------------------------------
+
+
+def test_sublayers_are_the_layer_and_those_inside_it_parents_first():
+    layer = layers.Bidirectional(layers.LSTM(2))
+    layer.build((None, 5, 3))
+    found = list(_keras_compat.sublayers(layer))
+    assert found[0] is layer
+    assert {id(layer.forward_layer), id(layer.backward_layer)} <= set(
+        map(id, found)
+    )
+    cell = layer.forward_layer.cell
+    positions = {id(x): number for number, x in enumerate(found)}
+    assert positions[id(layer.forward_layer)] < positions[id(cell)]
+    assert len(positions) == len(found)
+
+
+def test_a_layer_without_any_inside_is_its_only_sublayer():
+    layer = layers.Dense(2)
+    assert list(_keras_compat.sublayers(layer)) == [layer]
+
+
+def test_a_variable_can_be_renamed():
+    variable = keras.Variable(np.ones(2, "float32"), name="kernel")
+    _keras_compat.set_variable_path(variable, "upstream/h/weight")
+    assert variable.path == "upstream/h/weight"
+    assert variable.name == "weight"
+
+
+def test_a_renamed_variable_is_found_by_its_new_name():
+    layer = layers.Dense(2, name="h")
+    layer.build((None, 4))
+    _keras_compat.set_variable_path(layer.kernel, "upstream/h/special")
+    optimizer = keras.optimizers.SGD(0.1)
+    optimizer.exclude_from_weight_decay(var_names=["special"])
+    optimizer.build(layer.variables)
+    assert _keras_compat.undecayed(optimizer, layer.variables) == (0,)
+    assert "upstream/h/special" in [w.path for w in layer.weights]
+
+
+def test_the_mask_of_a_tensor_is_what_its_layer_computed():
+    layer = layers.Embedding(5, 2, mask_zero=True)
+    tokens = np.array([[1, 2, 0]])
+    np.testing.assert_array_equal(
+        _numpy(_keras_compat.keras_mask(layer(tokens))), tokens != 0
+    )
+    assert _keras_compat.keras_mask(keras.ops.ones((2, 2))) is None
+
+
 # --- Optimizers --------------------------------------------------------------
 
 

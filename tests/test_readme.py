@@ -32,6 +32,8 @@ def test_the_two_commands_stand_on_their_own():
     ]
 
 
-@pytest.mark.parametrize("path", re.findall(r"\]\(([^)]+)\)", README.read_text()))
+@pytest.mark.parametrize(
+    "path", re.findall(r"\]\(([^)]+)\)", README.read_text())
+)
 def test_links_lead_somewhere(path):
     assert (README.parent / path).exists()

@@ -25,6 +25,7 @@ Address = tuple[str, ...]
 
 _GLOB = re.compile(r"[*?\[]")
 _INTEGER = re.compile(r"-\d+")
+_CALL = re.compile(r":\d+$")
 
 
 def select(graph: Graph, pattern: str) -> list[Address]:
@@ -65,7 +66,7 @@ def all_addresses(graph: Graph) -> Iterator[Address]:
 
 def names_of(address: Address) -> tuple[str, ...]:
     """The address without the numbers of calls: the layer's path."""
-    return tuple(key.split(":")[0] for key in address)
+    return tuple(_CALL.sub("", key) for key in address)
 
 
 def closest(wanted: str, possible: Iterable[str]) -> str:

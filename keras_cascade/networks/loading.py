@@ -55,8 +55,11 @@ def as_functional(network: keras.Layer) -> keras.Model | None:
     if isinstance(network, keras.Sequential):
         if not network.built or not network.layers:
             return None
+        outputs = network.outputs
         return keras.Model(
-            network.inputs[0], network.outputs[0], name=network.name
+            network.inputs[0],
+            outputs if len(outputs) > 1 else outputs[0],
+            name=network.name,
         )
     if compat.is_functional(network):
         return network

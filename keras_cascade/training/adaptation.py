@@ -1,7 +1,8 @@
 """Fits the adapters that learn from data, in as few passes as there can be."""
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import keras
@@ -11,7 +12,7 @@ from keras_cascade import _keras_compat as compat
 from keras_cascade import data as user_data
 from keras_cascade.adapters import Adapter
 from keras_cascade.graph.block import leaf_layers
-from keras_cascade.graph.copying import Need, Replay, need
+from keras_cascade.graph.copying import Need, Replay, need, own
 from keras_cascade.graph.reading import Graph, Reference, read_graph
 
 Path = tuple[str, ...]
@@ -75,13 +76,32 @@ def fit_adapters(
             "passes over the data, and a generator gives one. Pass an array, "
             "a data set or a PyDataset."
         )
-    for number, level in enumerate(levels, start=1):
-        title = f"adapt {number}/{len(levels)}"
-        members = {"/".join(path): found[path] for path in level}
-        features = _features(graph, level)
-        shown = title if verbose else ""
-        _one_pass(cascade, features, members, data, batch_size, shown)
+    with _all_or_nothing(found.values()):
+        for number, level in enumerate(levels, start=1):
+            title = f"adapt {number}/{len(levels)}"
+            members = {"/".join(path): found[path] for path in level}
+            features = _features(graph, level)
+            shown = title if verbose else ""
+            _one_pass(cascade, features, members, data, batch_size, shown)
     return list(found)
+
+
+@contextmanager
+def _all_or_nothing(layers: Iterable[keras.Layer]) -> Iterator[None]:
+    """Puts the weights back where fitting does not come to its end."""
+    layers, done = list(layers), False
+    before = [(v, own(v)) for layer in layers for v in layer.variables]
+    try:
+        yield
+        done = True
+    finally:
+        if not done:
+            for variable, value in before:
+                variable.assign(value)
+            for layer in layers:
+                # It computes with what it derives from its weights.
+                if isinstance(layer, keras.layers.Normalization):
+                    layer.finalize_state()
 
 
 def _is_fitted(layer: keras.Layer) -> bool:
@@ -157,7 +177,7 @@ class _Features(keras.Model):
     """
 
     def __init__(self, network: keras.Model):
-        super().__init__()
+        super().__init__(name="features")
         self.network = network
 
     def call(self, inputs: Any) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -1,0 +1,200 @@
+"""A training step of a cascade against the same graph written by hand."""
+
+import os
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import keras
+
+MIDDLE = "expanded_conv_7_add"
+CLASSES = 10
+UNITS = 64
+RATES = {"upstream": 1e-4, "adapters": 1e-3, "downstream": 5e-4}
+
+
+# Whether the upstream trains, and the learning rates.
+VARIANTS = {
+    "frozen upstream": (False, None),
+    "all trains": (True, None),
+    "all trains, a rate a block": (True, RATES),
+}
+
+
+def run(
+    variants: Mapping[str, tuple[bool, dict | None]] = VARIANTS,
+    pairs: int = 7,
+    steps: int = 5,
+    batch_size: int = 32,
+    size: int = 96,
+) -> list[dict]:
+    """Measures; a row a variant.
+
+    Args:
+        variants: Whether the upstream trains, and the learning rates of the
+            blocks, by name. Defaults to `VARIANTS`.
+        pairs: How many pairs of times are taken. Defaults to `7`.
+        steps: Training steps a pair, of which the median counts. The two take
+            them in turns, so that noise meets both alike. Defaults to `5`.
+        batch_size: Images a step. Defaults to `32`.
+        size: Height and width of the images. Defaults to `96`.
+
+    Returns:
+        Rows with `name`, the medians of the seconds a step `ours_s` and
+        `reference_s`, `ratio` (the median of the pairs' ratios), its `bound`
+        as text, and whether it `holds`.
+    """
+    x, y = _batch(batch_size, size)
+    rows = []
+    for name, (trainable, rates) in variants.items():
+        models = _models(size, trainable, rates)
+        times = _pairs(models, x, y, pairs, steps)
+        rows.append(_row(f"step MobileNetV3Small, {name}", times))
+    return rows
+
+
+def _models(
+    size: int, trainable: bool, rates: dict | None
+) -> tuple["keras.Model", "keras.Model"]:
+    """Both ways to the same graph with the same weights, compiled."""
+    import keras
+
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(0)
+    network = keras.applications.MobileNetV3Small(
+        weights=None, include_top=False, input_shape=(size, size, 3)
+    )
+    ours = _cascade(network, trainable, rates)
+    reference = _by_hand(network, trainable)
+    _check_same_work(ours, reference)
+    return ours, reference
+
+
+def _cascade(
+    network: "keras.Model", trainable: bool, rates: dict | None
+) -> "keras.Model":
+    import keras
+
+    import keras_cascade as kc
+
+    downstream = keras.Sequential(
+        [
+            keras.Input((2 * UNITS,)),
+            keras.layers.Dense(CLASSES, activation="softmax"),
+        ]
+    )
+    return kc.build_cascade(
+        network,
+        downstream,
+        taps={"middle": MIDDLE, "last": "-1"},
+        trainable=trainable or None,
+        learning_rates=rates,
+        optimizer=keras.optimizers.Adam(1e-3),
+        loss="sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+    )
+
+
+def _by_hand(network: "keras.Model", trainable: bool) -> "keras.Model":
+    import keras
+
+    clone = keras.models.clone_model(network)
+    clone.set_weights(network.get_weights())
+    taps = [clone.get_layer(MIDDLE).output, clone.output]
+    features = keras.Model(clone.input, taps)
+    features.trainable = trainable
+    inputs = keras.Input(network.input_shape[1:])
+    vectors = [
+        keras.layers.Dense(UNITS)(keras.layers.GlobalAveragePooling2D()(tap))
+        for tap in features(inputs)
+    ]
+    merged = keras.layers.Concatenate()(vectors)
+    outputs = keras.layers.Dense(CLASSES, activation="softmax")(merged)
+    model = keras.Model(inputs, outputs)
+    model.compile(
+        optimizer=keras.optimizers.Adam(1e-3),
+        loss="sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+    )
+    return model
+
+
+def _check_same_work(ours: "keras.Model", reference: "keras.Model") -> None:
+    def shapes(model: "keras.Model") -> list[tuple]:
+        return sorted(tuple(v.shape) for v in model.trainable_variables)
+
+    if shapes(ours) != shapes(reference):
+        raise RuntimeError(
+            "The cascade and the model written by hand train different "
+            f"weights: {len(shapes(ours))} and {len(shapes(reference))}."
+        )
+
+
+def _batch(batch_size: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    x = rng.uniform(0, 255, (batch_size, size, size, 3)).astype("float32")
+    return x, rng.integers(0, CLASSES, batch_size).astype("int32")
+
+
+def _pairs(
+    models: Sequence["keras.Model"],
+    x: np.ndarray,
+    y: np.ndarray,
+    pairs: int,
+    steps: int,
+) -> list[list[float]]:
+    """Seconds a step of each model: the medians of steps taken in turns."""
+    for model in models:
+        _seconds(model, x, y)  # compiles
+        _seconds(model, x, y)
+    times = []
+    for _ in range(pairs):
+        turns = [_turn(models, x, y, i % 2 == 1) for i in range(steps)]
+        own = zip(*turns, strict=True)
+        times.append([statistics.median(seconds) for seconds in own])
+    return times
+
+
+def _turn(
+    models: Sequence["keras.Model"], x: np.ndarray, y: np.ndarray, last: bool
+) -> list[float]:
+    """A step of each model, the last one first if asked for."""
+    order = models[::-1] if last else models
+    seconds = [_seconds(model, x, y) for model in order]
+    return seconds[::-1] if last else seconds
+
+
+def _seconds(model: "keras.Model", x: np.ndarray, y: np.ndarray) -> float:
+    start = time.perf_counter()
+    # Its logs are numbers: it waits for the step to be done.
+    logs: Any = model.train_on_batch(x, y)
+    if not np.all(np.isfinite(logs)):
+        raise RuntimeError(f"Training gave {logs}.")
+    return time.perf_counter() - start
+
+
+def _row(name: str, times: Sequence[Sequence[float]]) -> dict:
+    ratio = statistics.median(ours / other for ours, other in times)
+    return {
+        "name": name,
+        "ours_s": statistics.median(ours for ours, _ in times),
+        "reference_s": statistics.median(other for _, other in times),
+        "ratio": ratio,
+        "bound": "at most 1.10",
+        "holds": ratio <= 1.10,
+    }
+
+
+def main() -> None:
+    """Prints the rows."""
+    for row in run():
+        print(row)
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    main()

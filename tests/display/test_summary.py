@@ -1,0 +1,133 @@
+"""summary() shows a row a block: what it is, its size, what trains and how."""
+
+import keras
+import pytest
+from keras import layers
+
+import keras_cascade as kc
+
+
+@pytest.fixture(scope="module")
+def networks():
+    """Read only: a cascade works on copies."""
+    x = inputs = keras.Input((8, 8, 1))
+    x = layers.Conv2D(4, 3, name="conv")(x)
+    x = layers.GlobalAveragePooling2D(name="pool")(x)
+    encoder = keras.Model(inputs, x, name="encoder")
+    expert = keras.Sequential(
+        [keras.Input((9,)), layers.Dense(2, name="out")], name="expert"
+    )
+    return encoder, expert
+
+
+def build(networks, **arguments):
+    arguments = {
+        "taps": {"map": "conv", "vector": "pool"},
+        "adapters": {"map": kc.adapters.PCAAdapter(3), "vector": 4},
+        "extra_inputs": {"side": (2,)},
+        "learning_rates": {"downstream": 1e-4},
+        "loss": "mse",
+        **arguments,
+    }
+    return kc.build_cascade(*networks, **arguments)
+
+
+def printed(cascade, **arguments):
+    texts = []
+    cascade.summary(print_fn=texts.append, **arguments)
+    return texts
+
+
+def rows(text):
+    """Block to the cells of its row, the lines of a cell joined."""
+    found, name = {}, ""
+    for line in text.splitlines():
+        if not line.startswith("│"):
+            continue
+        cells = [cell.strip() for cell in line.strip("│").split("│")]
+        name = cells[0] or name
+        old = found.get(name, [""] * len(cells))
+        found[name] = [
+            " ".join(x).strip() for x in zip(old, cells, strict=True)
+        ]
+    return {name: cells[1:] for name, cells in found.items()}
+
+
+def test_each_block_has_a_row(networks):
+    (text,) = printed(build(networks))
+    assert text.splitlines()[0] == "Cascade 'cascade'"
+    assert rows(text) == {
+        "upstream": [
+            "encoder (Functional)",
+            "map: conv vector: pool",
+            "map: 6 × 6 × 4 vector: 4",
+            "40",
+            "0",
+            "frozen",
+        ],
+        "adapters": [
+            "map: PCAAdapter (not fitted) vector: DenseAdapter",
+            "",
+            "map: 3 vector: 4",
+            "41",
+            "20",
+            "0.001",
+        ],
+        "fusion": [
+            "concat: Concatenate extra_inputs: Concatenate",
+            "",
+            "9",
+            "0",
+            "0",
+            "",
+        ],
+        "downstream": ["expert (Sequential)", "", "2", "20", "20", "0.0001"],
+        "total": ["", "", "", "101", "40", ""],
+    }
+
+
+def test_what_is_not_compiled_has_no_rate(networks):
+    found = rows(printed(build(networks, loss=None))[0])
+    assert found["downstream"][-1] == "not compiled"
+    assert found["upstream"][-1] == "frozen"
+
+
+def test_a_block_with_several_rates_shows_them_all(networks):
+    rates = {"adapters/vector": 1e-2, "adapters/map": 3e-4}
+    trainable = {"adapters": True}
+    cascade = build(networks, trainable=trainable, learning_rates=rates)
+    found = rows(printed(cascade)[0])
+    assert found["adapters"][-1] == "0.0003 0.01"
+
+
+def test_the_sizes_are_those_that_keras_counts(networks):
+    cascade = build(networks)
+    found = rows(printed(cascade)[0])
+    assert found["total"][3] == f"{cascade.count_params():,}"
+    for name, block in cascade.blocks.items():
+        assert found[name][3] == f"{block.count_params():,}"
+
+
+def test_it_prints_by_itself_in_a_width_that_is_given(networks, capsys):
+    cascade = build(networks)
+    cascade.summary()
+    wide = capsys.readouterr().out
+    cascade.summary(line_length=90)
+    narrow = capsys.readouterr().out
+    assert "Cascade 'cascade'" in wide
+    assert max(map(len, narrow.splitlines())) <= 90
+    assert max(map(len, wide.splitlines())) > 90
+
+
+def test_the_layers_of_each_block_can_follow(networks):
+    first, *others = printed(build(networks), expand_nested=True)
+    assert "Cascade 'cascade'" in first
+    text = "\n".join(others)
+    for name in ("upstream", "adapters", "fusion", "downstream"):
+        assert f'Model: "{name}"' in text
+    assert "conv (Conv2D)" in text
+
+
+def test_the_heads_layers_are_its_description(networks):
+    cascade = kc.build_cascade(networks[0], taps="conv", head=3)
+    assert rows(printed(cascade)[0])["head"][:3] == ["dense: Dense", "", "3"]

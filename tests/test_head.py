@@ -1,0 +1,130 @@
+"""What stands at the end: classifiers, layers, several outputs."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+import keras_cascade as kc
+
+X = np.random.default_rng(0).normal(size=(9, 4, 4, 2)).astype("float32")
+
+
+@pytest.fixture(scope="module")
+def network():
+    """Read only: a map, then a vector."""
+    keras.utils.set_random_seed(0)
+    x = inputs = keras.Input((4, 4, 2))
+    x = layers.Conv2D(3, 3, name="map")(x)
+    x = layers.GlobalAveragePooling2D(name="vector")(x)
+    return keras.Model(inputs, x, name="encoder")
+
+
+def weights(cascade, path):
+    found = [v for v in cascade.variables if v.path.startswith(path)]
+    return [ops.convert_to_numpy(v) for v in found]
+
+
+def logits(network, cascade, path="head/dense"):
+    kernel, bias = weights(cascade, path)
+    return network.predict(X, verbose=0) @ kernel + bias
+
+
+def softmax(x):
+    powers = np.exp(x - x.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("tap", ["vector", "map"])
+def test_a_number_is_a_pooled_softmax_classifier(network, tap):
+    cascade = kc.build_cascade(network, taps=tap, adapters=None, head=5)
+    np.testing.assert_allclose(
+        cascade.predict(X, verbose=0),
+        softmax(logits(network, cascade)),
+        atol=1e-6,
+    )
+
+
+def test_one_class_is_a_sigmoid(network):
+    cascade = kc.build_cascade(network, head=1)
+    np.testing.assert_allclose(
+        cascade.predict(X, verbose=0),
+        1 / (1 + np.exp(-logits(network, cascade))),
+        atol=1e-6,
+    )
+
+
+def test_a_list_of_layers_is_applied_in_order(network):
+    head = [layers.Dense(4), layers.Activation("tanh"), layers.Dense(2)]
+    cascade = kc.build_cascade(network, head=head)
+    paths = [v.path for v in cascade.blocks["head"].variables]
+    assert paths == [
+        f"head/{name}/{kind}"
+        for name in ("dense", "dense_1")
+        for kind in ("kernel", "bias")
+    ]
+    hidden = np.tanh(logits(network, cascade, "head/dense/"))
+    kernel, bias = weights(cascade, "head/dense_1/")
+    np.testing.assert_allclose(
+        cascade.predict(X, verbose=0), hidden @ kernel + bias, atol=1e-6
+    )
+    assert not any(layer.built for layer in head[:1])
+
+
+def test_named_heads_are_named_outputs_and_may_read_a_tap(network):
+    cascade = kc.build_cascade(
+        network,
+        taps={"map": "map", "vector": "vector"},
+        adapters=None,
+        fusion=Last(),
+        head={"digit": 5, "map": [layers.Flatten(), layers.Dense(1)]},
+    )
+    result = cascade.predict(X, verbose=0)
+    assert {name: x.shape for name, x in result.items()} == {
+        "digit": (9, 5),
+        "map": (9, 1),
+    }
+    inner = keras.Model(network.inputs, network.get_layer("map").output)
+    kernel, bias = weights(cascade, "head/map/dense")
+    flat = inner.predict(X, verbose=0).reshape(9, -1)
+    np.testing.assert_allclose(result["map"], flat @ kernel + bias, atol=1e-5)
+
+
+@keras.saving.register_keras_serializable(package="keras_cascade_tests")
+class Last(layers.Layer):
+    """A merge of a user's: the last stream alone."""
+
+    def call(self, inputs):
+        return inputs[-1]
+
+
+def test_a_head_with_weights_brings_them(network):
+    layer = layers.Dense(2)
+    layer.build((None, 3))
+    cascade = kc.build_cascade(network, head=layer)
+    np.testing.assert_array_equal(
+        weights(cascade, "head/")[0], ops.convert_to_numpy(layer.kernel)
+    )
+
+
+def test_a_network_can_be_the_head(network):
+    expert = keras.Sequential(
+        [keras.Input((3,)), layers.Dense(2, "softmax")], name="expert"
+    )
+    cascade = kc.build_cascade(network, head=expert)
+    expected = expert.predict(network.predict(X, verbose=0), verbose=0)
+    np.testing.assert_allclose(
+        cascade.predict(X, verbose=0), expected, atol=1e-6
+    )
+
+
+def test_a_head_stands_behind_the_downstream(network):
+    downstream = keras.Sequential(
+        [keras.Input((3,)), layers.Dense(6, name="out")], name="expert"
+    )
+    cascade = kc.build_cascade(network, downstream, adapters=None, head=2)
+    inner = downstream.predict(network.predict(X, verbose=0), verbose=0)
+    kernel, bias = weights(cascade, "head/")
+    np.testing.assert_allclose(
+        cascade.predict(X, verbose=0), softmax(inner @ kernel + bias), atol=1e-6
+    )

@@ -1,0 +1,239 @@
+"""Random networks: any tap is the original's value, and files keep it all."""
+
+import tempfile
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+import keras_cascade as kc
+from keras_cascade.graph.block import leaf_layers
+
+layers = keras.layers
+WIDTH = 3
+FEW = settings(
+    max_examples=15,
+    deadline=None,
+    derandomize=True,
+    # Each try builds networks: shrinking would take minutes.
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=[HealthCheck.too_slow],
+)
+
+# A plan is a list of steps, each a kind and the places of its arguments
+# among the tensors that there are: 0 is the input, i the result of step i.
+ONE = ("dense", "times", "relu", "dropout", "normalise", "flip")
+TWO = ("add", "concatenate", "subtract", "shared")
+
+
+@st.composite
+def plans(draw, levels=2, most=5):
+    """A random network: its steps, and the plans of the networks inside."""
+    nest = levels and draw(st.booleans())
+    inner = draw(plans(levels - 1, 3)) if nest else None
+    kinds = ONE + TWO + (("nested", "nested twice") if inner else ())
+    steps = []
+    for count in range(draw(st.integers(2, most))):
+        place = st.integers(0, count)
+        steps.append((draw(st.sampled_from(kinds)), draw(place), draw(place)))
+    return steps, inner
+
+
+class Net:
+    """A plan as a Keras network, and as a program to run without its graph."""
+
+    def __init__(self, plan, name="net"):
+        self.steps, self.inner = plan
+        self.layers, self.nets = {}, {}
+        x = keras.Input((WIDTH,), name="x")
+        self.network = keras.Model(x, self._run(x, {}), name=name)
+
+    def values(self, inputs):
+        """What each path should give, computed call by call."""
+        values = {}
+        self._run(inputs, values)
+        return values
+
+    def _run(self, x, values):
+        values["x"] = x
+        tensors, self.counts = [x], {}
+        used = set()
+        for number, (kind, i, j) in enumerate(self.steps):
+            places = (i,) if kind in (*ONE, "nested") else (i, j)
+            used.update(places)
+            arguments = [tensors[place] for place in places]
+            step = getattr(self, "_" + kind.replace(" ", "_"))
+            tensors.append(step(f"s{number}", values, *arguments))
+        # Everything ends in the output, so that all of it is in the graph.
+        ends = [t for n, t in enumerate(tensors) if n not in used]
+        ends = ends if len(ends) > 1 else [*ends, x]
+        return self._call("out", layers.Add, values, ends)
+
+    def _call(self, name, make, values, inputs):
+        if name not in self.layers:
+            self.layers[name] = make(name=name)
+        values[name] = self.layers[name](inputs)
+        return values[name]
+
+    def _operation(self, name, values, output):
+        """Keras numbers operations; within the network by kind, from 0."""
+        number = self.counts.get(name, 0)
+        self.counts[name] = number + 1
+        values[f"{name}_{number}" if number else name] = output
+        return output
+
+    def _twice(self, name, make, values, x, y):
+        if name not in self.layers:
+            self.layers[name] = make()
+        results = [self.layers[name](x), self.layers[name](y)]
+        values |= {f"{name}:0": results[0], f"{name}:1": results[1]}
+        return results
+
+    def _dense(self, name, values, x):
+        def dense(name):
+            return layers.Dense(WIDTH, activation="tanh", name=name)
+
+        return self._call(name, dense, values, x)
+
+    def _times(self, name, values, x):
+        return self._operation("multiply", values, x * 1.5)
+
+    def _relu(self, name, values, x):
+        return self._operation("relu", values, keras.ops.relu(x))
+
+    def _flip(self, name, values, x):
+        return self._operation("flip", values, keras.ops.flip(x, axis=-1))
+
+    def _dropout(self, name, values, x):
+        return self._call(
+            name, lambda name: layers.Dropout(0.5, seed=1, name=name), values, x
+        )
+
+    def _normalise(self, name, values, x):
+        def norm(name):
+            return layers.BatchNormalization(
+                moving_mean_initializer=keras.initializers.RandomNormal(seed=2),
+                gamma_initializer=keras.initializers.RandomNormal(1.0, seed=3),
+                name=name,
+            )
+
+        return self._call(name, norm, values, x)
+
+    def _add(self, name, values, x, y):
+        return self._operation("add", values, x + y)
+
+    def _subtract(self, name, values, x, y):
+        return self._call(name, layers.Subtract, values, [x, y])
+
+    def _concatenate(self, name, values, x, y):
+        both = self._call(name, layers.Concatenate, values, [x, y])
+        return self._dense(f"{name}_dense", values, both)
+
+    def _shared(self, name, values, x, y):
+        def make():
+            return layers.Dense(WIDTH, activation="tanh", name=name)
+
+        return self._call(
+            f"{name}_sub",
+            layers.Subtract,
+            values,
+            self._twice(name, make, values, x, y),
+        )
+
+    def _nested(self, name, values, x):
+        return self._nested_calls(name, values, [x])[0]
+
+    def _nested_twice(self, name, values, x, y):
+        results = self._nested_calls(name, values, [x, y])
+        return self._call(f"{name}_mul", layers.Multiply, values, results)
+
+    def _nested_calls(self, name, values, inputs):
+        if name not in self.nets:
+            self.nets[name] = Net(self.inner, name)
+        net = self.nets[name]
+        results = []
+        for number, x in enumerate(inputs):
+            key = f"{name}:{number}" if len(inputs) > 1 else name
+            results.append(net.network(x))
+            values[key] = results[-1]
+            if not isinstance(x, keras.KerasTensor):
+                inside = net.values(x)
+                values |= {f"{key}/{path}": v for path, v in inside.items()}
+        return results
+
+
+@pytest.fixture(scope="module")
+def rows():
+    random = np.random.default_rng(0)
+    return random.normal(size=(4, WIDTH)).astype("float32")
+
+
+# Which of two operations Keras's own numbers mean is warned of, rightly.
+@pytest.mark.filterwarnings("ignore:.*is the operation that Keras calls")
+@FEW
+@given(plan=plans(), data=st.data())
+def test_any_tap_equals_the_originals_value(rows, plan, data):
+    net = Net(plan)
+    expected = net.values(keras.ops.convert_to_tensor(rows))
+    paths = st.sampled_from(sorted(expected))
+    chosen = data.draw(st.lists(paths, min_size=1, max_size=4, unique=True))
+    taps = {f"tap_{number}": path for number, path in enumerate(chosen)}
+    cascade = kc.build_cascade(
+        net.network, taps=taps, adapters=None, fusion=None
+    )
+    for name, given_value in cascade(rows).items():
+        np.testing.assert_allclose(
+            keras.ops.convert_to_numpy(given_value),
+            keras.ops.convert_to_numpy(expected[taps[name]]),
+            rtol=1e-5,
+            atol=1e-6,
+            err_msg=taps[name],
+        )
+
+
+@FEW
+@given(plan=plans())
+def test_the_listed_taps_are_what_the_network_is_made_of(rows, plan):
+    net = Net(plan)
+    expected = set(net.values(keras.ops.convert_to_tensor(rows)))
+    assert {tap.path for tap in kc.list_taps(net.network)} == expected
+
+
+@pytest.mark.filterwarnings("ignore:.*is the operation that Keras calls")
+@FEW
+@given(plan=plans(), data=st.data())
+def test_saving_and_loading_is_the_identity(rows, plan, data):
+    net = Net(plan)
+    expected = net.values(keras.ops.convert_to_tensor(rows))
+    paths = st.sampled_from(sorted(expected))
+    chosen = data.draw(st.lists(paths, min_size=1, max_size=3, unique=True))
+    cascade = kc.build_cascade(net.network, taps=chosen, head=2)
+    for _, layer in leaf_layers(cascade):
+        layer.trainable = data.draw(st.booleans())
+    with tempfile.TemporaryDirectory() as folder:
+        cascade.save(Path(folder) / "cascade.keras")
+        loaded = keras.saving.load_model(Path(folder) / "cascade.keras")
+    np.testing.assert_array_equal(
+        keras.ops.convert_to_numpy(cascade(rows)),
+        keras.ops.convert_to_numpy(loaded(rows)),
+    )
+    assert loaded.taps == cascade.taps
+    assert _paths_and_flags(loaded) == _paths_and_flags(cascade)
+    assert _operations(loaded) == _operations(cascade)
+
+
+def _operations(cascade):
+    """In topological order, which ranges go by."""
+    return [tap.path for tap in kc.list_taps(cascade.blocks["upstream"])]
+
+
+def _paths_and_flags(cascade):
+    flags = [
+        (path, layer.trainable)
+        for path, layer in leaf_layers(cascade)
+        if not isinstance(layer, keras.layers.InputLayer)
+    ]
+    return [variable.path for variable in cascade.variables], flags
