@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import keras
-import numpy as np
 
 from keras_cascade import _keras_compat as compat
 from keras_cascade.graph.block import Block
@@ -306,7 +305,9 @@ def own(value: Any) -> Any:
     JAX's training gives arrays away: two variables with one array would lose
     it to whichever trains first.
     """
-    return np.array(keras.ops.convert_to_numpy(value))
+    if isinstance(value, keras.Variable):
+        value = value.value
+    return keras.ops.convert_to_numpy(value)
 
 
 def _copy_lambda(layer: keras.layers.Lambda, name: str) -> keras.layers.Lambda:
