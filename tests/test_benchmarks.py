@@ -50,7 +50,7 @@ def slow_where_it_compiles(path: Path):
     return pytest.param(path, id=path.stem, marks=marks)
 
 
-@pytest.mark.parametrize("path", map(slow_where_it_compiles, FILES))
+@pytest.mark.parametrize("path", [slow_where_it_compiles(p) for p in FILES])
 def test_a_tiny_benchmark_gives_the_documented_rows(path, monkeypatch):
     module, arguments = load(path), {}
     for name, value in TINY[path.stem].items():

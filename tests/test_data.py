@@ -177,7 +177,7 @@ def test_a_tensor_with_a_gradient_or_of_bfloat16_is_read():
         ({"image": "images/"}, "type str"),
         (keras.KerasTensor((4, 3)), "KerasTensor"),
     ],
-    ids=str,
+    ids=["int", "None", "text", "function", "list", "dict", "symbolic"],
 )
 def test_an_unknown_kind_is_an_error_that_lists_what_is_accepted(wrong, names):
     with pytest.raises(TypeError, match=names) as caught:
@@ -193,7 +193,7 @@ def test_an_unknown_kind_is_an_error_that_lists_what_is_accepted(wrong, names):
         (iter(()), "no batch"),
         (Batches(0), "no batch"),
     ],
-    ids=str,
+    ids=["array", "list", "iterator", "PyDataset"],
 )
 def test_empty_data_is_an_error(empty, message: str):
     with pytest.raises(ValueError, match=message):

@@ -1,0 +1,173 @@
+"""The demo as a user runs it, and its parts on every backend."""
+
+import json
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from rich.console import Console
+
+from keras_cascade.cli import main
+from keras_cascade.demo import files, ways
+
+pytest.importorskip("sklearn")
+BRIEF = {name: way._replace(epochs=1) for name, way in ways.WAYS.items()}
+
+needs_tensorflow = pytest.mark.skipif(
+    keras.config.backend() != "tensorflow",
+    reason="Keras writes SavedModel and .tflite on TensorFlow only",
+)
+
+
+@pytest.fixture
+def console():
+    return Console(quiet=True)
+
+
+@pytest.fixture(scope="module")
+def task():
+    return ways.draw_task(seed=0)
+
+
+@pytest.fixture
+def chain():
+    """The two networks one behind the other, which need no training."""
+    names = "glyph_encoder", "digits_expert"
+    return ways.chain(*map(ways.kc.zoo.load, names))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """The command in a process of its own, as a user runs it."""
+    output = tmp_path_factory.mktemp("demo") / "new_folder"
+    command = [sys.executable, "-m", "keras_cascade", "demo", "--json"]
+    result = subprocess.run(
+        [*command, "--output", str(output)],
+        capture_output=True,
+        text=True,
+    )
+    return result, output
+
+
+@needs_tensorflow
+def test_the_command_succeeds_and_prints_one_json_object(run):
+    result, _ = run
+    assert result.returncode == 0, result.stderr
+    report = json.loads(result.stdout)
+    assert report["backend"] == "tensorflow"
+    assert report["labels"] == 100
+    assert report["seconds"] < 180
+
+
+@needs_tensorflow
+def test_fine_tuning_beats_the_other_ways_on_the_same_labels(run):
+    result, _ = run
+    accuracy = json.loads(result.stdout)["accuracy"]
+    assert list(accuracy) == list(ways.WAYS)
+    tuned = accuracy.pop("jointly fine-tuned")
+    assert tuned > 0.9
+    assert tuned > max(accuracy.values())
+
+
+@needs_tensorflow
+def test_the_command_leaves_three_files_that_agree(run):
+    result, output = run
+    reported = json.loads(result.stdout)["files"]
+    assert set(reported) == {"keras", "tf_saved_model", "litert"}
+    for check in reported.values():
+        assert check["difference"] < files.TOLERANCE
+        assert check["agreement"] > 0.995
+    assert {path.name for path in output.iterdir()} == {*files.FILES.values()}
+
+
+def test_each_digit_has_as_many_labels(task):
+    _, labels = task.few
+    np.testing.assert_array_equal(np.bincount(labels), [10] * 10)
+
+
+def test_the_labels_drawn_depend_on_nothing_but_the_seed(task):
+    again, other = ways.draw_task(0), ways.draw_task(1)
+    first = task.few[0]["inputs"]
+    np.testing.assert_array_equal(first, again.few[0]["inputs"])
+    assert (first != other.few[0]["inputs"]).any()
+
+
+def test_no_test_image_is_among_those_to_learn_from(task):
+    known = {image.tobytes() for image in task.images["inputs"]}
+    assert not any(x.tobytes() in known for x in task.test[0]["inputs"])
+
+
+def test_the_four_ways_train_what_they_say(task, console):
+    cascades = ways.make_cascades(task, console, BRIEF)
+    learning = {
+        way: {v.path.split("/")[0] for v in cascade.trainable_variables}
+        for way, cascade in cascades.items()
+    }
+    everything = {"upstream", "adapters", "downstream"}
+    assert learning["adapted"] == {"adapters"}
+    assert learning["jointly fine-tuned"] == everything
+    assert learning["from scratch"] == everything
+    adapted, tuned, scratch = list(cascades.values())[1:]
+    assert adapted.count_params() == tuned.count_params()
+    assert adapted.count_params() == scratch.count_params()
+
+
+def test_the_chain_as_it_is_equals_its_networks_by_hand(task, chain):
+    inputs, labels = task.test
+    encoder, expert = map(ways.kc.zoo.load, ("glyph_encoder", "digits_expert"))
+    features = encoder.predict(inputs["inputs"], verbose=0)
+    evidence = np.concatenate([features, inputs["metadata"]], axis=1)
+    answers = expert.predict(evidence, verbose=0).argmax(1)
+    assert ways.accuracy(chain, task) == pytest.approx(
+        (answers == labels).mean(), abs=2 / len(labels)
+    )
+
+
+@pytest.mark.skipif(
+    keras.config.backend() == "tensorflow",
+    reason="on TensorFlow the whole command is tested",
+)
+def test_without_tensorflow_exports_are_skipped_in_one_line(
+    tmp_path, task, chain, capsys
+):
+    console = Console(width=80)
+    checks = files.write_files(chain, task.test[0], tmp_path, console)
+    out = capsys.readouterr().out
+    assert 'pip install "keras_cascade[tensorflow]"' in out.splitlines()[0]
+    assert list(checks) == ["keras"]
+    assert checks["keras"].difference == 0
+
+
+@needs_tensorflow
+def test_files_of_an_earlier_run_are_replaced(tmp_path, task, chain, console):
+    inputs = task.test[0]
+    (tmp_path / files.FILES["tf_saved_model"]).mkdir()
+    (tmp_path / files.FILES["tf_saved_model"] / "old").touch()
+    (tmp_path / files.FILES["litert"]).write_text("old")
+    files.write_files(chain, inputs, tmp_path, console)
+    assert not list(tmp_path.rglob("old"))
+    assert (tmp_path / files.FILES["litert"]).stat().st_size > 1000
+
+
+def test_a_file_that_answers_otherwise_is_not_kept(
+    tmp_path, task, chain, console, monkeypatch
+):
+    def wrong(cascade, path, inputs):
+        path.write_text("wrong")
+        return 1 - cascade.predict(inputs, verbose=0)
+
+    monkeypatch.setitem(files._WRITE_AND_RUN, "keras", wrong)
+    with pytest.raises(RuntimeError, match=r"digits_cascade\.keras does not"):
+        files.write_files(chain, task.test[0], tmp_path, console)
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_scikit_learn_the_error_is_one_line(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    assert main(["demo", "--output", str(tmp_path)]) == 1
+    (error,) = capsys.readouterr().err.splitlines()
+    assert 'pip install "keras_cascade[demo]"' in error
