@@ -55,7 +55,7 @@ class CountedBatches(keras.utils.PyDataset):
         return self.reads / len(self)
 
 
-@keras.saving.register_keras_serializable(package="keras_cascade_tests")
+@keras.saving.register_keras_serializable(package="tests_of_adaptation")
 class Centre(Adapter):
     """A user's own: subtracts the mean of the data."""
 
