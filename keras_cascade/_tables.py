@@ -57,6 +57,12 @@ def shape(dimensions: Sequence[int | None]) -> str:
 
 def _printed(table: Table, width: int | None) -> str:
     stream = io.StringIO()
-    console = Console(file=stream, width=width or 10_000, no_color=True)
+    # Not what the surroundings can show: text is text, in notebooks too.
+    console = Console(
+        file=stream,
+        width=width or 10_000,
+        force_terminal=False,
+        force_jupyter=False,
+    )
     console.print(table, markup=False, highlight=False)
     return "\n".join(line.rstrip() for line in stream.getvalue().splitlines())

@@ -58,6 +58,7 @@ def test_a_tutorial_is_kept_with_all_its_outputs(path):
 def test_a_tutorial_is_kept_without_logs_errors_and_paths(path):
     outputs = outputs_of(path)
     assert not [o for o in outputs if o.get("name") == "stderr"]
+    assert "\\u001b" not in path.read_text()
     assert not [o for o in outputs if o["output_type"] == "error"]
     text = json.dumps(
         [o for o in outputs if "image/png" not in o.get("data", {})]
