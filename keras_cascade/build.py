@@ -8,17 +8,22 @@ import keras
 
 from keras_cascade.adapters.choosing import Target, adapt_streams
 from keras_cascade.cascade import Cascade
-from keras_cascade.fusion import check_fusion, fuse
+from keras_cascade.fusion import check_fusion, check_width, fuse
 from keras_cascade.graph.copying import copy_network
-from keras_cascade.graph.names import is_numbered_by_keras, name_variables
-from keras_cascade.graph.reading import Graph, read_graph
+from keras_cascade.graph.names import name_variables
+from keras_cascade.graph.reading import read_graph
 from keras_cascade.graph.taps import Tap, Taps, resolve_taps
 from keras_cascade.head import attach_head
+from keras_cascade.inputs import (
+    input_names,
+    main_inputs,
+    packed,
+    side_inputs,
+    taken_names,
+)
 from keras_cascade.networks.loading import as_network, load_network
 from keras_cascade.spec import (
-    BLOCKS,
     CascadeSpec,
-    ExtraInput,
     NetworkInfo,
     normalise_adapters,
     normalise_extra_inputs,
@@ -116,8 +121,8 @@ def build_cascade(
     networks = {role: as_network(net, role) for role, net in sources.items()}
     graph = read_graph(networks["upstream"], keep_names=not copy)
     tapped = resolve_taps(graph, taps, "upstream")
-    names = _input_names(graph)
-    extras = normalise_extra_inputs(extra_inputs, _taken(tapped, names))
+    names = input_names(graph)
+    extras = normalise_extra_inputs(extra_inputs, taken_names(tapped, names))
     spec = CascadeSpec(
         networks={k: NetworkInfo.of(v) for k, v in sources.items()},
         taps={tap.name: tap.path for tap in tapped},
@@ -133,16 +138,14 @@ def build_cascade(
     )
     target = _target(networks.get("downstream"), spec)
     inputs, features = _read_taps(networks["upstream"], tapped, names, spec)
-    side = _side_inputs(extras)
+    side = side_inputs(extras)
     streams = adapt_streams(
         {**features, **side}, list(side), spec.adapters, target
     )
     fused = _fuse(streams, spec, target)
     result = _run_downstream(fused, networks.get("downstream"), spec)
     outputs = _attach_head(result, features, spec)
-    cascade = Cascade(
-        _packed({**inputs, **side}), outputs, spec=spec, name=name
-    )
+    cascade = Cascade(packed({**inputs, **side}), outputs, spec=spec, name=name)
     _finish(cascade, sources)
     if loss is not None:
         cascade.compile(optimizer=optimizer, loss=loss, metrics=metrics)
@@ -170,32 +173,6 @@ def _check_one_input(downstream: keras.Model) -> None:
         )
 
 
-def _input_names(graph: Graph) -> dict[str, str]:
-    """The upstream's inputs to what the cascade calls them.
-
-    One is `inputs`; several keep their names, but for Keras's numbers.
-    """
-    nodes = [graph.sources[id(tensor)][0] for tensor in graph.inputs]
-    if len(nodes) == 1:
-        return {nodes[0].name: "inputs"}
-    names, unnamed = {}, 0
-    for node in nodes:
-        names[node.name] = node.name
-        if is_numbered_by_keras(node.operation):
-            names[node.name] = f"inputs_{unnamed}" if unnamed else "inputs"
-            unnamed += 1
-    return names
-
-
-def _taken(tapped: Sequence[Tap], names: Mapping[str, str]) -> dict[str, str]:
-    """The names that an extra input cannot have, with what has them."""
-    return (
-        dict.fromkeys(BLOCKS, "a block of the cascade")
-        | {tap.name: f"the tap at '{tap.path}'" for tap in tapped}
-        | dict.fromkeys(names.values(), "an input of the upstream")
-    )
-
-
 def _target(downstream: keras.Model | None, spec: CascadeSpec) -> Target:
     """What the streams go into."""
     concatenated = spec.fusion == "concat"
@@ -215,25 +192,9 @@ def _read_taps(
     """The cascade's inputs, and the upstream's features by tap name."""
     wanted = {tap.name: tap.reference for tap in tapped}
     block = copy_network(upstream, "upstream", wanted, share=spec.shares)
-    inputs = {
-        names[x.name]: keras.Input(
-            batch_shape=x.shape,
-            dtype=x.dtype,
-            sparse=x.sparse,
-            name=names[x.name],
-        )
-        for x in block.inputs
-    }
+    inputs = main_inputs(block, names)
     flat = list(inputs.values())
     return inputs, block(keras.tree.pack_sequence_as(block.input, flat))
-
-
-def _side_inputs(extras: Mapping[str, ExtraInput]) -> Tensors:
-    """The inputs for side features, by their names."""
-    return {
-        name: keras.Input(extra.shape, dtype=extra.dtype, name=name)
-        for name, extra in extras.items()
-    }
 
 
 def _fuse(streams: Tensors, spec: CascadeSpec, target: Target) -> Any:
@@ -251,43 +212,9 @@ def _fuse(streams: Tensors, spec: CascadeSpec, target: Target) -> Any:
     extras = {name: streams[name] for name in spec.extra_inputs}
     taps = {name: streams[name] for name in spec.taps}
     fused = fuse(taps, extras, spec.fusion)
-    _check_width(fused, taps, extras, spec, target)
+    if target.shape is not None:
+        check_width(fused, taps, extras, spec.fusion, target)
     return fused
-
-
-def _check_width(
-    fused: keras.KerasTensor,
-    taps: Tensors,
-    extras: Tensors,
-    spec: CascadeSpec,
-    target: Target,
-) -> None:
-    """Does the sum where it does not come out."""
-    if target.shape is None:
-        return
-    given, wanted = tuple(fused.shape[1:]), target.shape
-    if len(given) == len(wanted) and all(
-        None in pair or pair[0] == pair[1]
-        for pair in zip(given, wanted, strict=True)
-    ):
-        return
-    if len(given) != 1 or len(wanted) != 1:
-        raise ValueError(
-            f"The features have shape {given}, '{target.name}' expects "
-            f"{wanted}. Give the taps adapters that bring them there."
-        )
-    merged = (
-        list(taps.values()) if spec.fusion == "concat" else [*taps.values()][:1]
-    )
-    widths = [x.shape[-1] for x in (*merged, *extras.values())]
-    total = " + ".join(map(str, widths))
-    total += f" = {given[0]}" if len(widths) > 1 else " features"
-    streams = ", ".join(f"'{name}'" for name in (*taps, *extras))
-    raise ValueError(
-        f"Widths do not fit: {total}, '{target.name}' expects {wanted[0]} "
-        f"({streams} by fusion='{spec.fusion}'). Change an adapter's width, or "
-        "leave one open with adapters={tap: 'auto'}."
-    )
 
 
 def _run_downstream(
@@ -308,11 +235,6 @@ def _attach_head(result: Any, features: Tensors, spec: CascadeSpec) -> Any:
             f"A head stands behind one output; there are several: {outputs}."
         )
     return attach_head(spec.head, result, features)
-
-
-def _packed(inputs: Tensors) -> Any:
-    """One input as it is, several by their names."""
-    return inputs if len(inputs) > 1 else next(iter(inputs.values()))
 
 
 def _finish(cascade: Cascade, sources: Mapping[str, keras.Model]) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import keras
 
+from keras_cascade.adapters.choosing import Target
 from keras_cascade.graph.block import Block
 from keras_cascade.graph.layers import call_copy, check_layer
 
@@ -70,6 +71,41 @@ def fuse(
         joined = [*merged, *inputs[len(taps) :]]
         merged = [keras.layers.Concatenate(name="extra_inputs")(joined)]
     return Block(inputs, merged[0], name="fusion")(list(streams.values()))
+
+
+def check_width(
+    fused: keras.KerasTensor,
+    taps: Mapping[str, keras.KerasTensor],
+    extras: Mapping[str, keras.KerasTensor],
+    fusion: str | keras.Layer,
+    target: Target,
+) -> None:
+    """Does the sum where the features do not fit what they go into.
+
+    Raises:
+        ValueError: If they do not.
+    """
+    given, wanted = tuple(fused.shape[1:]), target.shape or ()
+    if len(given) == len(wanted) and all(
+        None in pair or pair[0] == pair[1]
+        for pair in zip(given, wanted, strict=True)
+    ):
+        return
+    if len(given) != 1 or len(wanted) != 1:
+        raise ValueError(
+            f"The features have shape {given}, '{target.name}' expects "
+            f"{wanted}. Give the taps adapters that bring them there."
+        )
+    merged = list(taps.values()) if fusion == "concat" else [*taps.values()][:1]
+    widths = [x.shape[-1] for x in (*merged, *extras.values())]
+    total = " + ".join(map(str, widths))
+    total += f" = {given[0]}" if len(widths) > 1 else " features"
+    streams = ", ".join(f"'{name}'" for name in (*taps, *extras))
+    raise ValueError(
+        f"Widths do not fit: {total}, '{target.name}' expects {wanted[0]} "
+        f"({streams} by fusion='{fusion}'). Change an adapter's width, or "
+        "leave one open with adapters={tap: 'auto'}."
+    )
 
 
 def _merge(

@@ -9,7 +9,7 @@ import keras
 from keras_cascade.adapters import DenseAdapter, PCAAdapter
 from keras_cascade.graph.layers import check_layer
 from keras_cascade.graph.paths import closest
-from keras_cascade.training.learning_rates import validate_rate
+from keras_cascade.training.block_rates import validate_rate
 
 BLOCKS = ("upstream", "adapters", "fusion", "downstream", "head")
 

@@ -48,6 +48,7 @@ LAYERS = {
     "head": "what stands at the end, on copies of layers",
     "training": "flags, rates and optimizers on blocks",
     "spec": "the user's arguments, checked by the parts they name",
+    "inputs": "names and shapes of what goes in",
     "display": "what a spec and its blocks are, for the eye",
     "cascade": "the model; delegates to all of the above",
     "build": "the whole flow, which ends in a cascade",

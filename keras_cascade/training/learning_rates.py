@@ -5,19 +5,19 @@ stays the work of the user's optimizer class; only the rate that it sees for a
 variable changes. Variables are told apart by identity, never by name.
 """
 
-import math
-import numbers
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import keras
-import numpy as np
-from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_cascade import _keras_compat
-
-Rate = float | LearningRateSchedule
+from keras_cascade.training.block_rates import (
+    BlockRates,
+    Rate,
+    resolve_reference_rate,
+    to_float,
+)
 
 
 def with_block_rates(
@@ -78,147 +78,6 @@ def find_blockwise(
     return next(
         (o for o in candidates if isinstance(o, BlockwiseOptimizer)), None
     )
-
-
-def validate_rate(pattern: str, rate: object) -> Rate:
-    """Return a learning rate as a float or schedule, or explain.
-
-    Args:
-        pattern: The path pattern that the rate belongs to, for the message.
-        rate: A finite number of at least 0, or a `LearningRateSchedule`.
-
-    Returns:
-        The rate; numbers of any kind as a float.
-
-    Raises:
-        ValueError: If it is anything else.
-    """
-    if isinstance(rate, LearningRateSchedule):
-        return rate
-    if (
-        isinstance(rate, numbers.Real)
-        and not isinstance(rate, bool)
-        and 0 <= float(rate) < math.inf
-    ):
-        return float(rate)
-    raise ValueError(
-        f"The learning rate of {pattern!r} is {rate!r}. It must be a finite "
-        "number that is not negative, or a "
-        "keras.optimizers.schedules.LearningRateSchedule."
-    )
-
-
-def resolve_reference_rate(learning_rate: Any) -> float:
-    """Return the rate that an optimizer's learning rate starts from.
-
-    It is what the float rates of blocks are relative to: of a number itself,
-    of a schedule its warm-up's target, else its initial rate.
-
-    Args:
-        learning_rate: A number, a `LearningRateSchedule`, or a callable
-            without arguments, as optimizers take them.
-
-    Returns:
-        The rate as a float.
-
-    Example:
-    ```python
-    schedule = keras.optimizers.schedules.CosineDecay(
-        0.0, 1000, warmup_target=1e-3, warmup_steps=100
-    )
-    resolve_reference_rate(schedule)  # 0.001
-    ```
-    """
-    if not isinstance(learning_rate, LearningRateSchedule):
-        value = learning_rate() if callable(learning_rate) else learning_rate
-        return _to_float(value)
-    # Keras's schedules keep their arguments under their names.
-    for name in ("warmup_target", "initial_learning_rate"):
-        value = getattr(learning_rate, name, None)
-        if value is not None:
-            return _to_float(value)
-    steps = getattr(learning_rate, "values", None)  # PiecewiseConstantDecay
-    return _to_float(steps[0] if steps else learning_rate(0))
-
-
-class BlockRates:
-    """The rates of groups of variables, and which variable is in which group.
-
-    Group 0 has the optimizer's own rate. Plain arithmetic: what calls it is
-    an optimizer's update.
-
-    Args:
-        rates: Group name to rate.
-        reference: The optimizer's initial rate.
-        own_is_schedule: Whether the optimizer's own rate is a schedule, which
-            blocks with a schedule of their own then do not follow.
-    """
-
-    def __init__(
-        self,
-        rates: Mapping[str, Rate],
-        reference: float,
-        own_is_schedule: bool,
-    ) -> None:
-        self.rates = {name: validate_rate(name, r) for name, r in rates.items()}
-        self.reference = reference
-        self.own_is_schedule = own_is_schedule
-        self._group_of: dict[object, int] = {}
-        self._check_reference()
-
-    def route(self, groups: Mapping[str, Iterable[object]]) -> None:
-        """Say which variables are in which group, by their identity keys."""
-        unknown = [name for name in groups if name not in self.rates]
-        if unknown:
-            raise ValueError(
-                f"No learning rate for {unknown}. There are rates for "
-                f"{list(self.rates)}."
-            )
-        numbers_by_name = {name: i for i, name in enumerate(self.rates, 1)}
-        self._group_of = {
-            key: numbers_by_name[name]
-            for name, keys in groups.items()
-            for key in keys
-        }
-
-    def group_of(self, key: object) -> int:
-        """Return the group of the variable with this identity key."""
-        return self._group_of.get(key, 0)
-
-    def rates_at(self, own_rate, step) -> list:
-        """Return the rate of each group, given the optimizer's and the step."""
-        return [
-            self.rate_at(group, own_rate, step)
-            for group in range(len(self.rates) + 1)
-        ]
-
-    def rate_at(self, group: int, own_rate, step):
-        """Return the rate of one group."""
-        if group == 0:
-            return own_rate
-        rate: Any = list(self.rates.values())[group - 1]
-        if not isinstance(rate, LearningRateSchedule):
-            scale = _exact_ratio(rate, self.reference)
-            return own_rate if scale == 1 else ops.multiply(own_rate, scale)
-        if self.own_is_schedule:
-            return rate(step)
-        return ops.multiply(rate(step), ops.divide(own_rate, self.reference))
-
-    def _check_reference(self) -> None:
-        scaled = [
-            name
-            for name, rate in self.rates.items()
-            if not (
-                self.own_is_schedule and isinstance(rate, LearningRateSchedule)
-            )
-        ]
-        if scaled and not (math.isfinite(self.reference) and self.reference):
-            raise ValueError(
-                f"The optimizer starts at a learning rate of {self.reference}, "
-                f"and the rates of {scaled} hold relative to it. Give the "
-                "optimizer an initial rate above 0, and freeze what should "
-                "not learn."
-            )
 
 
 @keras.saving.register_keras_serializable(package="keras_cascade")
@@ -323,7 +182,7 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
         """Return the current learning rate of every group."""
         step = _keras_compat.schedule_step(self.inner_optimizer)
         rates = self._rates.rates_at(self.learning_rate, step)
-        return dict(zip(self.rates, map(_to_float, rates[1:]), strict=True))
+        return dict(zip(self.rates, map(to_float, rates[1:]), strict=True))
 
     def to_plain(self) -> keras.optimizers.Optimizer:
         """Return an unbuilt copy of the optimizer without rates per block."""
@@ -417,23 +276,6 @@ def _check_single_rate(optimizer: keras.optimizers.Optimizer) -> None:
             f"rate, not a {type(optimizer).__name__} ({optimizer.name!r}). "
             "Pass the optimizer that it wraps."
         )
-
-
-def _exact_ratio(rate: float, reference: float) -> float:
-    """Divide two rates as the optimizer's own variable would hold them.
-
-    Rounded like that variable, a rate equal to the optimizer's has the ratio
-    1 and trains bit for bit like it.
-    """
-    double = keras.config.floatx() == "float64"
-    dtype = np.float64 if double else np.float32
-    return float(dtype(rate) / dtype(reference))
-
-
-def _to_float(value) -> float:
-    if isinstance(value, numbers.Real):
-        return float(value)
-    return float(ops.convert_to_tensor(value))  # type: ignore[arg-type]
 
 
 def _without(config: Mapping, *names: str) -> dict:

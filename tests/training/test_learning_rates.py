@@ -8,11 +8,13 @@ import pytest
 from keras import optimizers
 from keras.optimizers import schedules
 
+from keras_cascade.training.block_rates import (
+    resolve_reference_rate,
+    validate_rate,
+)
 from keras_cascade.training.learning_rates import (
     BlockwiseOptimizer,
     find_blockwise,
-    resolve_reference_rate,
-    validate_rate,
     with_block_rates,
 )
 
