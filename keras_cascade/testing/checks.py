@@ -8,6 +8,9 @@ from typing import Any
 import keras
 import numpy as np
 
+# Of float32 rounding, relative to the largest value.
+TOLERANCE = 1e-5
+
 
 class CheckError(Exception):
     """A check did not hold; the message says which, and what was found."""
@@ -44,6 +47,16 @@ def expect_equal(found: Any, expected: Any, what: str) -> None:
             bool(np.array_equal(a, b)),
             f"{what}: they differ by {difference:g}.",
         )
+
+
+def expect_close(found: np.ndarray, expected: np.ndarray, what: str) -> None:
+    """Raises a `CheckError` where arrays differ by more than rounding."""
+    scale = max(float(np.abs(expected).max()), 1.0)
+    difference = float(np.abs(found - expected).max())
+    expect(
+        difference <= TOLERANCE * scale,
+        f"{what}: they differ by {difference:g}.",
+    )
 
 
 def reloaded(model: keras.Model) -> keras.Model:
