@@ -261,7 +261,7 @@ def serialize_optimizer(optimizer: keras.optimizers.Optimizer) -> dict:
     On torch Keras writes `keras.src.backend.torch.optimizers…`, which other
     backends cannot import; the public class is one of its bases.
     """
-    config = keras.saving.serialize_keras_object(optimizer)
+    config: Any = keras.saving.serialize_keras_object(optimizer)
     if config["module"].startswith("keras.src.backend.torch.optimizers."):
         config = {
             **config,

@@ -14,6 +14,7 @@ from keras_cascade.graph.copying import Replay
 from keras_cascade.graph.reading import read_graph
 from keras_cascade.spec import BLOCKS, CascadeSpec, normalise_rates
 from keras_cascade.training.adaptation import fit_adapters, unfitted
+from keras_cascade.training.block_rates import to_float
 from keras_cascade.training.learning_rates import (
     find_blockwise,
     with_block_rates,
@@ -337,7 +338,7 @@ class Cascade(Block):
         """
         if not self.compiled or self.optimizer is None:
             return {}
-        own = float(keras.ops.convert_to_numpy(self.optimizer.learning_rate))
+        own = to_float(self.optimizer.learning_rate)
         rates = {v.path: own for v in self.trainable_variables}
         blockwise = find_blockwise(self.optimizer)
         effective = blockwise.effective_rates() if blockwise else {}

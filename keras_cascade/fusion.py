@@ -8,6 +8,7 @@ import keras
 from keras_cascade.adapters.choosing import Target
 from keras_cascade.graph.block import Block
 from keras_cascade.graph.layers import call_copy, check_layer
+from keras_cascade.graph.tensors import input_like
 
 MERGES = {
     "concat": keras.layers.Concatenate,
@@ -62,10 +63,7 @@ def fuse(
     if len(streams) == 1:
         return next(iter(streams.values()))
     _check_shapes(taps, extras, fusion)
-    inputs = [
-        keras.Input(batch_shape=x.shape, dtype=x.dtype, name=f"{name}_input")
-        for name, x in streams.items()
-    ]
+    inputs = [input_like(x, f"{name}_input") for name, x in streams.items()]
     merged = _merge(inputs[: len(taps)], fusion)
     if extras:
         joined = [*merged, *inputs[len(taps) :]]

@@ -8,6 +8,7 @@ import keras
 from keras_cascade.graph.block import Block
 from keras_cascade.graph.layers import call_copy
 from keras_cascade.graph.names import stable_names
+from keras_cascade.graph.tensors import input_like
 
 
 def attach_head(
@@ -28,9 +29,7 @@ def attach_head(
     """
     sources = {name: taps.get(name, features) for name in head}
     inputs = {
-        name: keras.Input(
-            batch_shape=x.shape, dtype=x.dtype, name=f"{name or 'head'}_input"
-        )
+        name: input_like(x, f"{name or 'head'}_input")
         for name, x in sources.items()
     }
     if list(head) == [""]:
@@ -48,7 +47,7 @@ def _named_output(
     name: str, layers: Any, x: keras.KerasTensor
 ) -> keras.KerasTensor:
     """A head of its own, so that layers of equal names do not meet."""
-    inner = keras.Input(batch_shape=x.shape, dtype=x.dtype, name="features")
+    inner = input_like(x, "features")
     return Block(inner, _apply(layers, inner), name=name)(x)
 
 

@@ -8,6 +8,7 @@ import keras
 from keras_cascade.graph.names import is_numbered_by_keras
 from keras_cascade.graph.reading import Graph
 from keras_cascade.graph.taps import Tap
+from keras_cascade.graph.tensors import input_like
 from keras_cascade.spec import BLOCKS, ExtraInput
 
 Tensors = dict[str, keras.KerasTensor]
@@ -43,22 +44,13 @@ def taken_names(
 
 def main_inputs(block: keras.Model, names: Mapping[str, str]) -> Tensors:
     """Inputs for those of a network's that its copy still takes."""
-    return {
-        names[x.name]: keras.Input(
-            batch_shape=x.shape,
-            dtype=x.dtype,
-            sparse=x.sparse,
-            name=names[x.name],
-        )
-        for x in block.inputs
-    }
+    return {names[x.name]: input_like(x, names[x.name]) for x in block.inputs}
 
 
 def side_inputs(extras: Mapping[str, ExtraInput]) -> Tensors:
     """The inputs for side features, by their names."""
     return {
-        name: keras.Input(extra.shape, dtype=extra.dtype, name=name)
-        for name, extra in extras.items()
+        name: input_like(extra.tensor, name) for name, extra in extras.items()
     }
 
 

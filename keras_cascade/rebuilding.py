@@ -82,10 +82,7 @@ def _adapters_for(
 
 
 def _extra_inputs(spec: CascadeSpec) -> dict[str, keras.KerasTensor]:
-    return {
-        name: keras.Input(extra.shape, dtype=extra.dtype, name=name)
-        for name, extra in spec.extra_inputs.items()
-    }
+    return {name: extra.tensor for name, extra in spec.extra_inputs.items()}
 
 
 def _head(spec: CascadeSpec) -> Any:

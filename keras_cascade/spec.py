@@ -37,6 +37,11 @@ class ExtraInput:
     shape: tuple[int | None, ...]
     dtype: str
 
+    @property
+    def tensor(self) -> keras.KerasTensor:
+        """What it looks like in a graph, batch included."""
+        return keras.KerasTensor((None, *self.shape), dtype=self.dtype)
+
 
 @dataclass(frozen=True)
 class CascadeSpec:
@@ -74,13 +79,13 @@ class CascadeSpec:
             for f in fields(self)
             if f.name not in ("networks", "extra_inputs", "shares")
         }
-        config = keras.saving.serialize_keras_object(config)
-        config["networks"] = {k: vars(v) for k, v in self.networks.items()}
-        config["extra_inputs"] = {
+        plain: Any = keras.saving.serialize_keras_object(config)
+        plain["networks"] = {k: vars(v) for k, v in self.networks.items()}
+        plain["extra_inputs"] = {
             name: {"shape": list(extra.shape), "dtype": extra.dtype}
             for name, extra in self.extra_inputs.items()
         }
-        return config
+        return plain
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "CascadeSpec":

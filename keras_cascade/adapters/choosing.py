@@ -10,6 +10,7 @@ from keras_cascade.adapters.adapter import Adapter
 from keras_cascade.adapters.dense import DenseAdapter
 from keras_cascade.graph.block import Block
 from keras_cascade.graph.layers import call_copy
+from keras_cascade.graph.tensors import input_like
 
 Streams = Mapping[str, keras.KerasTensor]
 
@@ -81,9 +82,7 @@ def _inputs(streams: Streams) -> dict[str, keras.KerasTensor]:
         input_name = f"{name}_input"
         while input_name in streams:
             input_name += "_"
-        inputs[name] = keras.Input(
-            batch_shape=tensor.shape, dtype=tensor.dtype, name=input_name
-        )
+        inputs[name] = input_like(tensor, input_name)
     return inputs
 
 

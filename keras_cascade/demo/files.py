@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import track
 
 import keras_cascade as kc
+from keras_cascade.demo.ways import predictions
 
 FILES = {
     "keras": "digits_cascade.keras",
@@ -52,7 +53,7 @@ def write_files(
     if keras.config.backend() != "tensorflow":
         formats = ["keras"]
         console.print(_SKIPPED, markup=False, soft_wrap=True)
-    expected = cascade.predict(inputs, verbose=0)
+    expected = predictions(cascade, inputs)
     checks = {}
     with tempfile.TemporaryDirectory(dir=output, prefix=".demo-") as folder:
         for name in track(formats, "exports", console=console):
@@ -65,7 +66,7 @@ def write_files(
 
 def _keras(cascade: kc.Cascade, path: Path, inputs: Inputs) -> np.ndarray:
     cascade.save(path)
-    return keras.models.load_model(path).predict(inputs, verbose=0)
+    return predictions(keras.models.load_model(path), inputs)
 
 
 def _saved_model(cascade: kc.Cascade, path: Path, inputs: Inputs) -> np.ndarray:

@@ -156,8 +156,13 @@ def start_anew(
 def accuracy(cascade: kc.Cascade, task: Task) -> float:
     """The share of the test images that are read right."""
     inputs, labels = task.test
-    answers = cascade.predict(inputs, verbose=0)
+    answers = predictions(cascade, inputs)
     return float((answers.argmax(1) == labels).mean())
+
+
+def predictions(model: Any, inputs: Inputs) -> np.ndarray:
+    """What a Keras model answers, without a progress bar."""
+    return model.predict(inputs, verbose=0)
 
 
 def _inputs(part: kc.zoo.Digits) -> Inputs:
@@ -169,7 +174,7 @@ def _train(
 ) -> kc.Cascade:
     inputs, labels = task.few
     steps = way.epochs * math.ceil(len(labels) / BATCH_SIZE)
-    rate = keras.optimizers.schedules.CosineDecay(way.rate, steps)
+    rate: Any = keras.optimizers.schedules.CosineDecay(way.rate, steps)
     cascade.compile(
         keras.optimizers.AdamW(rate), loss="sparse_categorical_crossentropy"
     )

@@ -10,6 +10,7 @@ from keras_cascade import _keras_compat as compat
 from keras_cascade.graph.block import Block
 from keras_cascade.graph.names import name_variables
 from keras_cascade.graph.reading import Graph, Node, Reference, read_graph
+from keras_cascade.graph.tensors import input_like
 
 
 def copy_network(
@@ -190,7 +191,9 @@ class Replay:
     def fill(self) -> None:
         """Gives the copies the weights and flags of the originals."""
         for source, target in self.copies.values():
-            if isinstance(source, keras.Layer):
+            if isinstance(source, keras.Layer) and isinstance(
+                target, keras.Layer
+            ):
                 copy_state(source, target)
 
     def _run_whole(self, node: Node, values: dict) -> None:
@@ -246,9 +249,10 @@ class Replay:
         def value(x: Any) -> Any:
             return values[id(x)] if isinstance(x, keras.KerasTensor) else x
 
-        args = keras.tree.map_structure(value, node.args)
-        kwargs = keras.tree.map_structure(value, node.kwargs)
-        if stand_in := self.replace.get(id(node.operation)):
+        args: Any = keras.tree.map_structure(value, node.args)
+        kwargs: Any = keras.tree.map_structure(value, node.kwargs)
+        stand_in = self.replace.get(id(node.operation))
+        if stand_in is not None:
             return _apply_in_order(stand_in, args, kwargs)
         return self._copy(node)(*args, **kwargs)
 
@@ -327,13 +331,8 @@ def _copy_lambda(layer: keras.layers.Lambda, name: str) -> keras.layers.Lambda:
 def _copy_input(graph: Graph, position: int) -> keras.KerasTensor:
     tensor = graph.inputs[position]
     node, _ = graph.sources[id(tensor)]
-    return keras.Input(
-        batch_shape=tensor.shape,
-        dtype=tensor.dtype,
-        sparse=tensor.sparse,
-        name=node.name,
-        optional=getattr(node.operation, "optional", False),
-    )
+    optional = getattr(node.operation, "optional", False)
+    return input_like(tensor, node.name, optional)
 
 
 def _is_whole(graph: Graph, wanted: Iterable[Reference]) -> bool:
@@ -364,6 +363,8 @@ def _apply_in_order(
 ) -> Any:
     # Keras hands masks on by itself, and notes them down as arguments.
     kwargs = {name: x for name, x in kwargs.items() if name != "mask"}
+    if not layers:
+        return args[0]
     outputs = layers[0](*args, **kwargs)
     for layer in layers[1:]:
         outputs = layer(outputs)

@@ -7,6 +7,7 @@ values; for everything else an operation for each element that goes out.
 
 from collections.abc import Sequence
 from math import prod
+from typing import Any
 
 import keras
 
@@ -123,7 +124,7 @@ def _attention(node: Node, given: Sequence[int]) -> int | None:
     if None in other.shape[1:]:
         return None
     queries, keys = prod(given[:-1]), prod(other.shape[1:-1])
-    config = node.operation.get_config()
+    config: Any = node.operation.get_config()
     per_query, per_key = _projections(node, config)
     products = config["key_dim"] + (config["value_dim"] or config["key_dim"])
     products *= config["num_heads"] * queries * keys
@@ -136,4 +137,5 @@ def _projections(node: Node, config: dict) -> tuple[int, int]:
     query = node.tensors[0].shape[-1] * config["key_dim"]
     output = node.outputs[0].shape[-1] * value_dim
     per_query = config["num_heads"] * (query + output)
-    return per_query, _kernel_size(node.operation) - per_query
+    layer: Any = node.operation
+    return per_query, _kernel_size(layer) - per_query

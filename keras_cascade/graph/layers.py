@@ -25,7 +25,7 @@ def call_copy(layer: keras.Layer, name: str, inputs: Any) -> Any:
     """
     if isinstance(layer, keras.Model) and as_functional(layer) is not None:
         return copy_network(layer, name)(inputs)
-    copy = copy_operation(layer, name)
+    copy: Any = copy_operation(layer, name)
     outputs = copy(inputs)
     if layer.built and layer.variables:
         copy_state(layer, copy)

@@ -1,5 +1,7 @@
 """Ends a network at an inner layer."""
 
+from typing import Any
+
 import keras
 
 from keras_cascade.graph.copying import Replay
@@ -38,6 +40,7 @@ def truncate(network: keras.Model | str, path: str) -> keras.Model:
     replay = Replay(network_class=keras.Model)
     part, _ = replay.part(graph, source.name, {"output": tap.reference})
     replay.fill()
-    result = keras.Model(part.input, part.output["output"], name=source.name)
+    outputs: Any = part.output
+    result = keras.Model(part.input, outputs["output"], name=source.name)
     name_variables(result, source.name)
     return result

@@ -74,7 +74,8 @@ def _from_file(path: Path, role: str) -> keras.Model:
         )
     if not path.is_file():
         raise ValueError(f"{role}: there is no file '{path}'.")
-    return keras.saving.load_model(path, compile=False)
+    network: Any = keras.saving.load_model(path, compile=False)
+    return network
 
 
 def _black_box(network: keras.Model, role: str) -> keras.Model:

@@ -64,7 +64,8 @@ def reloaded(model: keras.Model) -> keras.Model:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.keras"
         model.save(path)
-        return keras.saving.load_model(path)
+        again: Any = keras.saving.load_model(path)
+        return again
 
 
 def outputs(model: keras.Model, inputs: Any) -> Any:
