@@ -30,6 +30,7 @@ LAZY = BACKENDS | {
     "onnx",
     "onnxruntime",
     "ray",
+    "scipy",
     "sklearn",
 }
 CORE = {"keras", "numpy", "rich"}

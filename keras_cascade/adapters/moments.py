@@ -5,7 +5,9 @@ of the rows, not on their number.
 """
 
 import dataclasses
+import importlib.util
 import math
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +23,7 @@ class Moments:
         width: int, number of features of a row.
         block: int, rows reduced at once. Larger blocks are faster for small
             batches and take `block * width` numbers of memory. Defaults to
-            `max(width, 1024)`.
+            `max(4 * width, 1024)`.
 
     Example:
     >>> import numpy as np
@@ -37,11 +39,14 @@ class Moments:
 
     def __init__(self, width: int, block: int | None = None):
         self.width = width
-        self._rows = np.empty((block or max(width, 1024), width))
+        self._block = block or max(4 * width, 1024)
+        # A row more than a block has, for what the blocks' means differ by.
+        self._rows = np.empty((self._block + 1, width))
         self._waiting = 0
         self._count = 0
         self._mean = np.zeros(width)
-        self._scatter = np.zeros((width, width))
+        # Its lower triangle counts; SciPy adds to it in place in this order.
+        self._scatter = np.zeros((width, width), order="F")
 
     @property
     def count(self) -> int:
@@ -57,6 +62,12 @@ class Moments:
     @property
     def covariance(self) -> np.ndarray:
         """Covariance with denominator `count - 1`, `(width, width)`."""
+        lower = np.tril(self.lower_covariance)
+        return lower + np.tril(lower, -1).T
+
+    @property
+    def lower_covariance(self) -> np.ndarray:
+        """The covariance, of which the lower triangle alone is filled in."""
         self._reduce()
         return self._scatter / (self._count - 1)
 
@@ -68,12 +79,12 @@ class Moments:
         """
         start = 0
         while start < len(rows):
-            part = rows[start : start + len(self._rows) - self._waiting]
+            part = rows[start : start + self._block - self._waiting]
             stop = self._waiting + len(part)
             self._rows[self._waiting : stop] = part
             self._waiting = stop
             start += len(part)
-            if self._waiting == len(self._rows):
+            if self._waiting == self._block:
                 self._reduce()
 
     def merge(self, other: "Moments") -> None:
@@ -87,25 +98,35 @@ class Moments:
         self._add(other._count, other._mean, other._scatter)
 
     def _reduce(self) -> None:
-        """Turns the waiting rows into moments."""
-        if not self._waiting:
+        """Turns the waiting rows into moments, in one product."""
+        count = self._waiting
+        if not count:
             return
-        rows = self._rows[: self._waiting]
+        rows = self._rows[:count]
         mean = rows.mean(axis=0)
         rows -= mean
-        self._add(self._waiting, mean, rows.T @ rows)
+        self._rows[count] = self._between(count, mean)
+        rows = self._rows[: count + 1]
+        _add_gram(self._scatter, rows)
+        self._advance(count, mean)
         self._waiting = 0
 
     def _add(self, count: int, mean: np.ndarray, scatter: np.ndarray) -> None:
         if not count:
             return
-        total = self._count + count
-        delta = mean - self._mean
-        weighted = delta * math.sqrt(self._count * count / total)
+        between = self._between(count, mean)
         self._scatter += scatter
-        self._scatter += np.outer(weighted, weighted)
-        self._mean = self._mean + delta * (count / total)
-        self._count = total
+        self._scatter += np.outer(between, between)
+        self._advance(count, mean)
+
+    def _between(self, count: int, mean: np.ndarray) -> np.ndarray:
+        """The row whose outer product the distance of two means adds."""
+        weight = self._count * count / (self._count + count)
+        return (mean - self._mean) * math.sqrt(weight)
+
+    def _advance(self, count: int, mean: np.ndarray) -> None:
+        self._count += count
+        self._mean = self._mean + (mean - self._mean) * (count / self._count)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,18 +174,52 @@ def principal_components(
     array([4.])
     """
     _check_size(moments, n_components)
-    # `eigh` sorts by rising value; rounding can leave some just below zero.
-    values, vectors = np.linalg.eigh(moments.covariance)
+    covariance = moments.lower_covariance
+    wanted = n_components if isinstance(n_components, int) else None
+    # Rising values; rounding can leave some just below zero.
+    values, vectors = _eigh(covariance, wanted)
     values = np.maximum(values[::-1], 0.0)
-    total = float(values.sum())
     if isinstance(n_components, float):
         n_components = _count_for(values, n_components, moments.count)
     return PrincipalComponents(
         mean=moments.mean,
         components=_with_fixed_signs(vectors.T[::-1][:n_components]),
         explained_variance=values[:n_components],
-        total_variance=total,
+        total_variance=float(np.trace(covariance)),
     )
+
+
+# SciPy, where it is installed, does less: one triangle of the product, the
+# eigenvectors that are wanted. NumPy's answers are the same to rounding. Both
+# steps ask the same one, as their threads get into each other's way.
+
+
+def _has_scipy() -> bool:
+    return importlib.util.find_spec("scipy") is not None
+
+
+def _add_gram(scatter: np.ndarray, rows: np.ndarray) -> None:
+    """Adds `rows.T @ rows` to the lower triangle of `scatter`, in place."""
+    if not _has_scipy():
+        scatter += rows.T @ rows
+        return
+    import scipy.linalg.blas
+
+    blas: Any = scipy.linalg.blas
+    blas.dsyrk(1.0, rows.T, beta=1.0, c=scatter, overwrite_c=1, lower=1)
+
+
+def _eigh(
+    lower: np.ndarray, wanted: int | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Eigenvalues, rising, and eigenvectors: all, or the largest."""
+    if wanted is None or not _has_scipy():
+        return np.linalg.eigh(lower)
+    import scipy.linalg
+
+    width = len(lower)
+    largest = (width - wanted, width - 1)
+    return scipy.linalg.eigh(lower, lower=True, subset_by_index=largest)
 
 
 def _check_size(moments: Moments, n_components: int | float) -> None:

@@ -1,5 +1,7 @@
 """Moments of streamed rows are those of all rows at once."""
 
+import importlib.util
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -73,6 +75,35 @@ def test_components_are_orthonormal_with_their_largest_entry_positive():
     assert (found.components[np.arange(6), largest] > 0).all()
     np.testing.assert_allclose(
         found.total_variance, rows.var(axis=0, ddof=1).sum()
+    )
+
+
+def test_components_are_the_same_where_scipy_is_not_installed(monkeypatch):
+    rows = np.random.default_rng(5).normal(size=(60, 12)) * np.arange(1, 13)
+    moments = Moments(12, block=25)
+    moments.update(rows)
+    with_scipy = principal_components(moments, 4)
+
+    found = importlib.util.find_spec
+
+    def hidden(name, *rest):
+        return None if name == "scipy" else found(name, *rest)
+
+    monkeypatch.setattr(importlib.util, "find_spec", hidden)
+    moments = Moments(12, block=25)
+    moments.update(rows)
+    without = principal_components(moments, 4)
+    np.testing.assert_allclose(
+        moments.covariance, np.cov(rows.T), rtol=1e-10, atol=1e-12
+    )
+    np.testing.assert_allclose(
+        with_scipy.components, without.components, atol=1e-10
+    )
+    np.testing.assert_allclose(
+        with_scipy.explained_variance, without.explained_variance, rtol=1e-10
+    )
+    np.testing.assert_allclose(
+        without.total_variance, rows.var(axis=0, ddof=1).sum(), rtol=1e-10
     )
 
 
