@@ -29,6 +29,10 @@ ONE = ("dense", "times", "relu", "dropout", "normalise", "flip")
 TWO = ("add", "concatenate", "subtract", "shared")
 
 
+# Other networks in each run.
+MANY = settings(FEW, derandomize=False, max_examples=60)
+
+
 @st.composite
 def plans(draw, levels=2, most=5):
     """A random network: its steps, and the plans of the networks inside."""
@@ -172,10 +176,27 @@ def rows():
 
 
 # Which of two operations Keras's own numbers mean is warned of, rightly.
-@pytest.mark.filterwarnings("ignore:.*is the operation that Keras calls")
+own_numbers = pytest.mark.filterwarnings(
+    "ignore:.*is the operation that Keras calls"
+)
+
+
+@own_numbers
 @FEW
 @given(plan=plans(), data=st.data())
 def test_any_tap_equals_the_originals_value(rows, plan, data):
+    _check_taps(rows, plan, data)
+
+
+@own_numbers
+@pytest.mark.large
+@MANY
+@given(plan=plans(), data=st.data())
+def test_any_tap_of_many_networks_equals_the_originals_value(rows, plan, data):
+    _check_taps(rows, plan, data)
+
+
+def _check_taps(rows, plan, data):
     net = Net(plan)
     expected = net.values(keras.ops.convert_to_tensor(rows))
     paths = st.sampled_from(sorted(expected))
@@ -202,10 +223,22 @@ def test_the_listed_taps_are_what_the_network_is_made_of(rows, plan):
     assert {tap.path for tap in kc.list_taps(net.network)} == expected
 
 
-@pytest.mark.filterwarnings("ignore:.*is the operation that Keras calls")
+@own_numbers
 @FEW
 @given(plan=plans(), data=st.data())
 def test_saving_and_loading_is_the_identity(rows, plan, data):
+    _check_saving(rows, plan, data)
+
+
+@own_numbers
+@pytest.mark.large
+@MANY
+@given(plan=plans(), data=st.data())
+def test_saving_and_loading_many_networks_is_the_identity(rows, plan, data):
+    _check_saving(rows, plan, data)
+
+
+def _check_saving(rows, plan, data):
     net = Net(plan)
     expected = net.values(keras.ops.convert_to_tensor(rows))
     paths = st.sampled_from(sorted(expected))
