@@ -199,8 +199,7 @@ def test_any_tap_of_many_networks_equals_the_originals_value(rows, plan, data):
 def _check_taps(rows, plan, data):
     net = Net(plan)
     expected = net.values(keras.ops.convert_to_tensor(rows))
-    paths = st.sampled_from(sorted(expected))
-    chosen = data.draw(st.lists(paths, min_size=1, max_size=4, unique=True))
+    chosen = _some_of(expected, data)
     taps = {f"tap_{number}": path for number, path in enumerate(chosen)}
     cascade = kc.build_cascade(
         net.network, taps=taps, adapters=None, fusion=None
@@ -241,8 +240,7 @@ def test_saving_and_loading_many_networks_is_the_identity(rows, plan, data):
 def _check_saving(rows, plan, data):
     net = Net(plan)
     expected = net.values(keras.ops.convert_to_tensor(rows))
-    paths = st.sampled_from(sorted(expected))
-    chosen = data.draw(st.lists(paths, min_size=1, max_size=3, unique=True))
+    chosen = _some_of(expected, data)
     cascade = kc.build_cascade(net.network, taps=chosen, head=2)
     for _, layer in leaf_layers(cascade):
         layer.trainable = data.draw(st.booleans())
@@ -256,6 +254,11 @@ def _check_saving(rows, plan, data):
     assert loaded.taps == cascade.taps
     assert _paths_and_flags(loaded) == _paths_and_flags(cascade)
     assert _operations(loaded) == _operations(cascade)
+
+
+def _some_of(paths, data):
+    every = st.sampled_from(sorted(paths))
+    return data.draw(st.lists(every, min_size=1, max_size=4, unique=True))
 
 
 def _operations(cascade):
