@@ -10,7 +10,7 @@ from keras_cascade import _keras_compat as compat
 from keras_cascade.adapters import Adapter
 from keras_cascade.display.summary import print_summary
 from keras_cascade.graph.block import Block, leaf_layers
-from keras_cascade.graph.copying import Replay
+from keras_cascade.graph.replaying import Replay
 from keras_cascade.graph.reading import read_graph
 from keras_cascade.spec import BLOCKS, CascadeSpec, normalise_rates
 from keras_cascade.training.adaptation import fit_adapters, unfitted

@@ -8,7 +8,7 @@ import keras
 
 from keras_cascade.build import build_cascade
 from keras_cascade.cascade import Cascade
-from keras_cascade.graph.copying import own
+from keras_cascade.graph.operations import own
 from keras_cascade.spec import CascadeSpec
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import keras
 
-from keras_cascade.graph.copying import need
+from keras_cascade.graph.need import need
 from keras_cascade.graph.reading import Graph, Node, Reference
 
 layers = keras.layers

@@ -12,8 +12,10 @@ from keras_cascade import _keras_compat as compat
 from keras_cascade import data as user_data
 from keras_cascade.adapters import Adapter
 from keras_cascade.graph.block import leaf_layers
-from keras_cascade.graph.copying import Need, Replay, need, own
+from keras_cascade.graph.need import Need, need
+from keras_cascade.graph.operations import own
 from keras_cascade.graph.reading import Graph, Reference, read_graph
+from keras_cascade.graph.replaying import Replay
 
 Path = tuple[str, ...]
 

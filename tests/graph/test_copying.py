@@ -4,7 +4,8 @@ import pytest
 
 import keras_cascade as kc
 from keras_cascade.graph.block import Block
-from keras_cascade.graph.copying import copy_network, need
+from keras_cascade.graph.copying import copy_network
+from keras_cascade.graph.need import need
 from keras_cascade.graph.reading import read_graph
 
 layers = keras.layers
