@@ -6,28 +6,47 @@ from typing import Any
 import keras
 
 from keras_cascade import _keras_compat as compat
+from keras_cascade.networks.applications import (
+    APPLICATIONS,
+    closest_names,
+    load_application,
+)
+from keras_cascade.networks.presets import PREFIX, load_preset
 
 
-def load_network(network: object, role: str) -> keras.Model:
+def load_network(
+    network: object, role: str, weights: bool = True
+) -> keras.Model:
     """Loads what the user calls a network.
 
     Args:
-        network: A `keras.Model`, or the path of a `.keras` file.
+        network: A `keras.Model`, the name of a Keras application
+            ("MobileNetV3Small": ImageNet weights, without its top, at its
+            default size), a KerasHub preset ("hub:resnet_18_imagenet"), or
+            the path of a `.keras` file.
         role: What it is in the cascade, for errors: "upstream".
+        weights: Whether an application gets its weights, which may have to
+            be downloaded. Defaults to `True`.
 
     Returns:
         The model.
 
     Raises:
-        ValueError: If there is no such file.
-        TypeError: If it is neither.
+        ValueError: If there is no such application, preset or file.
+        TypeError: If it is none of these.
+        ImportError: If it is a preset and KerasHub is not installed.
+        RuntimeError: If weights cannot be downloaded.
     """
+    if isinstance(network, str) and network in APPLICATIONS:
+        return load_application(network, role, weights)
+    if isinstance(network, str) and network.startswith(PREFIX):
+        return load_preset(network, role)
     if isinstance(network, str | Path):
-        network = _from_file(Path(network), role)
+        network = _from_file(network, role)
     if not isinstance(network, keras.Model):
         raise TypeError(
-            f"{role} must be a keras.Model or the path of a '.keras' file; "
-            f"received {network!r} of type {type(network).__name__}."
+            f"{role} must be a keras.Model, {_STRINGS}; received {network!r} "
+            f"of type {type(network).__name__}."
         )
     return network
 
@@ -66,11 +85,18 @@ def as_functional(network: keras.Layer) -> keras.Model | None:
     return None
 
 
-def _from_file(path: Path, role: str) -> keras.Model:
+_STRINGS = (
+    "the name of a Keras application ('MobileNetV3Small'), the path of a "
+    "'.keras' file, or a KerasHub preset ('hub:resnet_18_imagenet')"
+)
+
+
+def _from_file(name: str | Path, role: str) -> keras.Model:
+    path = Path(name)
     if path.suffix != ".keras":
+        closest = closest_names(str(name), APPLICATIONS)
         raise ValueError(
-            f"{role}='{path}' is no path of a '.keras' file. Give one, or the "
-            "model itself."
+            f"{role}='{name}' is no network.{closest} A string is {_STRINGS}."
         )
     if not path.is_file():
         raise ValueError(f"{role}: there is no file '{path}'.")

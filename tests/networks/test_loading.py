@@ -64,8 +64,36 @@ def test_a_missing_file_is_named(tmp_path):
 
 
 def test_another_kind_of_file_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"downstream='.*h5' is no path"):
+    with pytest.raises(ValueError, match=r"downstream='.*h5' is no network"):
         kc.build_cascade(_functional(), str(tmp_path / "net.h5"))
+
+
+def test_an_unknown_name_is_an_error_that_says_what_strings_mean():
+    with pytest.raises(
+        ValueError,
+        match=r"upstream='mobilenetv3small' is no network\. Closest: "
+        r"'MobileNetV3Small'.* A string is the name of a Keras application "
+        r"\('MobileNetV3Small'\), the path of a '\.keras' file, or a KerasHub "
+        r"preset \('hub:resnet_18_imagenet'\)\.",
+    ):
+        load_network("mobilenetv3small", "upstream")
+
+
+def test_the_name_of_an_application_is_asked_of_keras(monkeypatch):
+    asked = {}
+    network = _functional()
+
+    def constructor(**kwargs):
+        asked.update(kwargs)
+        return network
+
+    monkeypatch.setattr(keras.applications, "Xception", constructor)
+    assert load_network("Xception", "upstream") is network
+    assert asked == {
+        "weights": "imagenet",
+        "include_top": False,
+        "input_shape": (299, 299, 3),
+    }
 
 
 @pytest.mark.parametrize("network", [3, None, layers.Dense(2), keras.Model])

@@ -1,0 +1,352 @@
+"""Keras applications: loaded by name, recognised when passed as objects."""
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from itertools import dropwhile
+from typing import Any
+
+import keras
+
+from keras_cascade import _keras_compat as compat
+from keras_cascade.networks.downloads import Download
+
+# Name to its module and the side of the images that its weights were trained
+# on, the default of its constructor (keras.applications, Keras 3.15).
+APPLICATIONS = {
+    "ConvNeXtBase": ("convnext", 224),
+    "ConvNeXtLarge": ("convnext", 224),
+    "ConvNeXtSmall": ("convnext", 224),
+    "ConvNeXtTiny": ("convnext", 224),
+    "ConvNeXtXLarge": ("convnext", 224),
+    "DenseNet121": ("densenet", 224),
+    "DenseNet169": ("densenet", 224),
+    "DenseNet201": ("densenet", 224),
+    "EfficientNetB0": ("efficientnet", 224),
+    "EfficientNetB1": ("efficientnet", 240),
+    "EfficientNetB2": ("efficientnet", 260),
+    "EfficientNetB3": ("efficientnet", 300),
+    "EfficientNetB4": ("efficientnet", 380),
+    "EfficientNetB5": ("efficientnet", 456),
+    "EfficientNetB6": ("efficientnet", 528),
+    "EfficientNetB7": ("efficientnet", 600),
+    "EfficientNetV2B0": ("efficientnet_v2", 224),
+    "EfficientNetV2B1": ("efficientnet_v2", 240),
+    "EfficientNetV2B2": ("efficientnet_v2", 260),
+    "EfficientNetV2B3": ("efficientnet_v2", 300),
+    "EfficientNetV2L": ("efficientnet_v2", 480),
+    "EfficientNetV2M": ("efficientnet_v2", 480),
+    "EfficientNetV2S": ("efficientnet_v2", 384),
+    "InceptionResNetV2": ("inception_resnet_v2", 299),
+    "InceptionV3": ("inception_v3", 299),
+    "MobileNet": ("mobilenet", 224),
+    "MobileNetV2": ("mobilenet_v2", 224),
+    "MobileNetV3Large": ("mobilenet_v3", 224),
+    "MobileNetV3Small": ("mobilenet_v3", 224),
+    "NASNetLarge": ("nasnet", 331),
+    "NASNetMobile": ("nasnet", 224),
+    "ResNet101": ("resnet", 224),
+    "ResNet101V2": ("resnet_v2", 224),
+    "ResNet152": ("resnet", 224),
+    "ResNet152V2": ("resnet_v2", 224),
+    "ResNet50": ("resnet", 224),
+    "ResNet50V2": ("resnet_v2", 224),
+    "VGG16": ("vgg16", 224),
+    "VGG19": ("vgg19", 224),
+    "Xception": ("xception", 299),
+}
+
+# Module to what its `preprocess_input` does, a mode of
+# keras.applications.imagenet_utils; None: nothing, its networks carry it.
+MODES = {
+    "convnext": None,
+    "densenet": "torch",
+    "efficientnet": None,
+    "efficientnet_v2": None,
+    "inception_resnet_v2": "tf",
+    "inception_v3": "tf",
+    "mobilenet": "tf",
+    "mobilenet_v2": "tf",
+    "mobilenet_v3": None,
+    "nasnet": "tf",
+    "resnet": "caffe",
+    "resnet50": "caffe",
+    "resnet_v2": "tf",
+    "vgg16": "caffe",
+    "vgg19": "caffe",
+    "xception": "tf",
+}
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """What is known of a network that is one of `keras.applications`.
+
+    Attributes:
+        module: Its module, such as "resnet_v2".
+        needs: The mode of the preprocessing that it expects to be done
+            outside; None if nothing is, as it does its own.
+    """
+
+    module: str
+    needs: str | None
+
+
+def load_application(
+    name: str, role: str, weights: bool = True
+) -> keras.Model:
+    """A Keras application with its ImageNet weights, without its top.
+
+    It has the size of images that its weights were trained on. The weights
+    come from Keras's cache, or are downloaded into it.
+
+    Args:
+        name: A name of `APPLICATIONS`.
+        role: What it is in the cascade, for errors: "upstream".
+        weights: Whether it gets them; random ones else. Defaults to `True`.
+
+    Returns:
+        The network.
+
+    Raises:
+        RuntimeError: If its weights cannot be had.
+    """
+    side = APPLICATIONS[name][1]
+    first = keras.config.image_data_format() == "channels_first"
+    shape = (3, side, side) if first else (side, side, 3)
+    instead = (
+        "To use weights of your own, pass the model: "
+        f"keras.applications.{name}(include_top=False, weights=path)."
+    )
+    with Download(f"{role}='{name}', with its ImageNet weights,", instead):
+        return getattr(keras.applications, name)(
+            weights="imagenet" if weights else None,
+            include_top=False,
+            input_shape=shape,
+        )
+
+
+def recognise(network: keras.Model) -> Recognised | None:
+    """Which module of `keras.applications` made a network, if one did.
+
+    It is told by the first layers behind the input, their types, names and
+    kernels, not by the network's name: a network of another origin that is
+    called "resnet50" is none, one that was renamed or ends at an inner layer
+    is one, and so is one that stands at the beginning of another network.
+
+    Args:
+        network: Any model; one without a graph is not recognised.
+
+    Returns:
+        The module and what it needs, or None.
+    """
+    operations = _after_input(network)
+    stem = list(dropwhile(_scales, operations))
+    found = _signed(stem)
+    if found is not None and len(stem) < len(operations):
+        return Recognised(found.module, None)
+    return found
+
+
+def closest_names(wanted: str, possible: Iterable[str]) -> str:
+    """`Closest: 'a', 'b'.` for an error message, or nothing."""
+    by_lower = {name.lower(): name for name in possible}
+    found = difflib.get_close_matches(wanted.lower(), by_lower, cutoff=0.5)
+    names = ", ".join(f"'{by_lower[name]}'" for name in found)
+    return f" Closest: {names}." if names else ""
+
+
+@dataclass(frozen=True)
+class _Signature:
+    """The first layers, as (type, name, kernel without its last size)."""
+
+    stem: tuple[tuple, ...]
+    inside: str | None = None  # the name of a layer further in
+
+
+def _stem(*layers: str) -> tuple[tuple, ...]:
+    """`"Conv2D conv1 3x3x3"` -> `("Conv2D", "conv1", (3, 3, 3))`."""
+    rows = (layer.split() for layer in layers)
+    return tuple(
+        (kind, name, tuple(map(int, size[0].split("x"))) if size else None)
+        for kind, name, *size in rows
+    )
+
+
+_VGG = _stem(
+    "Conv2D block1_conv1 3x3x3",
+    "Conv2D block1_conv2 3x3x64",
+    "MaxPooling2D block1_pool",
+    "Conv2D block2_conv1 3x3x64",
+)
+_INCEPTION = _stem(
+    "Conv2D * 3x3x3",
+    "BatchNormalization *",
+    "Activation *",
+    "Conv2D * 3x3x32",
+    "BatchNormalization *",
+    "Activation *",
+    "Conv2D * 3x3x32",
+    "BatchNormalization *",
+    "Activation *",
+    "MaxPooling2D *",
+    "Conv2D * 1x1x64",
+)
+# A star stands for what Keras numbers by the process, and for the class of
+# ConvNeXt's stem, which is a Sequential that copies turn into a Functional.
+_SIGNATURES = {
+    "convnext": _Signature(
+        _stem(
+            "* *_stem",
+            "Conv2D *_stage_0_block_0_depthwise_conv 7x7x1",
+            "LayerNormalization *_stage_0_block_0_layernorm",
+        )
+    ),
+    "densenet": _Signature(
+        _stem(
+            "ZeroPadding2D *",
+            "Conv2D conv1_conv 7x7x3",
+            "BatchNormalization conv1_bn",
+            "Activation conv1_relu",
+            "ZeroPadding2D *",
+            "MaxPooling2D pool1",
+        )
+    ),
+    "efficientnet": _Signature(
+        _stem(
+            "ZeroPadding2D stem_conv_pad",
+            "Conv2D stem_conv 3x3x3",
+            "BatchNormalization stem_bn",
+            "Activation stem_activation",
+            "DepthwiseConv2D block1a_dwconv",
+        )
+    ),
+    "efficientnet_v2": _Signature(
+        _stem(
+            "Conv2D stem_conv 3x3x3",
+            "BatchNormalization stem_bn",
+            "Activation stem_activation",
+            "Conv2D block1a_project_conv",
+        )
+    ),
+    "inception_resnet_v2": _Signature(_INCEPTION, "mixed_5b"),
+    "inception_v3": _Signature(_INCEPTION, "mixed0"),
+    "mobilenet": _Signature(
+        _stem(
+            "Conv2D conv1 3x3x3",
+            "BatchNormalization conv1_bn",
+            "ReLU conv1_relu",
+            "DepthwiseConv2D conv_dw_1",
+        )
+    ),
+    "mobilenet_v2": _Signature(
+        _stem(
+            "Conv2D Conv1 3x3x3",
+            "BatchNormalization bn_Conv1",
+            "ReLU Conv1_relu",
+            "DepthwiseConv2D expanded_conv_depthwise",
+        )
+    ),
+    "mobilenet_v3": _Signature(
+        _stem("Conv2D conv 3x3x3", "BatchNormalization conv_bn"),
+        "expanded_conv_depthwise",
+    ),
+    "nasnet": _Signature(
+        _stem(
+            "Conv2D stem_conv1 3x3x3",
+            "BatchNormalization stem_bn1",
+            "Activation *",
+            "Conv2D reduction_conv_1_stem_1 1x1",
+        )
+    ),
+    "resnet": _Signature(
+        _stem(
+            "ZeroPadding2D conv1_pad",
+            "Conv2D conv1_conv 7x7x3",
+            "BatchNormalization conv1_bn",
+            "Activation conv1_relu",
+            "ZeroPadding2D pool1_pad",
+        )
+    ),
+    "resnet_v2": _Signature(
+        _stem(
+            "ZeroPadding2D conv1_pad",
+            "Conv2D conv1_conv 7x7x3",
+            "ZeroPadding2D pool1_pad",
+            "MaxPooling2D pool1_pool",
+        )
+    ),
+    "vgg19": _Signature(_VGG, "block3_conv4"),
+    "vgg16": _Signature(_VGG),
+    "xception": _Signature(
+        _stem(
+            "Conv2D block1_conv1 3x3x3",
+            "BatchNormalization block1_conv1_bn",
+            "Activation block1_conv1_act",
+            "Conv2D block1_conv2 3x3x32",
+        )
+    ),
+}
+
+
+def _after_input(network: Any) -> list[Any]:
+    """The operations of a network with one input, in topological order."""
+    if isinstance(network, keras.Sequential):
+        return list(network.layers) if network.built else []
+    if not compat.is_functional(network) or len(network.inputs) != 1:
+        return []
+    return [
+        operation
+        for operation in network.operations
+        if not isinstance(operation, keras.layers.InputLayer)
+    ]
+
+
+def _scales(operation: Any) -> bool:
+    """Whether it is what applications carry that scale their own input."""
+    scalings = (keras.layers.Rescaling, keras.layers.Normalization)
+    return isinstance(operation, scalings)
+
+
+def _signed(stem: Sequence[Any]) -> Recognised | None:
+    for module, signature in _SIGNATURES.items():
+        if _matches(stem, signature):
+            return Recognised(module, _needs(module, stem))
+    if stem and isinstance(stem[0], keras.Model):
+        return recognise(stem[0])
+    return None
+
+
+def _matches(stem: Sequence[Any], signature: _Signature) -> bool:
+    inside = signature.inside
+    if inside and all(operation.name != inside for operation in stem):
+        return False
+    return len(stem) >= len(signature.stem) and all(
+        fnmatchcase(type(operation).__name__, kind)
+        and fnmatchcase(operation.name, name)
+        and (size is None or _kernel_size(operation)[: len(size)] == size)
+        for operation, (kind, name, size) in zip(
+            stem, signature.stem, strict=False
+        )
+    )
+
+
+def _kernel_size(operation: Any) -> tuple[int, ...]:
+    return tuple(operation.kernel.shape) if operation.built else ()
+
+
+def _needs(module: str, stem: Sequence[Any]) -> str | None:
+    """What a network expects that does not scale its input itself.
+
+    Those that usually do were built with `include_preprocessing=False`. They
+    lack the layers with which Keras builds them otherwise.
+    """
+    if module == "mobilenet_v3":
+        return "tf"
+    if module == "efficientnet_v2":
+        # S, M and L keep the width of their stem in the first block; B0 to B3
+        # narrow it, and have the preprocessing of version 1.
+        width, projected = stem[3].kernel.shape[2:]
+        return "128" if width == projected else "torch"
+    return MODES[module] or "torch"

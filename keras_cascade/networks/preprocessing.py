@@ -1,0 +1,215 @@
+"""What networks were trained on, from raw pixels: layers of the graph."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+from keras_cascade import _keras_compat as compat
+from keras_cascade.networks.applications import MODES, closest_names
+
+# The ImageNet statistics of keras.applications.imagenet_utils, in RGB.
+_MEAN = (0.485, 0.456, 0.406)
+_DEVIATION = (0.229, 0.224, 0.225)
+_CAFFE_MEAN = (123.68, 116.779, 103.939)
+
+
+@dataclass(frozen=True)
+class Mode:
+    """Channel by channel, in RGB: pixels * scale + offset."""
+
+    text: str
+    scale: float | tuple[float, ...] = 1.0
+    offset: float | tuple[float, ...] = 0.0
+    to_bgr: bool = False
+
+
+MODE_SCALINGS = {
+    "tf": Mode("pixels / 127.5 - 1", 1 / 127.5, -1.0),
+    "torch": Mode(
+        "pixels / 255, less ImageNet's mean, by its deviation",
+        tuple(1 / (255 * deviation) for deviation in _DEVIATION),
+        tuple(-m / d for m, d in zip(_MEAN, _DEVIATION, strict=True)),
+    ),
+    "caffe": Mode(
+        "pixels less ImageNet's mean, as BGR",
+        offset=tuple(-mean for mean in _CAFFE_MEAN),
+        to_bgr=True,
+    ),
+    # What EfficientNetV2S, M and L carry.
+    "128": Mode("pixels / 128 - 1", 1 / 128, -1.0),
+}
+
+
+@keras.saving.register_keras_serializable(package="keras_cascade")
+@dataclass(frozen=True)
+class Preprocess:
+    """What stands between a cascade's input and a network.
+
+    Attributes:
+        name: What it does, for `summary()`.
+        layers: The layers, in order. They are copied where they are used; an
+            empty tuple is a network that has its own.
+    """
+
+    name: str
+    layers: tuple[keras.Layer, ...] = ()
+
+    def get_config(self) -> dict[str, Any]:
+        """Plain values, for a `.keras` file."""
+        serialize = keras.saving.serialize_keras_object
+        return {
+            "name": self.name,
+            "layers": [serialize(x) for x in self.layers],
+        }
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "Preprocess":
+        """What `get_config` wrote."""
+        deserialize: Any = keras.saving.deserialize_keras_object
+        return cls(config["name"], tuple(map(deserialize, config["layers"])))
+
+
+def preprocessing_layers(
+    module: str, data_format: str | None = None
+) -> list[keras.Layer]:
+    """Layers that do what a module of `keras.applications` does to images.
+
+    They equal `keras.applications.<module>.preprocess_input` to 1e-5 on
+    pixels in [0, 255] of any dtype, compute in float32, have no weights and
+    are stock Keras, so that what holds them loads and exports everywhere.
+
+    Args:
+        module: Such as "resnet_v2".
+        data_format: "channels_last" or "channels_first". Defaults to Keras's
+            `image_data_format`.
+
+    Returns:
+        The layers; none where the networks of the module do it themselves.
+
+    Raises:
+        ValueError: If there is no such module.
+
+    Example:
+    >>> from keras_cascade.networks.preprocessing import preprocessing_layers
+    >>> [layer.name for layer in preprocessing_layers("vgg16")]
+    ['rescale', 'rgb_to_bgr']
+    """
+    mode = MODES[check_module(module, "preprocessing_layers")]
+    data_format = data_format or keras.config.image_data_format()
+    return [] if mode is None else mode_layers(mode, data_format)
+
+
+def preprocessing_network(
+    preprocess: Preprocess | None,
+    tensor: keras.KerasTensor,
+    name: str,
+    dtype: str | None = None,
+) -> keras.Model | None:
+    """A network of one input and one output that does the preprocessing.
+
+    Args:
+        preprocess: What is done; its layers are copied.
+        tensor: The input of the network that it is for: the shape of the
+            images, batch included.
+        name: The name of the network, of its input and its output.
+        dtype: The dtype of the raw images. Defaults to that of `tensor`.
+
+    Returns:
+        A stock Functional model, or None where there is nothing to do.
+    """
+    if preprocess is None or not preprocess.layers:
+        return None
+    images = keras.Input(
+        batch_shape=tensor.shape, dtype=dtype or tensor.dtype, name=name
+    )
+    result: Any = images
+    for layer in preprocess.layers:
+        result = _call_copy(layer, result)
+    return keras.Model(images, result, name=name)
+
+
+def check_module(name: str, argument: str) -> str:
+    """The name, if `keras.applications` has a module of it.
+
+    Raises:
+        ValueError: If it has none.
+    """
+    if name in MODES:
+        return name
+    raise ValueError(
+        f"{argument}: keras.applications has no module '{name}'."
+        f"{closest_names(name, MODES)} There are: {', '.join(MODES)}."
+    )
+
+
+def mode_layers(mode: str, data_format: str) -> list[keras.Layer]:
+    """The layers of one of `MODE_SCALINGS`."""
+    chosen = MODE_SCALINGS[mode]
+    layers = [rescaling(chosen.scale, chosen.offset, data_format)]
+    return [*layers, _rgb_to_bgr(data_format)] if chosen.to_bgr else layers
+
+
+def rescaling(scale: Any, offset: Any, data_format: str) -> keras.Layer:
+    """A layer of pixels * scale + offset, each a number or one a channel."""
+    return keras.layers.Rescaling(
+        _by_channel(scale, data_format),
+        _by_channel(offset, data_format),
+        name="rescale",
+        # Under mixed precision, pixels would lose digits before they are
+        # scaled.
+        dtype="float32",
+    )
+
+
+def _by_channel(values: Any, data_format: str) -> Any:
+    """Of rank 3, as Rescaling (Keras 3.15) reads lists by the global format.
+
+    With that set to channels-first it moves the axis of a list given as
+    `scale`, whatever the images are like, and leaves that of `offset`.
+    """
+    if isinstance(values, int | float):
+        return values
+    if data_format == "channels_first":
+        return [[[value]] for value in values]
+    return [[list(values)]]
+
+
+def _rgb_to_bgr(data_format: str) -> keras.Layer:
+    first = data_format == "channels_first"
+    shape = (3, None, None) if first else (None, None, 3)
+    image = keras.Input(shape, name="rgb", dtype="float32")
+    flipped = keras.ops.flip(image, axis=1 if first else 3)
+    return keras.Model(image, flipped, name="rgb_to_bgr")
+
+
+def _call_copy(layer: Any, tensor: keras.KerasTensor) -> Any:
+    """Calls a copy of a layer, with its weights, statistics and flags."""
+    copy: Any = _copy(layer)
+    result = copy(tensor)
+    if not layer.built:
+        return result
+    inner = zip(compat.sublayers(layer), compat.sublayers(copy), strict=True)
+    for old, new in inner:
+        store: dict[str, Any] = {}
+        old.save_own_variables(store)
+        if store:
+            new.load_own_variables({k: _own(v) for k, v in store.items()})
+        new.trainable = old.trainable
+    return result
+
+
+def _own(value: Any) -> Any:
+    """Not shared: JAX's training gives arrays away."""
+    is_variable = isinstance(value, keras.Variable)
+    return keras.ops.convert_to_numpy(value.value if is_variable else value)
+
+
+def _copy(layer: Any) -> keras.Layer:
+    config = layer.get_config()
+    if isinstance(layer, keras.layers.Lambda):
+        # Its `from_config` refuses Python functions; this one is at hand.
+        of_lambda = {"function": layer.function, "dtype": layer.dtype_policy}
+        return keras.layers.Lambda(**{**config, **of_lambda})
+    return type(layer).from_config(config)

@@ -1,0 +1,166 @@
+"""KerasHub presets, "hub:resnet_18_imagenet": a network, and its scaling."""
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from keras_cascade.networks.applications import closest_names
+from keras_cascade.networks.downloads import Download
+
+PREFIX = "hub:"
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """What a preset's images go through: pixels * scale + offset.
+
+    Attributes:
+        scale: A number, or one for each channel.
+        offset: A number, or one for each channel.
+    """
+
+    scale: float | tuple[float, ...]
+    offset: float | tuple[float, ...]
+
+
+def load_preset(name: str, role: str) -> keras.Model:
+    """The backbone of a KerasHub preset, with its weights.
+
+    An image backbone that takes images of any size gets the size that its
+    preset was trained on, as an application has when loaded by name.
+
+    Args:
+        name: "hub:" and what `keras_hub.models.Backbone.from_preset` takes:
+            the name of a preset, a handle ("hf://..."), a folder.
+        role: What it is in the cascade, for errors: "upstream".
+
+    Returns:
+        The backbone.
+
+    Raises:
+        ImportError: If KerasHub is not installed.
+        ValueError: If there is no such preset.
+        RuntimeError: If it cannot be loaded.
+    """
+    hub = _keras_hub(name, role)
+    preset = _check_preset(name, role, hub)
+    with _download(name, role):
+        backbone = hub.models.Backbone.from_preset(preset)
+        converter = _image_converter(preset, backbone, hub)
+    return _of_size(backbone, converter and converter.image_size)
+
+
+def preset_scaling(
+    name: str, role: str, network: keras.Model
+) -> Scaling | None:
+    """How the images of a preset are scaled for its backbone.
+
+    Args:
+        name: As in `load_preset`.
+        role: What it is in the cascade, for errors: "upstream".
+        network: The loaded backbone.
+
+    Returns:
+        The scaling; None where the preset has none: backbones of text and
+        audio, and images that are taken as they are.
+
+    Raises:
+        ValueError: If the preset prepares images in a way of its own.
+    """
+    hub = _keras_hub(name, role)
+    with _download(name, role):
+        converter = _image_converter(name.removeprefix(PREFIX), network, hub)
+    if converter is None:
+        _warn_of_images(name, role, network)
+        return None
+    if type(converter).call is not hub.layers.ImageConverter.call:
+        raise ValueError(
+            f"{role}='{name}' prepares its images in a way of its own "
+            f"({type(converter).__name__}), which is no scaling. Pass "
+            f"preprocess={{'{role}': a Keras layer}}, or None if you feed it "
+            "what that gives."
+        )
+    if converter.scale is None and converter.offset is None:
+        return None
+    return Scaling(
+        _plain(1.0 if converter.scale is None else converter.scale),
+        _plain(0.0 if converter.offset is None else converter.offset),
+    )
+
+
+def _keras_hub(name: str, role: str) -> Any:
+    try:
+        import keras_hub
+    except ImportError as error:
+        raise ImportError(
+            f"{role}='{name}' is a preset of KerasHub, which is not installed. "
+            'Run: pip install "keras_cascade[hub]"'
+        ) from error
+    return keras_hub
+
+
+def _check_preset(name: str, role: str, hub: Any) -> str:
+    """Before anything is downloaded."""
+    preset = name.removeprefix(PREFIX)
+    known = hub.models.Backbone.presets
+    if preset in known or "://" in preset or Path(preset).is_dir():
+        return preset
+    raise ValueError(
+        f"{role}='{name}': KerasHub {hub.__version__} has no preset "
+        f"'{preset}', and there is no such folder."
+        f"{closest_names(preset, known)} keras_hub.models.Backbone.presets "
+        "lists them all; handles such as 'hub:hf://user/model' work too."
+    )
+
+
+def _download(name: str, role: str) -> Download:
+    return Download(
+        f"{role}='{name}'",
+        "Pass the folder of a preset that you have, 'hub:path', or a model.",
+    )
+
+
+def _image_converter(preset: str, backbone: keras.Model, hub: Any) -> Any:
+    """The preset's image converter, if it is a backbone of single images."""
+    if len(backbone.inputs) != 1 or len(backbone.inputs[0].shape) != 4:
+        return None
+    try:
+        return hub.layers.ImageConverter.from_preset(preset)
+    except (FileNotFoundError, ValueError):
+        # No such file in the preset, or no such class for the backbone.
+        return None
+
+
+def _of_size(backbone: keras.Model, size: tuple[int, int] | None) -> Any:
+    """The backbone with a size in place of None, and its weights."""
+    config = backbone.get_config()
+    shape = config.get("image_shape")
+    if size is None or not shape or None not in shape:
+        return backbone
+    sides = iter(size)
+    config["image_shape"] = tuple(
+        next(sides) if axis is None else axis for axis in shape
+    )
+    sized = type(backbone).from_config(config)
+    sized.set_weights(backbone.get_weights())
+    return sized
+
+
+def _warn_of_images(name: str, role: str, network: keras.Model) -> None:
+    images = [x.name for x in network.inputs if len(x.shape) == 4]
+    if len(network.inputs) > 1 and images:
+        warnings.warn(
+            f"{role}='{name}' has several inputs, so its images are not "
+            f"scaled in the graph: feed {', '.join(images)} with what "
+            "keras_hub.layers.ImageConverter.from_preset gives.",
+            stacklevel=2,
+        )
+
+
+def _plain(value: Any) -> float | tuple[float, ...]:
+    if isinstance(value, int | float):
+        return float(value)
+    return tuple(float(x) for x in value)

@@ -1,0 +1,195 @@
+"""The argument `preprocess` -> what each network's images go through."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+
+from keras_cascade.networks import presets
+from keras_cascade.networks.applications import (
+    APPLICATIONS,
+    MODES,
+    closest_names,
+    recognise,
+)
+from keras_cascade.networks.preprocessing import (
+    MODE_SCALINGS,
+    Preprocess,
+    check_module,
+    mode_layers,
+    rescaling,
+)
+
+
+def resolve_preprocess(
+    preprocess: Any,
+    roles: Sequence[str],
+    sources: Mapping[str, Any],
+    networks: Mapping[str, keras.Model],
+) -> dict[str, Preprocess | None]:
+    """What each network's images go through.
+
+    "auto" gives networks that were named by a string what they were trained
+    on. One that was passed as a model may be fed by the user already, so it
+    gets nothing, and a warning where it is a Keras application that expects
+    something.
+
+    Args:
+        preprocess: "auto", None, the name of a module of `keras.applications`,
+            a layer or a list of layers, or `{network name: any of these}`,
+            where networks left out get "auto".
+        roles: The names of the networks that read the cascade's own inputs.
+        sources: Network name to what the user passed.
+        networks: Network name to the network.
+
+    Returns:
+        For each of `roles`, what is done, or None for nothing.
+
+    Raises:
+        ValueError: If a name belongs to no network or module, or a network
+            cannot have what was asked for.
+        TypeError: If something is of a kind that is not understood.
+    """
+    choices = dict.fromkeys(roles, preprocess)
+    if isinstance(preprocess, Mapping):
+        _check_names(preprocess, roles, networks)
+        choices = {role: preprocess.get(role, "auto") for role in roles}
+    return {
+        role: _resolve(choice, role, sources[role], networks[role])
+        for role, choice in choices.items()
+    }
+
+
+def _check_names(
+    preprocess: Mapping[Any, Any],
+    roles: Sequence[str],
+    networks: Mapping[str, keras.Model],
+) -> None:
+    for name in preprocess:
+        if name in roles:
+            continue
+        if name in networks:
+            raise ValueError(
+                f"preprocess names '{name}', which does not read the cascade's "
+                "own inputs but features. Those that do: "
+                f"{', '.join(roles)}."
+            )
+        raise ValueError(
+            f"preprocess names {name!r}, which is no network of the cascade."
+            f"{closest_names(str(name), roles)} There are: "
+            f"{', '.join(networks)}."
+        )
+
+
+def _resolve(
+    choice: Any, role: str, source: Any, network: keras.Model
+) -> Preprocess | None:
+    if choice is None or isinstance(choice, Preprocess):
+        return choice
+    if isinstance(choice, str) and choice == "auto":
+        return _automatic(role, source, network)
+    _check_one_input(role, network)
+    if isinstance(choice, str):
+        return _of_module(choice, role, network)
+    return _of_layers(choice, role)
+
+
+def _automatic(
+    role: str, source: Any, network: keras.Model
+) -> Preprocess | None:
+    if isinstance(source, str) and source.startswith(presets.PREFIX):
+        return _of_preset(source, role, network)
+    if isinstance(source, str) and source in APPLICATIONS:
+        return _of_module(APPLICATIONS[source][0], role, network)
+    recognised = recognise(network)
+    if recognised is not None and recognised.needs is not None:
+        _warn(role, network, recognised.module, recognised.needs)
+    return None
+
+
+def _warn(role: str, network: keras.Model, module: str, mode: str) -> None:
+    warnings.warn(
+        f"{role} '{network.name}' is a network of keras.applications.{module}, "
+        f"which expects {MODE_SCALINGS[mode].text}. Pass "
+        f"preprocess={{'{role}': '{module}'}} to feed the cascade pixels in "
+        f"[0, 255], or preprocess={{'{role}': None}} if you feed it what the "
+        "network was trained on.",
+        stacklevel=2,
+    )
+
+
+def _of_module(name: str, role: str, network: keras.Model) -> Preprocess:
+    """What a module's networks expect; what this one lacks, if it is one."""
+    module = check_module(name, f"preprocess of '{role}'")
+    mode = MODES[module]
+    recognised = recognise(network)
+    if recognised and recognised.module == module and mode is None:
+        mode = recognised.needs
+    if mode is None:
+        return Preprocess(f"{module}: done by its networks themselves")
+    text = f"{module}: {MODE_SCALINGS[mode].text}"
+    by_channel = isinstance(MODE_SCALINGS[mode].offset, tuple)
+    data_format = _data_format(network, f"{role}: {text}", by_channel)
+    return Preprocess(text, tuple(mode_layers(mode, data_format)))
+
+
+def _of_preset(name: str, role: str, network: keras.Model) -> Preprocess | None:
+    scaling = presets.preset_scaling(name, role, network)
+    if scaling is None:
+        return None
+    scale, offset = scaling.scale, scaling.offset
+    preset = name.removeprefix(presets.PREFIX)
+    text = f"{preset}: pixels * {_text(scale)} + {_text(offset)}"
+    by_channel = isinstance(scale, tuple) or isinstance(offset, tuple)
+    data_format = _data_format(network, f"{role}: {text}", by_channel)
+    return Preprocess(text, (rescaling(scale, offset, data_format),))
+
+
+def _of_layers(choice: Any, role: str) -> Preprocess:
+    layers = tuple(choice) if isinstance(choice, list | tuple) else (choice,)
+    if layers and all(isinstance(layer, keras.Layer) for layer in layers):
+        names = [layer.name for layer in layers]
+        return Preprocess(", ".join(names), layers)
+    raise TypeError(
+        f"preprocess of '{role}' must be 'auto', None, the name of a module of "
+        "keras.applications such as 'resnet_v2', a Keras layer or a list of "
+        f"them; received {choice!r}."
+    )
+
+
+def _check_one_input(role: str, network: keras.Model) -> None:
+    if len(network.inputs) != 1:
+        inputs = ", ".join(f"'{x.name}'" for x in network.inputs)
+        raise ValueError(
+            f"preprocess of '{role}': '{network.name}' has "
+            f"{len(network.inputs)} inputs ({inputs}); what has one input can "
+            "have preprocessing. Put the layers into the network, or pass "
+            f"preprocess={{'{role}': None}}."
+        )
+
+
+def _data_format(network: keras.Model, what: str, by_channel: bool) -> str:
+    """That of the network's images: their axis of three."""
+    usual = keras.config.image_data_format()
+    if not by_channel:
+        return usual
+    shape = network.inputs[0].shape
+    axes = {"channels_last": 3, "channels_first": 1}
+    fitting = [
+        data_format
+        for data_format, axis in axes.items()
+        if len(shape) == 4 and shape[axis] == 3
+    ]
+    if not fitting:
+        raise ValueError(
+            f"{what} is for images of three channels; '{network.name}' takes "
+            f"shape {tuple(shape)}."
+        )
+    return usual if usual in fitting else fitting[0]
+
+
+def _text(values: float | tuple[float, ...]) -> str:
+    if isinstance(values, tuple):
+        return f"({', '.join(f'{value:.4g}' for value in values)})"
+    return f"{values:.4g}"
