@@ -49,6 +49,37 @@ def batches(data: Any, batch_size: int = 32) -> Iterator[Any]:
     return _open(data, batch_size).start()
 
 
+def labelled_batches(
+    data: Any, batch_size: int = 32
+) -> Iterator[tuple[Any, Any]]:
+    """Yields the inputs and labels of each batch of `data`.
+
+    What learns from labels (a calibration) reads all kinds of data through
+    this. Sample weights are left out.
+
+    Args:
+        data: what `batches` accepts; labels are in it where it holds
+            `(x, y)` or `(x, y, sample_weight)`.
+        batch_size: int, rows of a batch that is cut from arrays. Defaults to
+            `32`.
+
+    Returns:
+        An iterator over `(x, y)`, each an array or a structure of arrays;
+        `y` is None where the data has no labels.
+
+    Raises:
+        TypeError: `data` is none of what is accepted.
+        ValueError: `data` is empty, without end, or of unequal lengths.
+
+    Example:
+    >>> import numpy as np
+    >>> x, y = np.zeros((5, 3)), np.arange(5)
+    >>> [labels.tolist() for _, labels in labelled_batches((x, y), 2)]
+    [[0, 1], [2, 3], [4]]
+    """
+    return _open(data, batch_size, labelled=True).start()
+
+
 def is_reiterable(data: Any) -> bool:
     """Whether `data` can be read more than once.
 
@@ -125,59 +156,71 @@ class _Source:
     reiterable: bool
 
 
-def _open(data: Any, batch_size: int = 32) -> _Source:
+def _open(data: Any, batch_size: int = 32, labelled: bool = False) -> _Source:
+    """Gives passes over x, or where `labelled` over (x, y)."""
     if isinstance(data, keras.utils.PyDataset):
-        return _open_py_dataset(data)
+        return _open_py_dataset(data, labelled)
     if isinstance(data, (tuple, list, dict)) or _is_array(data):
-        return _open_arrays(_inputs_of(data), batch_size)
+        return _open_arrays(_parts_of(data), batch_size, labelled)
     if isinstance(data, Iterable) and not isinstance(
         data, (str, bytes, keras.KerasTensor)
     ):
-        return _open_iterable(data)
+        return _open_iterable(data, labelled)
     hint = " Call the function, and pass what it returns." * callable(data)
     raise TypeError(f"Data is {ACCEPTED}. Received {_describe(data)}.{hint}")
 
 
-def _open_py_dataset(data: keras.utils.PyDataset) -> _Source:
+def _open_py_dataset(data: keras.utils.PyDataset, labelled: bool) -> _Source:
     size = data.num_batches
     if size is None:
         raise ValueError(_endless(data))
     count = int(size)
     return _Source(
-        lambda: _inputs(data[index] for index in range(count)), count, True
+        lambda: _read((data[index] for index in range(count)), labelled),
+        count,
+        True,
     )
 
 
-def _open_arrays(x: Any, batch_size: int) -> _Source:
+def _open_arrays(
+    parts: tuple[Any, Any], batch_size: int, labelled: bool
+) -> _Source:
     if batch_size < 1:
         raise ValueError(f"`batch_size` is at least 1, received {batch_size}.")
-    rows = _count_rows(x)
+    x, y = parts
+    # Labels that nobody reads may be of any kind.
+    wanted = (x, y) if labelled and y is not None else x
+    rows = _count_rows(wanted)
     starts = range(0, rows, batch_size)
 
     def cut(start: int) -> Any:
         rows = slice(start, start + batch_size)
-        return keras.tree.map_structure(lambda leaf: to_numpy(leaf[rows]), x)
+        found = keras.tree.map_structure(
+            lambda leaf: to_numpy(leaf[rows]), wanted
+        )
+        return (found, None) if labelled and y is None else found
 
     return _Source(lambda: map(cut, starts), len(starts), True)
 
 
-def _open_iterable(data: Iterable[Any]) -> _Source:
+def _open_iterable(data: Iterable[Any], labelled: bool) -> _Source:
     size = _known_size(data)
     if size == math.inf:
         raise ValueError(_endless(data))
     return _Source(
-        lambda: _inputs(data),
+        lambda: _read(data, labelled),
         None if size is None else int(size),
         not isinstance(data, Iterator),
     )
 
 
-def _inputs(found: Iterable[Any]) -> Iterator[Any]:
-    """The x of each batch; an error when there is no batch at all."""
+def _read(found: Iterable[Any], labelled: bool) -> Iterator[Any]:
+    """What is wanted of each batch; an error when there is none at all."""
     batch = None
     for batch in found:
-        x, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
-        yield keras.tree.map_structure(to_numpy, x)
+        x, y, _ = keras.utils.unpack_x_y_sample_weight(batch)
+        x = keras.tree.map_structure(to_numpy, x)
+        yield (x, _labels_to_numpy(y)) if labelled else x
     if batch is None:
         raise ValueError(
             "The data is empty: it gave no batch. A generator that was read "
@@ -185,22 +228,26 @@ def _inputs(found: Iterable[Any]) -> Iterator[Any]:
         )
 
 
-def _inputs_of(data: Any) -> Any:
-    """The x of a structure of arrays."""
+def _labels_to_numpy(y: Any) -> Any:
+    return None if y is None else keras.tree.map_structure(to_numpy, y)
+
+
+def _parts_of(data: Any) -> tuple[Any, Any]:
+    """The x and y of a structure of arrays."""
     if isinstance(data, tuple):
         if not 1 <= len(data) <= 3:
             raise ValueError(
                 "A tuple is (x, y) or (x, y, sample_weight), received "
                 f"{len(data)} elements. Several inputs are a list or a dict."
             )
-        return data[0]
+        return data[0], data[1] if len(data) > 1 else None
     if isinstance(data, list) and any(isinstance(x, tuple) for x in data):
         raise TypeError(
             "A list is several inputs, each an array; received a list of "
             "tuples. If these are batches, pass `iter(batches)` for one "
             "pass, or a keras.utils.PyDataset."
         )
-    return data
+    return data, None
 
 
 def _count_rows(x: Any) -> int:
@@ -216,7 +263,8 @@ def _count_rows(x: Any) -> int:
     sizes = [int(leaf.shape[0]) for leaf in leaves]
     if len(set(sizes)) > 1:
         raise ValueError(
-            f"All inputs have the same number of rows, received {sizes}."
+            "All inputs, and labels where they are read, have the same number "
+            f"of rows, received {sizes}."
         )
     if not sizes or not sizes[0]:
         raise ValueError("The data is empty: it has no rows.")

@@ -152,6 +152,63 @@ def test_several_inputs_keep_their_structure():
     np.testing.assert_array_equal(first["extra"], Y)
 
 
+# What has labels, which are the numbers of the rows.
+LABELLED = ("x and y", "x, y and weights", "PyDataset", "grain MapDataset")
+
+
+def check_labels(make):
+    found = list(data.labelled_batches(make(), 4))
+    check_batches([x for x, _ in found])
+    for (_, y), expected in zip(found, [Y[:4], Y[4:8], Y[8:]], strict=True):
+        assert type(y) is np.ndarray
+        np.testing.assert_array_equal(y, expected)
+
+
+@pytest.mark.parametrize("kind", LABELLED)
+def test_every_kind_of_data_gives_the_same_labels(kind: str):
+    check_labels(KINDS[kind][0])
+
+
+@pytest.mark.parametrize("kind", ["grain IterDataset", "grain DataLoader"])
+def test_grains_iterators_give_the_same_labels(kind: str):
+    check_labels(KINDS[kind][0])
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() not in OF_BACKENDS,
+    reason="JAX has no data loader of its own",
+)
+def test_the_loader_of_the_backend_gives_the_same_labels():
+    check_labels(OF_BACKENDS[keras.backend.backend()][0])
+
+
+def test_generators_give_the_labels_of_each_batch():
+    batches = [[x, {"kind": x[:, 0], "size": x[:, 1:]}] for x in EXPECTED]
+    for (x, y), part in zip(
+        data.labelled_batches(iter(batches)), EXPECTED, strict=True
+    ):
+        np.testing.assert_array_equal(x, part)
+        np.testing.assert_array_equal(y["kind"], part[:, 0])
+        np.testing.assert_array_equal(y["size"], part[:, 1:])
+
+
+@pytest.mark.parametrize("kind", ["array", "x alone in a tuple", "generator"])
+def test_data_without_labels_gives_none(kind: str):
+    found = list(data.labelled_batches(KINDS[kind][0](), 4))
+    check_batches([x for x, _ in found])
+    assert [y for _, y in found] == [None] * 3
+
+
+def test_labels_are_read_where_they_are_asked_for_alone():
+    unequal = (X, Y[:9])
+    assert len(list(data.batches(unequal, 4))) == 3
+    with pytest.raises(ValueError, match=r"labels where.*\[10, 9\]"):
+        data.labelled_batches(unequal, 4)
+    text = iter([(X, ["a", "b"])])
+    with pytest.raises(TypeError, match="type str"):
+        list(data.labelled_batches(text))
+
+
 def test_arrays_are_cut_by_32_unless_told():
     assert [len(x) for x in data.batches(np.zeros((70, 1)))] == [32, 32, 6]
 

@@ -5,6 +5,11 @@ from typing import Any, Self
 import keras
 
 from keras_cascade import data as user_data
+from keras_cascade.adapters.protocol import (
+    learn,
+    one_label_array,
+    takes_labels,
+)
 
 
 @keras.saving.register_keras_serializable(package="keras_cascade")
@@ -19,7 +24,9 @@ class Adapter(keras.layers.Layer):
     layer. One that learns from data also has `needs_data`, and Keras's three
     methods: `reset_state` forgets, `update_state(batch)` reads the features
     of a batch, `finalize_state` sets the weights. Where `update_state` takes
-    `mask` too, it gets the mask of a masked sequence. Its `build` calls
+    `mask` too, it gets the mask of a masked sequence; where it takes
+    `labels`, the labels of the batch, which without a default the data must
+    have. Its `build` calls
     `super().build(input_shape)`, which adds the weight that keeps `fitted`
     through saving, and its `finalize_state` calls
     `super().finalize_state()`, which sets it.
@@ -169,8 +176,9 @@ class Adapter(keras.layers.Layer):
         does not learn from data reads nothing.
 
         Args:
-            data: features, as an array or in batches, with or without
-                labels: all that `fit` takes.
+            data: features, as an array or in batches: all that `fit` takes.
+                What learns from labels needs `(x, y)`, the others leave
+                labels aside.
             batch_size: int, rows at a time when `data` is an array. The
                 result does not depend on it. Defaults to `256`.
 
@@ -179,14 +187,18 @@ class Adapter(keras.layers.Layer):
 
         Raises:
             TypeError: `data` is of no known kind.
-            ValueError: `data` is empty, or cannot be learned from.
+            ValueError: `data` is empty, lacks labels that are needed, or
+                cannot be learned from.
         """
         if not self.needs_data:
             return self
         self.reset_state()
-        for batch in user_data.batches(data, batch_size):
-            self._build_on(batch)
-            self.update_state(batch)
+        if takes_labels(self):
+            self._learn_with_labels(data, batch_size)
+        else:
+            for batch in user_data.batches(data, batch_size):
+                self._build_on(batch)
+                self.update_state(batch)
         self.finalize_state()
         return self
 
@@ -230,6 +242,12 @@ class Adapter(keras.layers.Layer):
             "returns built layers with their weights set, such as "
             "`[keras.layers.Dense(8)]`."
         )
+
+    def _learn_with_labels(self, data: Any, batch_size: int) -> None:
+        for batch, y in user_data.labelled_batches(data, batch_size):
+            labels = one_label_array({self.name: self}, y)
+            self._build_on(batch)
+            learn(self, batch, labels=labels)
 
     def _build_on(self, batch: Any) -> None:
         """Builds for the shape of a batch, of any number of rows."""

@@ -110,7 +110,7 @@ class PooledAdapter(Adapter):
         """The axes whose sizes the weights depend on."""
         if self.pool == "flatten":
             return list(range(1, rank))
-        return [_channel_axis(rank, self.data_format)]
+        return [channel_axis(rank, self.data_format)]
 
 
 def pooled_shape(shape: Shape, pool: str | None, data_format: str) -> Shape:
@@ -122,7 +122,7 @@ def pooled_shape(shape: Shape, pool: str | None, data_format: str) -> Shape:
         known = [size for size in inner if size is not None]
         features = math.prod(known) if len(known) == len(inner) else None
         return (shape[0], features)
-    return (shape[0], shape[_channel_axis(len(shape), data_format)])
+    return (shape[0], shape[channel_axis(len(shape), data_format)])
 
 
 def pool_features(
@@ -199,7 +199,7 @@ def _problem_with(
             "only vectors, sequences, maps and volumes can be averaged; "
             "use pool='flatten' or pool=None"
         )
-    if pool is None and _channel_axis(rank, data_format) != rank - 1:
+    if pool is None and channel_axis(rank, data_format) != rank - 1:
         return (
             "pool=None works on the last axis, which holds no channels in "
             "'channels_first'; permute the tap first or pool it"
@@ -207,13 +207,16 @@ def _problem_with(
     return None
 
 
-def _channel_axis(rank: int, data_format: str) -> int:
-    """A sequence is `(batch, steps, features)` in either format."""
+def channel_axis(rank: int, data_format: str | None) -> int:
+    """Where a tensor of a rank, batch included, has its channels.
+
+    A sequence is `(batch, steps, features)` in either format.
+    """
     return 1 if data_format == "channels_first" and rank > 3 else rank - 1
 
 
 def _pooled_axes(rank: int, data_format: str) -> tuple[int, ...]:
-    channels = _channel_axis(rank, data_format)
+    channels = channel_axis(rank, data_format)
     return tuple(axis for axis in range(1, rank) if axis != channels)
 
 

@@ -1,6 +1,5 @@
 """Fits the adapters that learn from data, in as few passes as there can be."""
 
-import inspect
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -11,6 +10,11 @@ import numpy as np
 from keras_cascade import _keras_compat as compat
 from keras_cascade import data as user_data
 from keras_cascade.adapters import Adapter
+from keras_cascade.adapters.protocol import (
+    learn,
+    one_label_array,
+    takes_labels,
+)
 from keras_cascade.graph.block import leaf_layers
 from keras_cascade.graph.need import Need, need
 from keras_cascade.graph.operations import own
@@ -58,7 +62,8 @@ def fit_adapters(
 
     Args:
         cascade: The cascade.
-        data: Everything that `fit` takes.
+        data: Everything that `fit` takes; with labels, where an adapter
+            learns from them.
         batch_size: Rows at a time where the data are arrays.
         verbose: Whether to show a progress bar.
 
@@ -67,7 +72,8 @@ def fit_adapters(
 
     Raises:
         ValueError: If the data can be read once and several passes are
-            needed, or cannot be learned from.
+            needed, or cannot be learned from, or has no labels where they
+            are needed.
     """
     found = learners(cascade)
     graph = read_graph(cascade, keep_names=True)
@@ -201,15 +207,27 @@ def _one_pass(
     bar = keras.utils.Progbar(
         user_data.length(data, batch_size), unit_name="batch"
     )
-    for batch in user_data.batches(data, batch_size):
+    for batch, labels in _labelled(members, data, batch_size):
         given = _needed(cascade, features.network, batch)
         values, masks = features.predict_on_batch(given)
         for name, stream in streams.items():
-            stream.update(values[name], masks.get(name))
+            stream.update(values[name], masks.get(name), labels)
         if title:
             bar.add(1)
     for stream in streams.values():
         stream.finalize()
+
+
+def _labelled(
+    members: Mapping[str, keras.Layer], data: Any, batch_size: int
+) -> Iterator[tuple[Any, Any]]:
+    """The inputs of each batch, and its labels where a member takes them."""
+    if not any(map(takes_labels, members.values())):
+        for x in user_data.batches(data, batch_size):
+            yield x, None
+        return
+    for x, y in user_data.labelled_batches(data, batch_size):
+        yield x, one_label_array(members, y)
 
 
 def _needed(cascade: keras.Model, features: keras.Model, batch: Any) -> Any:
@@ -248,17 +266,11 @@ class _Stream:
             # Keras's own layers with `adapt` alone take the data whole.
             self._kept = []
 
-    def update(self, batch: Any, mask: Any) -> None:
+    def update(self, batch: Any, mask: Any, labels: Any) -> None:
         if self._kept is not None:
             self._kept.append(user_data.to_numpy(batch))
-        elif mask is not None and self._takes_mask():
-            self._layer.update_state(batch, mask=mask)
         else:
-            self._layer.update_state(batch)
-
-    def _takes_mask(self) -> bool:
-        update = inspect.signature(self._layer.update_state)
-        return "mask" in update.parameters
+            learn(self._layer, batch, mask, labels)
 
     def finalize(self) -> None:
         if self._kept is None:

@@ -432,3 +432,117 @@ def test_nothing_to_learn_reads_nothing(network):
     cascade = kc.build_cascade(network, adapters=DenseAdapter(3))
     cascade.adapt(data, verbose=False)
     assert data.reads == 0
+
+
+LABELS = RNG.integers(0, 3, 50)
+
+
+@keras.saving.register_keras_serializable(package="tests_of_adaptation")
+class CentreOfClass(Centre):
+    """A user's own: subtracts the mean of the rows of class 0."""
+
+    def update_state(self, batch, labels):
+        super().update_state(batch[labels == 0])
+
+
+@keras.saving.register_keras_serializable(package="tests_of_adaptation")
+class CentreOfClassIfKnown(CentreOfClass):
+    """Does without labels where there are none."""
+
+    def update_state(self, batch, labels=None):
+        known = np.zeros(len(batch)) if labels is None else labels
+        super().update_state(batch, known)
+
+
+def labelled_generator():
+    yield X[:30], LABELS[:30]
+    yield X[30:], LABELS[30:]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: (X, LABELS),
+        lambda: ({"inputs": X}, {"kind": LABELS}),
+        lambda: CountedBatches((X, LABELS)),
+        labelled_generator,
+    ],
+    ids=["arrays", "dicts of one", "PyDataset", "generator"],
+)
+def test_what_learns_from_labels_gets_those_of_the_batch(network, make):
+    cascade = kc.build_cascade(
+        network,
+        taps={"low": "hidden", "high": "features"},
+        adapters={"low": CentreOfClass(), "high": PCAAdapter(2)},
+        fusion=None,
+    )
+    cascade.adapt(make(), batch_size=16, verbose=False)
+    low, high = features(network, "hidden"), features(network, "features")
+    np.testing.assert_allclose(
+        to_numpy(cascade.adapters["low"].mean),
+        low[LABELS == 0].mean(axis=0),
+        atol=1e-6,
+    )
+    np.testing.assert_allclose(
+        to_numpy(cascade.adapters["high"].mean), high.mean(axis=0), atol=1e-6
+    )
+
+
+def test_missing_labels_are_an_error_at_the_first_batch(network):
+    cascade = kc.build_cascade(
+        network,
+        taps={"low": "hidden", "high": "features"},
+        adapters={"low": CentreOfClass(), "high": PCAAdapter(2)},
+    )
+    data = CountedBatches(X)
+    message = r"'adapters/low' \(CentreOfClass\) learns from labels.*has none"
+    with pytest.raises(ValueError, match=message):
+        cascade.adapt(data, verbose=False)
+    assert data.reads == 1
+    assert not cascade.adapters["high"].fitted
+
+
+def test_labels_that_stop_on_the_way_leave_all_as_it_was(network):
+    cascade = kc.build_cascade(network, adapters=CentreOfClass())
+    with pytest.raises(ValueError, match="data has none"):
+        cascade.adapt(iter([(X, LABELS), X]), verbose=False)
+    assert not cascade.adapters["output"].fitted
+
+
+def test_labels_are_left_out_where_they_are_optional(network):
+    cascade = kc.build_cascade(network, adapters=CentreOfClassIfKnown())
+    given = features(network, "features")
+    for data, rows in ((X, given), ((X, LABELS), given[LABELS == 0])):
+        cascade.adapt(data, verbose=False)
+        np.testing.assert_allclose(
+            to_numpy(cascade.adapters["output"].mean),
+            rows.mean(axis=0),
+            atol=1e-6,
+        )
+
+
+@pytest.mark.parametrize(
+    ("labels", "received"),
+    [
+        ({"kind": LABELS, "size": LABELS}, "a dict of 'kind', 'size'"),
+        ([LABELS, LABELS], "2 arrays"),
+    ],
+    ids=["dict", "list"],
+)
+def test_several_labels_are_an_error_where_one_is_learned_from(
+    network, labels, received
+):
+    cascade = kc.build_cascade(network, adapters=CentreOfClass())
+    with pytest.raises(ValueError, match=f"one array of labels.*{received}"):
+        cascade.adapt((X, labels), verbose=False)
+    unaffected = kc.build_cascade(network, adapters=Centre())
+    unaffected.adapt((X, labels), verbose=False)
+
+
+def test_an_adapter_alone_gets_its_labels_too():
+    adapter = CentreOfClass().adapt((X, LABELS), batch_size=16)
+    np.testing.assert_allclose(
+        to_numpy(adapter.mean), X[LABELS == 0].mean(axis=0), atol=1e-6
+    )
+    with pytest.raises(ValueError, match="learns from labels"):
+        CentreOfClass().adapt(X)

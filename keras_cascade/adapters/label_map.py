@@ -1,0 +1,296 @@
+"""LabelMapAdapter: the classes of one network as those of another."""
+
+import math
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_cascade.adapters.classes import (
+    ClassAdapter,
+    check_distributions,
+    check_finite,
+    label_rows,
+)
+from keras_cascade.adapters.mapping import (
+    Classes,
+    ClassMapping,
+    class_index,
+    normalised_rows,
+)
+from keras_cascade.data import to_numpy
+
+OUTPUTS = ("probabilities", "log_probabilities", "logits")
+
+
+@keras.saving.register_keras_serializable(package="keras_cascade")
+class LabelMapAdapter(ClassAdapter):
+    """Turns scores of source classes into scores of target classes.
+
+    The adapter for a network that tells classes apart which are not those
+    that the next one knows: each source class hands its probability to the
+    target classes that it is mapped to. What comes out is a distribution over
+    the target classes.
+
+    Without a mapping, `adapt` (or `Cascade.adapt`) learns one from labelled
+    data in one pass: `P(target | source)` from the probability that the
+    source classes have where each target class is the label.
+
+    A target class's probability counts for `2**-63` at least (its logarithm
+    for -43.7; with a float16 policy `2**-24`, -16.6), so that none gives
+    infinity. It computes in float32 under every policy, and gives the
+    policy's compute dtype.
+
+    Args:
+        mapping: which source class goes where: `{source: target}`,
+            `{source: [targets]}` for equal shares, `{source: {target:
+            weight}}`, or a matrix `(source classes, target classes)` of
+            weights. Weights of a source class are divided by their sum.
+            Classes are given by index, or by name where the classes have
+            names. None leaves it to `adapt`. Defaults to `None`.
+        target_classes: int, how many there are, or list of their names.
+            Defaults to `None`: as many as a matrix has columns, or as the
+            highest target index says; without a mapping it is needed.
+        source_classes: list of names, or their number, for a check. Defaults
+            to `None`: as many as come in.
+        unmapped: what becomes of the probability of source classes that are
+            mapped nowhere: `"renormalize"`, it is left out, and the rest
+            divided by its sum (where all of it is left out, each target class
+            is as likely); `"spread"`, it goes to all target classes alike; or
+            a target class that takes it. Defaults to `"renormalize"`.
+        output: `"probabilities"`; `"log_probabilities"`; or `"logits"`, which
+            are log probabilities less their mean. Defaults to
+            `"probabilities"`.
+        from_probabilities: bool, whether the input is probabilities; False
+            for logits, of which the softmax is taken. Defaults to `True`.
+        smoothing: float, with how many samples, spread over the target
+            classes alike, each source class begins before it is learned.
+            Defaults to `1.0`.
+        trainable: bool, whether training moves the shares. Defaults to
+            `False`.
+        dtype: dtype name or policy. Defaults to `None`, the global policy.
+        name: str, name of the layer. Defaults to `None`.
+
+    Raises:
+        ValueError: a mapping is empty, negative, names a class that there is
+            not, or has not the shape of the classes; in `adapt`, labels are
+            missing or outside the target classes, or what is to be
+            probabilities does not sum to one.
+
+    Example:
+    >>> import numpy as np
+    >>> breeds = np.array([[0.5, 0.25, 0.25, 0.0]], "float32")
+    >>> species = LabelMapAdapter({0: 0, 1: 0, 2: 1, 3: 1})
+    >>> print(keras.ops.convert_to_numpy(species(breeds)))
+    [[0.75 0.25]]
+    >>> named = LabelMapAdapter(
+    ...     {"pug": "dog", "siamese": "cat"},
+    ...     source_classes=["pug", "siamese"],
+    ...     target_classes=["cat", "dog"],
+    ... )
+
+    Source: the learned mapping is the empirical conditional distribution of
+    Nguyen, Hassner, Seeger, Archambeau, "LEEP: A New Measure to Evaluate
+    Transferability of Learned Representations", ICML 2020, section 3, and the
+    output their expected empirical predictor; smoothing is added to it.
+    """
+
+    def __init__(
+        self,
+        mapping: Any = None,
+        target_classes: Classes = None,
+        source_classes: Classes = None,
+        unmapped: str | int = "renormalize",
+        output: str = "probabilities",
+        from_probabilities: bool = True,
+        smoothing: float = 1.0,
+        trainable: bool = False,
+        dtype: Any = None,
+        name: str | None = None,
+    ):
+        super().__init__(
+            from_probabilities=from_probabilities,
+            trainable=trainable,
+            dtype=dtype,
+            name=name,
+        )
+        where = f"Adapter '{self.name}'"
+        self.class_mapping = ClassMapping.of(
+            mapping, source_classes, target_classes, where
+        )
+        self.unmapped = _checked_unmapped(
+            unmapped, self.class_mapping.targets, where
+        )
+        # `output` is a layer's symbolic tensor.
+        self.output_kind = _checked_output(output, where)
+        self.smoothing = _checked_smoothing(smoothing, where)
+        self._counts: np.ndarray | None = None
+
+    @property
+    def needs_data(self) -> bool:
+        """Whether the mapping is left to `adapt`."""
+        return self.class_mapping.shares is None
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {
+            **super().get_config(),
+            "mapping": self._triples(),
+            "target_classes": self.class_mapping.targets,
+            "source_classes": self.class_mapping.sources,
+            "unmapped": self.unmapped,
+            "output": self.output_kind,
+            "smoothing": self.smoothing,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "LabelMapAdapter":
+        """The adapter of a config; not its weights."""
+        config = dict(config)
+        if config["mapping"] is not None:
+            mapping: dict[int, dict[int, float]] = {}
+            for source, target, weight in config["mapping"]:
+                mapping.setdefault(source, {})[target] = weight
+            config["mapping"] = mapping
+        return cls(**config)
+
+    def build(self, input_shape: Any) -> None:
+        """Adds the matrix of shares, zero until it is fitted."""
+        weights = self.class_mapping.weights(
+            self._classes_of(input_shape), f"Adapter '{self.name}'"
+        )
+        if not self.needs_data:
+            weights = normalised_rows(weights, self.unmapped)
+        super().build(input_shape)
+        self.shares = self._add(
+            "shares",
+            weights.shape,
+            lambda shape, dtype: keras.ops.convert_to_tensor(weights, dtype),
+        )
+
+    def call(self, inputs: Any) -> Any:
+        """The target classes' scores."""
+        shares = keras.ops.cast(self.shares, self._work_dtype)
+        x = keras.ops.matmul(self._probabilities(inputs), shares)
+        return self._scores(x)
+
+    def compute_output_shape(self, input_shape: Any) -> tuple:
+        """The input's shape with the target classes last."""
+        return (*tuple(input_shape)[:-1], self.class_mapping.target_count)
+
+    def reset_state(self) -> None:
+        """Forgets the rows seen; the shares stay until a pass ends."""
+        super().reset_state()
+        self._counts = None
+
+    def update_state(self, batch: Any, labels: Any, mask: Any = None) -> None:
+        """Adds the scores of one batch to what each label was seen with.
+
+        Args:
+            batch: array or tensor of scores, as `call` takes them.
+            labels: ids of target classes of shape `batch.shape[:-1]`, with
+                or without a last axis of 1, or one-hot or probability rows
+                `(*batch.shape[:-1], target classes)`.
+            mask: boolean array `batch.shape[:-1]` of the positions that
+                count. Defaults to `None`: all.
+        """
+        rows, labels = self._counting(self._rows(batch), labels, mask)
+        shape = rows.shape
+        targets = label_rows(
+            labels, shape[:-1], self.class_mapping.target_count, self._where
+        )
+        rows = rows.reshape(-1, shape[-1])
+        if self.from_probabilities:
+            tolerance = self._sum_tolerance(batch)
+            check_distributions(rows, tolerance, self._where, _NO_PROBABILITIES)
+        else:
+            check_finite(rows, self._where)
+            rows = to_numpy(self._probabilities(rows))
+        if self._counts is None:
+            self._counts = np.zeros(
+                (rows.shape[1], self.class_mapping.target_count)
+            )
+        self._counts += rows.T.astype("float64") @ targets
+        self._batches_seen += 1
+
+    def finalize_state(self) -> None:
+        """Sets the shares to those of the labels seen."""
+        if not self.needs_data:
+            return
+        if self._counts is None or not self._counts.any():
+            raise ValueError(
+                f"Adapter '{self.name}' has seen no data to learn from."
+            )
+        weights = (
+            self._counts + self.smoothing / self.class_mapping.target_count
+        )
+        self.shares.assign(normalised_rows(weights, self.unmapped))
+        self._counts = None
+        super().finalize_state()
+
+    def _plain(self, inputs: Any) -> Any:
+        dense = keras.layers.Dense(
+            self.class_mapping.target_count,
+            use_bias=False,
+            trainable=self.trainable,
+            dtype=self._work_dtype,
+            name=f"{self.name}_shares",
+        )
+        dense.build(inputs.shape)
+        dense.set_weights([to_numpy(self.shares)])
+        return self._scores(dense(self._probabilities(inputs)))
+
+    def _probabilities(self, inputs: Any) -> Any:
+        x = keras.ops.cast(inputs, self._work_dtype)
+        return x if self.from_probabilities else keras.ops.softmax(x)
+
+    def _scores(self, x: Any) -> Any:
+        """What the target classes got, as it is wanted."""
+        x = keras.ops.maximum(x, self.floor)
+        if self.output_kind == "logits":
+            x = keras.ops.log(x)
+            x = x - keras.ops.mean(x, axis=-1, keepdims=True)
+        else:
+            # What is mapped nowhere is missing from the sum.
+            x = x / keras.ops.sum(x, axis=-1, keepdims=True)
+        if self.output_kind == "log_probabilities":
+            x = keras.ops.log(x)
+        return keras.ops.cast(x, self.compute_dtype)
+
+    def _triples(self) -> list[list] | None:
+        # Neither integers as keys nor tuples pass through a file.
+        shares = self.class_mapping.shares
+        return None if shares is None else [list(share) for share in shares]
+
+
+_NO_PROBABILITIES = "If the network gives logits, say from_probabilities=False."
+
+
+def _checked_output(output: Any, where: str) -> str:
+    if output not in OUTPUTS:
+        raise ValueError(
+            f"{where}: `output` is one of {OUTPUTS}, received {output!r}."
+        )
+    return output
+
+
+def _checked_unmapped(unmapped: Any, targets: Classes, where: str) -> Any:
+    if isinstance(unmapped, str) and unmapped in ("renormalize", "spread"):
+        return unmapped
+    try:
+        return class_index(unmapped, targets, "target_classes", where)
+    except ValueError as error:
+        raise ValueError(
+            f"{where}: `unmapped` is 'renormalize', 'spread' or a target "
+            f"class, received {unmapped!r}."
+        ) from error
+
+
+def _checked_smoothing(smoothing: Any, where: str) -> float:
+    number = isinstance(smoothing, (int, float, np.integer, np.floating))
+    if number and math.isfinite(smoothing) and smoothing >= 0:
+        return float(smoothing)
+    raise ValueError(
+        f"{where}: `smoothing` is a number of samples, at least 0, received "
+        f"{smoothing!r}."
+    )

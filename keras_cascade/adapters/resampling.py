@@ -1,0 +1,183 @@
+"""Resampling along an axis, as a product with a matrix of weights.
+
+Keras's `ops.image.resize` gives the same numbers, but antialiased it is an
+operation on TensorFlow that neither XLA nor LiteRT know (`ScaleAndTranslate`).
+A product is exact, has gradients, and is exported, everywhere.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_cascade.adapters.pooling import Shape
+
+INTERPOLATIONS = ("bilinear", "nearest")
+
+ops = keras.ops
+
+
+@dataclass(frozen=True)
+class Resampling:
+    """Brings an axis to another size.
+
+    Positions are the centres of equal cells, as in `ops.image.resize`. With
+    `"bilinear"`, a result's weights are a triangle around its centre; where
+    the axis gets shorter and `antialias` is set, the triangle is widened by
+    the ratio of the sizes, so that every position counts. Weights add up to
+    one, at the ends too.
+
+    Args:
+        axis: The axis, batch included.
+        size: Its new size; None keeps the size.
+        interpolation: `"bilinear"` or `"nearest"`. Defaults to `"bilinear"`.
+        antialias: Whether the triangle widens. Defaults to `True`.
+
+    Example:
+    >>> Resampling(1, 2).kernel(4).T
+    array([[0.42857143, 0.42857143, 0.14285714, 0.        ],
+           [0.        , 0.14285714, 0.42857143, 0.42857143]])
+    """
+
+    axis: int
+    size: int | None
+    interpolation: str = "bilinear"
+    antialias: bool = True
+
+    def __call__(self, x: Any) -> Any:
+        """The resampled tensor."""
+        count = x.shape[self.axis]
+        if self.size in (None, count):
+            return x
+        if count is None:
+            # Known when it runs: the same weights, in the backend's numbers.
+            shape: Any = ops.shape(x)
+            count = shape[self.axis]
+            places = ops.arange(count, dtype="float32")
+            count = ops.cast(count, "float32")
+            kernel = ops.transpose(self._weights(ops, places, count))
+        else:
+            kernel = ops.convert_to_tensor(self.kernel(count), dtype="float32")
+        kernel = ops.cast(kernel, x.dtype)
+        return ops.einsum(self._equation(len(x.shape)), x, kernel)
+
+    def kernel(self, count: int) -> np.ndarray:
+        """Weights for an axis of `count` positions, shape `(count, size)`."""
+        return self._weights(np, np.arange(count), count).T
+
+    def masked(self, x: Any, mask: Any) -> Any:
+        """The resampled sequence, of the steps that count.
+
+        Masked steps weigh nothing, and the weights of the others are scaled
+        to add up to one; a step that is made of masked ones only is zero.
+
+        Args:
+            x: tensor `(batch, steps, features)`.
+            mask: boolean tensor `(batch, steps)`.
+        """
+        if self.size in (None, x.shape[self.axis]):
+            return x
+        weights = self._masked_weights(mask)
+        total: Any = ops.sum(weights, axis=-1, keepdims=True)
+        weights = weights / ops.where(total > 0, total, ops.ones_like(total))
+        # Not a product with the mask: what is masked out may be NaN.
+        kept = ops.where(
+            ops.expand_dims(ops.cast(mask, "bool"), -1), x, ops.zeros_like(x)
+        )
+        return ops.matmul(ops.cast(weights, x.dtype), kept)
+
+    def mask(self, mask: Any) -> Any:
+        """The steps of the result that are made of any that count."""
+        if self.size in (None, mask.shape[1]):
+            return mask
+        return ops.any(ops.greater(self._masked_weights(mask), 0.0), axis=-1)
+
+    def sized(self, shape: Shape) -> Shape:
+        """The shape of what comes out, for an input of `shape`."""
+        size = shape[self.axis] if self.size is None else self.size
+        return (*shape[: self.axis], size, *shape[self.axis + 1 :])
+
+    def layer(self, shape: Shape, name: str, dtype: Any) -> keras.layers.Layer:
+        """A frozen stock layer that does the same, on a known size."""
+        layer = keras.layers.EinsumDense(
+            self._equation(len(shape)),
+            self.sized(shape)[1:],
+            trainable=False,
+            name=name,
+            dtype=dtype,
+        )
+        layer.build(shape)
+        count: Any = shape[self.axis]
+        layer.set_weights([self.kernel(count)])
+        return layer
+
+    def _equation(self, rank: int) -> str:
+        given = "abcd"[:rank]
+        summed = given[self.axis]
+        return f"{given},{summed}z->{given.replace(summed, 'z')}"
+
+    def _masked_weights(self, mask: Any) -> Any:
+        """Weights `(batch, size, steps)`, zero for masked steps."""
+        mask = ops.expand_dims(ops.cast(mask, "float32"), 1)
+        # Without a look at the shape, which may not be known.
+        ones = ops.ones_like(mask)
+        places = ops.subtract(ops.cumsum(ones, axis=-1), 1.0)
+        count = ops.sum(ones, axis=-1, keepdims=True)
+        return ops.multiply(self._weights(ops, places, count), mask)
+
+    def _weights(self, lib: Any, places: Any, count: Any) -> Any:
+        """Weights `(..., size, count)`; `lib` is NumPy or `keras.ops`."""
+        if self.size is None:
+            raise ValueError("There is no size to resample to.")
+        # One formula for NumPy, tensors and symbolic tensors.
+        kind = "float64" if lib is np else "float32"
+        cells = np.arange(self.size, dtype=kind)[:, None] + 0.5
+        ratio = lib.divide(count, self.size)
+        centres = lib.multiply(cells, ratio)
+        if self.interpolation == "nearest":
+            distance = lib.abs(lib.subtract(places, lib.floor(centres)))
+        else:
+            distance = lib.abs(lib.subtract(places, lib.subtract(centres, 0.5)))
+            if self.antialias:
+                distance = lib.divide(distance, lib.maximum(ratio, 1.0))
+        raw = lib.maximum(lib.subtract(1.0, distance), 0.0)
+        return lib.divide(raw, lib.sum(raw, axis=-1, keepdims=True))
+
+
+def resizing_model(
+    shape: Shape, resamplings: list[Resampling], data_format: str, name: str
+) -> keras.Model:
+    """A stock model that resamples axes whose sizes are not known.
+
+    Args:
+        shape: Of the input: a map, or a sequence.
+        resamplings: Along height and width, or along the steps.
+        data_format: Of a map.
+        name: The name of the model.
+
+    Raises:
+        NotImplementedError: An axis beside them stays as long as it is, and
+            how long that is is not known.
+    """
+    size = tuple(step.sized(shape)[step.axis] for step in resamplings)
+    if None in size:
+        raise NotImplementedError(
+            f"'{name}' would resize positions of shape {shape} to {size}: "
+            "stock layers need to know both sizes. Give the network's input "
+            "a fixed size, or the adapter a full one."
+        )
+    inputs: Any = keras.Input(shape[1:])
+    x = inputs
+    if len(shape) == 3:
+        x, size = ops.expand_dims(x, 2), (*size, 1)
+    x = ops.image.resize(
+        x,
+        size,
+        interpolation=resamplings[0].interpolation,
+        antialias=resamplings[0].antialias,
+        data_format="channels_last" if len(shape) == 3 else data_format,
+    )
+    if len(shape) == 3:
+        x = ops.squeeze(x, 2)
+    return keras.Model(inputs, x, name=name)
