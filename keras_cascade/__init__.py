@@ -9,9 +9,11 @@ from keras_cascade import adapters as adapters
 from keras_cascade import rebuilding as rebuilding
 from keras_cascade import testing as testing
 from keras_cascade import zoo as zoo
+from keras_cascade.analysis import check_interface as check_interface
 from keras_cascade.build import build_cascade as build_cascade
 from keras_cascade.cascade import Cascade as Cascade
 from keras_cascade.graph.taps import list_taps as list_taps
 from keras_cascade.graph.truncating import truncate as truncate
+from keras_cascade.injection.arguments import Injection as Injection
 
 __version__ = "0.1.0"

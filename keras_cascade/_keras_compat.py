@@ -4,7 +4,8 @@ Each piece says why it is needed and on which version it was seen to work;
 `tests/test_keras_compat.py` fails when Keras changes it.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import keras
@@ -67,6 +68,41 @@ def functional_calls(network: keras.Model) -> list[Call]:
         for node in nodes
         if node.operation is not None
     ]
+
+
+def has_own_config(network: object) -> bool:
+    """Whether a functional network's class says itself what rebuilds it."""
+    if not is_functional(network):
+        return False
+    kind: Any = type(network)
+    return kind.get_config is not Functional.get_config
+
+
+def forget_calls(operation: keras.Operation) -> None:
+    """Takes an operation out of every graph that it is in.
+
+    The calls tie a layer to those before and behind it: what is cut off would
+    stay in memory, and Keras finds a loaded layer's calls by their number.
+    """
+    operation._inbound_nodes.clear()
+    operation._outbound_nodes.clear()
+
+
+@contextmanager
+def without_configs(operations: Iterable[keras.Operation]) -> Iterator[None]:
+    """Has operations write an empty config while it lasts.
+
+    `Functional.get_config` asks every layer for its config, and fails where
+    one has none; no hook lets a network write something else for it.
+    """
+    hidden = list(operations)
+    for operation in hidden:
+        vars(operation)["get_config"] = dict
+    try:
+        yield
+    finally:
+        for operation in hidden:
+            del vars(operation)["get_config"]
 
 
 def run_graph(

@@ -10,8 +10,9 @@ from keras_cascade import _keras_compat as compat
 from keras_cascade.adapters import Adapter
 from keras_cascade.display.summary import print_summary
 from keras_cascade.graph.block import Block, leaf_layers
-from keras_cascade.graph.replaying import Replay
 from keras_cascade.graph.reading import read_graph
+from keras_cascade.graph.replaying import Replay
+from keras_cascade.injection.merging import FEEDS
 from keras_cascade.spec import BLOCKS, CascadeSpec, normalise_rates
 from keras_cascade.training.adaptation import fit_adapters, unfitted
 from keras_cascade.training.block_rates import to_float
@@ -43,7 +44,9 @@ class Cascade(Block):
         super().__init__(*args, **kwargs)
         if isinstance(spec, Mapping):
             spec = CascadeSpec.from_config(spec)
-        self._spec: CascadeSpec = spec or self._spec_of_a_clone()
+        self._spec: CascadeSpec = spec or CascadeSpec({}, {}, {})
+        if spec is None:
+            self._spec = self._spec_of_a_clone()
         self._sources: dict[str, Any] | None = None
         self._learning_rates: dict[str, Any] = {}
         # What is fitted stays so: looked up until it is, then no more.
@@ -61,20 +64,43 @@ class Cascade(Block):
         Each is a network that can be tapped inside, saved and used again; an
         upstream's gives `{tap name: tensor}`.
         """
-        layers = {layer.name: layer for layer in self.layers}
-        return {name: layers[name] for name in BLOCKS if name in layers}
+        layers = {
+            layer.name: layer
+            for layer in self.layers
+            if not isinstance(layer, keras.layers.InputLayer)
+        }
+        upstreams = self._spec.upstreams or [
+            n for n in layers if n not in BLOCKS
+        ]
+        order = ("preprocessing", *upstreams, *BLOCKS)
+        return {n: layers[n] for n in dict.fromkeys(order) if n in layers}
+
+    @property
+    def upstreams(self) -> list[str]:
+        """The names of the blocks that taps are read from."""
+        others = [name for name in BLOCKS if name != "upstream"]
+        return [name for name in self.blocks if name not in others]
 
     @property
     def taps(self) -> dict[str, str]:
-        """Tap name to its path in the upstream."""
+        """Tap name to its path in the upstream.
+
+        With several upstreams a path begins with the name of one.
+        """
         return dict(self._spec.taps)
 
     @property
     def adapters(self) -> dict[str, keras.Layer]:
         """Tap or extra input to its adapter, of those that have one."""
         block = self.blocks.get("adapters")
-        layers = {} if block is None else {x.name: x for x in block.layers}
-        return {n: layers[n] for n in self._spec.adapters if n in layers}
+        layers = {
+            layer.name: layer
+            for layer in ([] if block is None else block.layers)
+            if layer.name != FEEDS
+            and not isinstance(layer, keras.layers.InputLayer)
+        }
+        order = dict.fromkeys((*self._spec.adapters, *layers))
+        return {name: layers[name] for name in order if name in layers}
 
     @property
     def path_prefix(self) -> str:
@@ -91,7 +117,8 @@ class Cascade(Block):
 
         Args:
             data: What `fit` takes: arrays, `tf.data`, `PyDataset`, a torch
-                `DataLoader` or a generator, with or without labels.
+                `DataLoader` or a generator, with or without labels. Adapters
+                that learn from labels need `(x, y)`.
             batch_size: Rows at a time where the data are arrays. Defaults to
                 `32`.
             verbose: Whether to show a progress bar. Defaults to `True`.
@@ -101,8 +128,8 @@ class Cascade(Block):
 
         Raises:
             ValueError: If a tap gives what cannot be learned from (not
-                finite, too few rows), or a generator would have to be read
-                twice.
+                finite, too few rows), labels that an adapter learns from are
+                missing, or a generator would have to be read twice.
 
         Example:
         >>> cascade = cascade.adapt(images, verbose=False)
@@ -366,7 +393,14 @@ class Cascade(Block):
         self, old: "Cascade", changed: Mapping[str, Any]
     ) -> None:
         """Tells of blocks of another cascade what they were to begin with."""
-        kept = {k: v for k, v in old.spec.networks.items() if k not in changed}
+        names = set(changed) | (
+            set(self.upstreams) if "upstream" in changed else set()
+        )
+        kept = {
+            k: v
+            for k, v in old.spec.networks.items()
+            if k not in names and k in self._spec.networks
+        }
         networks = {**self._spec.networks, **kept}
         self._spec = self._spec.with_changes(networks=networks)
 
@@ -381,8 +415,12 @@ class Cascade(Block):
 
     def _spec_of_a_clone(self) -> CascadeSpec:
         """What the graph tells where `clone_model` leaves the spec out."""
-        outputs = self.blocks["upstream"].output
-        taps = list(outputs) if isinstance(outputs, dict) else []
+        taps = [
+            tap
+            for name in self.upstreams
+            if isinstance(outputs := self.blocks[name].output, dict)
+            for tap in outputs
+        ]
         block = self.blocks.get("adapters")
         adapters = list(block.output) if block is not None else []
         return CascadeSpec(
@@ -406,7 +444,7 @@ class Cascade(Block):
 
     def _rate_groups(self, rates: Mapping[str, Any]) -> dict[str, list]:
         """Path pattern to the variables whose rate it settles."""
-        routes = Routes(self)
+        routes = Routes(self, self.upstreams)
         groups: dict[str, list] = {pattern: [] for pattern in rates}
         for path, pattern in routes.owners(rates, "learning_rates").items():
             groups[pattern].extend(routes.layers[path].variables)

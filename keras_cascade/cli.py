@@ -12,6 +12,7 @@ import runpy
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NoReturn
@@ -67,6 +68,8 @@ def _parser() -> argparse.ArgumentParser:
         title="subcommands", metavar="COMMAND", required=True
     )
     _add_demo(commands)
+    _add_taps(commands)
+    _add_inspect(commands)
     _add_bench(commands)
     return parser
 
@@ -134,6 +137,85 @@ def _demo(arguments: argparse.Namespace) -> int:
     return 0
 
 
+# taps
+
+
+def _add_taps(commands: Any) -> None:
+    parser = _add_command(
+        commands,
+        "taps",
+        _taps,
+        "List what can be tapped in a network: paths, shapes, parameters and "
+        "floating-point operations up to there.",
+    )
+    parser.add_argument(
+        "network",
+        metavar="NETWORK",
+        help="a name of keras.applications, of kc.zoo, or 'hub:preset', or "
+        "the path of a .keras file",
+    )
+    parser.add_argument(
+        "--pattern",
+        default="**",
+        help="only paths that this pattern matches (default: %(default)s)",
+    )
+
+
+def _taps(arguments: argparse.Namespace) -> int:
+    # Lazily: Keras takes seconds to import, and --help needs none of it.
+    from keras_cascade import zoo
+    from keras_cascade.graph.taps import list_taps
+
+    known = arguments.network in zoo.names()
+    network: Any = arguments.network
+    network = zoo.load(network) if known else network
+    found = list_taps(network, arguments.pattern)
+    if arguments.json:
+        _print_json([asdict(tap) for tap in found])
+    else:
+        print(found)  # noqa: T201
+    return 0
+
+
+# inspect
+
+
+def _add_inspect(commands: Any) -> None:
+    parser = _add_command(
+        commands,
+        "inspect",
+        _inspect,
+        "Show what a saved cascade is: inputs, outputs, blocks, taps, "
+        "injections, adapters, what trains and how fast.",
+    )
+    parser.add_argument(
+        "model",
+        type=Path,
+        metavar="MODEL.keras",
+        help="a file that cascade.save() wrote, or of any Keras model",
+    )
+
+
+def _inspect(arguments: argparse.Namespace) -> int:
+    # Lazily, as above.
+    import keras
+
+    from keras_cascade.display.inspection import inspect_model, inspection_text
+
+    if not arguments.model.is_file():
+        raise ValueError(f"There is no file '{arguments.model}'.")
+    model: Any = keras.saving.load_model(arguments.model)
+    if arguments.json:
+        _print_json(inspect_model(model))
+    else:
+        print(inspection_text(model))  # noqa: T201
+    return 0
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2))  # noqa: T201
+
+
 # bench
 
 
@@ -161,7 +243,7 @@ def _bench(arguments: argparse.Namespace) -> int:
         for row in _run_benchmark(path)
     ]
     if arguments.json:
-        print(json.dumps(rows, indent=2))  # noqa: T201
+        _print_json(rows)
     else:
         Console().print(_table(rows))
     return 0

@@ -1,6 +1,6 @@
 """How adapted taps and extra inputs become the downstream's input."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -42,8 +42,9 @@ def check_fusion(fusion: Any) -> str | keras.Layer | None:
 def fuse(
     taps: Mapping[str, keras.KerasTensor],
     extras: Mapping[str, keras.KerasTensor],
-    fusion: str | keras.Layer,
-) -> keras.KerasTensor:
+    fusion: str | keras.Layer | None,
+    then: Callable[[keras.KerasTensor], Any] | None = None,
+) -> Any:
     """Merges taps, then joins the extra inputs to them.
 
     Args:
@@ -52,15 +53,17 @@ def fuse(
             taps whatever the fusion.
         fusion: The name of a merge, or a merging layer, of which the cascade
             has a copy.
+        then: What follows inside the block. Defaults to `None`.
 
     Returns:
-        The downstream's input. One stream passes as it is.
+        The downstream's input, or what `then` makes of it. One stream passes
+        as it is.
 
     Raises:
         ValueError: If shapes do not go together.
     """
     streams = {**taps, **extras}
-    if len(streams) == 1:
+    if len(streams) == 1 and then is None:
         return next(iter(streams.values()))
     _check_shapes(taps, extras, fusion)
     inputs = [input_like(x, f"{name}_input") for name, x in streams.items()]
@@ -68,14 +71,15 @@ def fuse(
     if extras:
         joined = [*merged, *inputs[len(taps) :]]
         merged = [keras.layers.Concatenate(name="extra_inputs")(joined)]
-    return Block(inputs, merged[0], name="fusion")(list(streams.values()))
+    result = then(merged[0]) if then else merged[0]
+    return Block(inputs, result, name="fusion")(list(streams.values()))
 
 
 def check_width(
     fused: keras.KerasTensor,
     taps: Mapping[str, keras.KerasTensor],
     extras: Mapping[str, keras.KerasTensor],
-    fusion: str | keras.Layer,
+    fusion: str | keras.Layer | None,
     target: Target,
 ) -> None:
     """Does the sum where the features do not fit what they go into.
@@ -107,19 +111,24 @@ def check_width(
 
 
 def _merge(
-    inputs: list[keras.KerasTensor], fusion: str | keras.Layer
+    inputs: list[keras.KerasTensor], fusion: str | keras.Layer | None
 ) -> list[keras.KerasTensor]:
     if len(inputs) < 2:
         return inputs
     if isinstance(fusion, keras.Layer):
         return [call_copy(fusion, "merge", inputs)]
+    if fusion is None:
+        raise ValueError(
+            f"fusion=None merges nothing, and there are {len(inputs)} streams "
+            "for one input. Give a fusion."
+        )
     return [MERGES[fusion](name=fusion)(inputs)]
 
 
 def _check_shapes(
     taps: Mapping[str, keras.KerasTensor],
     extras: Mapping[str, keras.KerasTensor],
-    fusion: str | keras.Layer,
+    fusion: str | keras.Layer | None,
 ) -> None:
     """Says which streams do not go together, before a layer does."""
     free = fusion == "concat"

@@ -8,7 +8,13 @@ import keras
 
 from keras_cascade.build import build_cascade
 from keras_cascade.cascade import Cascade
+from keras_cascade.graph.copying import copy_graph
+from keras_cascade.graph.injecting import withdraw
 from keras_cascade.graph.operations import own
+from keras_cascade.graph.paths import Address, select
+from keras_cascade.graph.reading import Graph, Reference, read_graph
+from keras_cascade.injection.merging import feed_names
+from keras_cascade.injection.sites import find_sites, site_at_input
 from keras_cascade.spec import CascadeSpec
 
 
@@ -46,31 +52,136 @@ def _check_names(changes: Mapping[str, Any]) -> None:
 
 def _arguments(cascade: Cascade, changes: Mapping[str, Any]) -> dict[str, Any]:
     spec = cascade.spec
-    arguments = {
-        "taps": spec.taps,
-        "adapters": spec.adapters,
+    return {
+        **_networks(cascade, changes),
+        "adapters": _adapters_for(
+            spec,
+            changes.get("taps", spec.taps),
+            changes.get("extra_inputs", spec.extra_inputs) or {},
+        ),
         "fusion": spec.fusion,
+        "inject": spec.inject or None,
+        "inputs": spec.inputs or None,
         "extra_inputs": _extra_inputs(spec),
+        "downstream_input": spec.downstream_input,
         "head": _head(spec),
+        "preprocess": _preprocess(cascade, changes),
         "trainable": spec.trainable,
         "learning_rates": spec.learning_rates,
         "copy": not spec.shares,
         "name": cascade.name,
     }
-    arguments["adapters"] = _adapters_for(
-        spec,
-        changes.get("taps", spec.taps),
-        changes.get("extra_inputs", spec.extra_inputs) or {},
+
+
+def _preprocess(cascade: Cascade, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """What is done for the networks that stay."""
+    new = set(changes) | (
+        set(cascade.upstreams) if "upstream" in changes else set()
     )
-    for block in ("upstream", "downstream"):
-        if block in cascade.blocks and block not in changes:
-            source = cascade.source(block)
-            known = source is not None
-            arguments[block] = source if known else cascade.blocks[block]
-            if block == "upstream" and not known:
-                # The block gives its taps by their names.
-                arguments["taps"] = None
+    chosen = cascade.spec.preprocess
+    return {name: chosen[name] for name in chosen if name not in new}
+
+
+def _networks(cascade: Cascade, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The original networks while they live, else the cascade's blocks."""
+    arguments: dict[str, Any] = {"taps": cascade.taps}
+    if "upstream" not in changes:
+        found = {
+            name: cascade.source(name) or cascade.blocks[name]
+            for name in cascade.upstreams
+        }
+        alone = list(found) == ["upstream"]
+        arguments["upstream"] = found["upstream"] if alone else found
+        if any(cascade.source(name) is None for name in found):
+            arguments["taps"] = _taps_of_blocks(cascade)
+    if "downstream" in cascade.blocks and "downstream" not in changes:
+        arguments["downstream"] = cascade.source(
+            "downstream"
+        ) or _without_injections(cascade)
     return arguments
+
+
+def _taps_of_blocks(cascade: Cascade) -> dict[str, str]:
+    """The paths of taps in the blocks, which give them by their names."""
+    paths = {}
+    for name in cascade.upstreams:
+        if cascade.source(name) is not None:
+            continue
+        graph = read_graph(cascade.blocks[name])
+        alone = cascade.upstreams == ["upstream"]
+        prefix = "" if alone else f"{name}/"
+        for tap, tensor in graph.output_structure.items():
+            known = cascade.taps.get(tap, "").removeprefix(prefix)
+            paths[tap] = prefix + _path_in(graph, tensor, known)
+    return {tap: paths.get(tap, path) for tap, path in cascade.taps.items()}
+
+
+def _path_in(graph: Graph, tensor: keras.KerasTensor, known: str) -> str:
+    """A tensor's path in a block: the known one, if it still means that."""
+    innermost = _innermost(graph, graph.reference(tensor))
+    for address in select(graph, known) if known else ():
+        if (
+            _outputs_of(graph, address) == 1
+            and _innermost(graph, (*address, 0)) == innermost
+        ):
+            return known
+    node, _ = graph.sources[id(tensor)]
+    address = (node.key,) if len(node.outputs) == 1 else innermost[:-1]
+    return "/".join(map(str, address))
+
+
+def _outputs_of(graph: Graph, address: Address) -> int:
+    """How many tensors a call gives."""
+    for key in address[:-1]:
+        graph = graph.by_key[key].inner or graph
+    return len(graph.by_key[address[-1]].outputs)
+
+
+def _innermost(graph: Graph, reference: Reference) -> Reference:
+    """Where a tensor comes from, down to the call that computes it."""
+    node = graph.by_key[str(reference[0])]
+    if node.inner is None:
+        return reference
+    inside = reference[1:]
+    if len(inside) == 1:
+        output = node.inner.outputs[int(inside[0])]
+        inside = node.inner.reference(output)
+    return (node.key, *_innermost(node.inner, inside))
+
+
+def _without_injections(cascade: Cascade) -> keras.Model:
+    """The downstream as it was before features entered its layers."""
+    block = cascade.blocks["downstream"]
+    graph, entered = read_graph(block), _outputs(cascade, "adapters")
+    sites = find_sites(graph, _merged(cascade), "downstream", entered)
+    # A fusion that gives several tensors feeds a place where they join.
+    if joining := _outputs(cascade, "fusion"):
+        sites.append(site_at_input(graph, 0, entered=joining))
+    if not sites:
+        return block
+    feeds = [name for site in sites for name in feed_names(site)]
+    labels = [f"{site.label}_" for site in sites]
+    return copy_graph(withdraw(graph, labels, feeds), block.name, pruned=True)
+
+
+def _outputs(cascade: Cascade, name: str) -> list[str]:
+    """The names of what a block gives, if it gives it by names."""
+    block: Any = cascade.blocks.get(name)
+    outputs = None if block is None else block.output
+    return list(outputs) if isinstance(outputs, Mapping) else []
+
+
+def _merged(cascade: Cascade) -> dict[str, Any]:
+    """The injections; those by `replace` cannot be undone."""
+    for name, several in cascade.spec.inject.items():
+        for injection in several:
+            if injection.merge == "replace":
+                raise ValueError(
+                    f"inject['{name}'] took the place of '{injection.path}', "
+                    "and what came before it is not in the cascade. Pass the "
+                    "original network: rebuild(downstream=network, ...)."
+                )
+    return dict(cascade.spec.inject)
 
 
 def _adapters_for(
@@ -99,7 +210,9 @@ def _carry_over(
     What came with an argument that was changed keeps the weights it came
     with.
     """
-    brought = {b for b in ("upstream", "downstream") if b in changes}
+    brought = set(new.upstreams) if "upstream" in changes else set()
+    if "downstream" in changes:
+        brought.add("downstream")
     if "adapters" in changes:
         brought |= {
             f"adapters/{name}"

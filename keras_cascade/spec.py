@@ -9,9 +9,18 @@ import keras
 from keras_cascade.adapters import DenseAdapter, PCAAdapter
 from keras_cascade.graph.layers import check_layer
 from keras_cascade.graph.paths import closest
+from keras_cascade.injection.arguments import Injection
 from keras_cascade.training.block_rates import validate_rate
 
-BLOCKS = ("upstream", "adapters", "fusion", "downstream", "head")
+# What blocks are called, but for several upstreams, which the user names.
+BLOCKS = (
+    "preprocessing",
+    "upstream",
+    "adapters",
+    "fusion",
+    "downstream",
+    "head",
+)
 
 # "auto", None for nothing, or the layer of which the cascade has a copy.
 AdapterChoice = str | None | keras.Layer
@@ -19,10 +28,17 @@ AdapterChoice = str | None | keras.Layer
 
 @dataclass(frozen=True)
 class NetworkInfo:
-    """What a network was before it became a block."""
+    """What a network was before it became a block.
+
+    Attributes:
+        name: Its own name.
+        type: Its class.
+        preprocess: What is done to the cascade's input for it, in words.
+    """
 
     name: str
     type: str
+    preprocess: str = ""
 
     @classmethod
     def of(cls, network: keras.Model) -> "NetworkInfo":
@@ -52,9 +68,13 @@ class CascadeSpec:
         taps: Tap name to its path in the upstream, fully spelt.
         adapters: Tap or extra input to its adapter.
         fusion: The name of a merge, a merging layer, or None.
+        inject: Tap or extra input to the places that it enters.
+        inputs: Network to {its input: input of the cascade}.
         extra_inputs: Name to shape and dtype.
+        downstream_input: What the downstream sees, as the user gave it.
         head: Output name to its layers, or to a number of classes; one
             output has the name "". None is no head.
+        preprocess: Network to what is done to its input.
         trainable: As the user gave it.
         learning_rates: Path pattern to rate.
         shares: Whether the networks' own layers are used.
@@ -65,12 +85,21 @@ class CascadeSpec:
     taps: dict[str, str]
     adapters: dict[str, AdapterChoice]
     fusion: str | keras.Layer | None = "concat"
+    inject: dict[str, tuple[Injection, ...]] = field(default_factory=dict)
+    inputs: dict[str, dict[str, str]] = field(default_factory=dict)
     extra_inputs: dict[str, ExtraInput] = field(default_factory=dict)
+    downstream_input: str | None = None
     head: dict[str, Any] | None = None
+    preprocess: dict[str, Any] = field(default_factory=dict)
     trainable: bool | dict[str, bool] | None = None
     learning_rates: dict[str, Any] = field(default_factory=dict)
     shares: bool = False
     started_anew: tuple[str, ...] = ()
+
+    @property
+    def upstreams(self) -> list[str]:
+        """The names of the upstreams' blocks."""
+        return [name for name in self.networks if name != "downstream"]
 
     def get_config(self) -> dict[str, Any]:
         """Plain values, for a `.keras` file."""
@@ -95,6 +124,10 @@ class CascadeSpec:
         extras = config.pop("extra_inputs")
         values = keras.saving.deserialize_keras_object(config)
         values["started_anew"] = tuple(values["started_anew"])
+        values["inject"] = {
+            name: tuple(several)
+            for name, several in values.get("inject", {}).items()
+        }
         return cls(
             networks={k: NetworkInfo(**v) for k, v in networks.items()},
             extra_inputs={
@@ -107,6 +140,16 @@ class CascadeSpec:
     def with_changes(self, **changes: Any) -> "CascadeSpec":
         """A copy with some attributes changed."""
         return replace(self, **changes)
+
+    def with_preprocess(self, preprocess: Mapping[str, Any]) -> "CascadeSpec":
+        """A copy that knows what is done to the networks' inputs."""
+        networks = {
+            name: replace(info, preprocess=chosen.name)
+            if (chosen := preprocess.get(name))
+            else info
+            for name, info in self.networks.items()
+        }
+        return replace(self, networks=networks, preprocess=dict(preprocess))
 
 
 def normalise_extra_inputs(

@@ -178,9 +178,9 @@ def test_a_network_that_cannot_be_copied_says_what_its_class_lacks():
 @pytest.mark.parametrize(
     ("name", "owner"),
     [
-        ("inputs", "an input of the upstream"),
         ("texture", "the tap at 'hidden'"),
         ("upstream", "a block of the cascade"),
+        ("adapters", "a block of the cascade"),
     ],
 )
 def test_an_extra_input_needs_a_name_of_its_own(name, owner):
@@ -193,6 +193,22 @@ def test_an_extra_input_needs_a_name_of_its_own(name, owner):
     assert message == (
         f"Extra input '{name}' has the name of {owner}; give it another."
     )
+
+
+def test_an_extra_input_called_as_an_input_names_both():
+    message = message_of(ValueError, upstream(), extra_inputs={"inputs": (2,)})
+    assert message == (
+        "The input 'inputs' of the cascade, which feeds 'upstream/x', has the "
+        "name of the extra input 'inputs'. Call it otherwise, by "
+        "inputs={'upstream': name}, or rename the other."
+    )
+
+
+def test_an_input_may_be_called_as_a_tap():
+    cascade = kc.build_cascade(
+        upstream(), taps={"texture": "hidden"}, inputs={"upstream": "texture"}
+    )
+    assert cascade.predict(X, verbose=0).shape == (20, 32)
 
 
 def test_an_extra_input_has_the_name_of_an_identifier():
@@ -338,7 +354,9 @@ def test_a_downstream_has_one_input():
 def test_a_file_that_is_not_there_is_named():
     message = message_of(ValueError, "nowhere.keras")
     assert message == "upstream: there is no file 'nowhere.keras'."
-    assert "no path of a '.keras' file" in message_of(ValueError, "resnet")
+    message = message_of(ValueError, "resnet")
+    assert "upstream='resnet' is no network. Closest: 'ResNet50'" in message
+    assert "the path of a '.keras' file" in message
 
 
 def test_a_list_of_adapters_has_one_for_each_tap():
@@ -407,3 +425,380 @@ def test_a_mistake_leaves_the_networks_as_they_were():
     message_of(ValueError, network, trainable={"upstream/nothing": True})
     assert network.get_config() == before
     assert all(layer.trainable for layer in network.layers)
+
+
+# Injections.
+
+
+def expert(shape=(6,), name="expert"):
+    x = inputs = keras.Input(shape, name="image")
+    x = layers.Dense(4, name="stem")(x)
+    y = layers.Dense(4, name="branch")(x)
+    x = layers.Add(name="sum")([x, y])
+    return keras.Model(inputs, layers.Dense(2, name="out")(x), name=name)
+
+
+def mistake(inject, error=ValueError, second=None, **arguments):
+    """The error of injecting, after which the networks are as they were."""
+    first, second = upstream(), second or expert()
+    before = [network.get_config() for network in (first, second)]
+    calls = [_calls_of(network) for network in (first, second)]
+    arguments = {"taps": {"texture": "hidden"}, **arguments}
+    message = message_of(error, first, second, inject=inject, **arguments)
+    assert [network.get_config() for network in (first, second)] == before
+    assert [_calls_of(network) for network in (first, second)] == calls
+    return message
+
+
+def _calls_of(network):
+    return [len(layer._inbound_nodes) for layer in network.layers]
+
+
+def test_an_injection_into_a_layer_that_is_not_there_names_the_closest():
+    assert mistake({"texture": "brnch"}) == (
+        "inject['texture'] names 'brnch', which is no layer of downstream "
+        "'expert'. Closest: 'branch'. list_taps(network) shows them all."
+    )
+
+
+def test_an_injection_of_what_is_no_tap_names_the_closest():
+    message = mistake({"textur": "stem"})
+    assert "inject names 'textur', which is no tap and no extra input" in (
+        message
+    )
+    assert "Closest: 'texture'" in message
+
+
+def test_an_injection_into_a_part_that_replace_leaves_out_names_both():
+    message = mistake(
+        {
+            "texture": "stem",
+            "shape": kc.Injection("sum", merge="replace"),
+        },
+        taps={"texture": "hidden", "shape": "features"},
+    )
+    assert message == (
+        "inject['texture'] at 'stem' would enter a part of 'expert' that is "
+        "not in the cascade: merge='replace' at 'sum' leaves out what came "
+        "before. Enter behind it, or drop one of the two."
+    )
+
+
+def test_an_injection_that_reaches_no_output_says_so():
+    x = keras.Input((6,), name="x")
+    used = layers.Dense(4, name="used")(x)
+    network = keras.Model(x, [used], name="expert")
+    lost = layers.Dense(4, name="lost")(used)
+    both = keras.Model(x, [used, lost], name="both")
+    outer = keras.Input((6,))
+    keep, _ = both(outer)
+    network = keras.Model(outer, layers.Dense(2)(keep), name="outer")
+    message = mistake({"texture": "both/lost"}, second=network)
+    assert "inject['texture'] at 'both/lost' would not reach any output" in (
+        message
+    )
+
+
+def test_an_injection_back_into_the_upstream_is_a_cycle():
+    message = mistake(
+        {"texture": "upstream/hidden"}, taps={"texture": "features"}
+    )
+    assert message == (
+        "inject['texture'] names 'upstream/hidden', a layer of the upstream "
+        "'encoder': features enter the downstream. There it would be a cycle: "
+        "the tap 'texture' at 'features' is computed from that layer. Name a "
+        "layer of the downstream 'expert'; list_taps(network) shows them all."
+    )
+
+
+def test_an_injection_from_one_upstream_into_another_goes_the_wrong_way():
+    message = message_of(
+        ValueError,
+        {"shape": upstream(), "colour": upstream()},
+        expert(),
+        taps={"s": "shape/features", "c": "colour/features"},
+        inject={"s": "colour/hidden"},
+    )
+    assert "inject['s'] names 'colour/hidden', a layer of the upstream" in (
+        message
+    )
+    assert "features enter the downstream" in message
+    assert "cycle" not in message
+
+
+def test_one_network_on_both_sides_is_no_cycle():
+    network = expert()
+    cascade = kc.build_cascade(
+        network, network, taps={"texture": "sum"}, inject={"texture": "stem"}
+    )
+    np.testing.assert_array_equal(
+        keras.ops.convert_to_numpy(cascade(X)),
+        keras.ops.convert_to_numpy(network(X)),
+    )
+
+
+def test_a_replaced_output_leaves_no_downstream():
+    message = mistake({"texture": kc.Injection("out", merge="replace")})
+    assert message == (
+        "merge='replace' at the output of 'expert' leaves nothing of the "
+        "downstream. Leave the downstream out, or enter it at an earlier "
+        "layer."
+    )
+
+
+def test_features_of_another_shape_cannot_replace():
+    message = mistake(
+        {"texture": kc.Injection("stem", merge="replace")}, adapters=3
+    )
+    assert message == (
+        "inject['texture'] brings features of shape (3,) into 'stem' (4,) by "
+        "merge='replace', which do not go together. Leave its adapter to "
+        "'auto', or give one that brings it to (4,)."
+    )
+
+
+def test_a_map_that_is_left_as_it_is_does_not_enter_a_vector():
+    inputs = keras.Input((6, 6, 1))
+    maps = keras.Model(
+        inputs, layers.Conv2D(3, 3, name="map")(inputs), name="maps"
+    )
+    message = message_of(
+        ValueError,
+        maps,
+        expert(),
+        taps={"texture": "map"},
+        adapters=None,
+        inject={"texture": "stem"},
+    )
+    assert "features of shape (4, 4, 3) into 'stem' (4,)" in message
+
+
+def test_what_has_no_rule_says_which_adapter_to_write():
+    """Five axes into a vector: no automatic adapter knows what they are."""
+    inputs = keras.Input((2, 2, 2, 2, 3))
+    network = keras.Model(inputs, layers.Dense(3, name="d")(inputs), name="odd")
+    message = message_of(
+        ValueError,
+        network,
+        expert(),
+        taps={"texture": "d"},
+        inject={"texture": "stem"},
+    )
+    assert "No automatic adapter takes 'texture' (2, 2, 2, 2, 3) to (4,)" in (
+        message
+    )
+    assert "adapters={'texture': layer}" in message
+
+
+def test_maps_of_other_formats_do_not_meet_by_themselves():
+    def maps(data_format, name):
+        shape = (3, 6, 6) if data_format == "channels_first" else (6, 6, 3)
+        x = inputs = keras.Input(shape)
+        x = layers.Activation("relu", name="map")(x)
+        x = layers.GlobalAveragePooling2D(data_format=data_format)(x)
+        return keras.Model(inputs, x, name=name)
+
+    message = message_of(
+        ValueError,
+        maps("channels_first", "encoder"),
+        maps("channels_last", "expert"),
+        taps={"texture": "map"},
+        inject={"texture": "map"},
+    )
+    assert "'texture' (3, 6, 6)" in message
+    assert "'channels_first'" in message
+    assert "'map' expects (6, 6, 3) in 'channels_last'" in message
+    assert "keras.layers.Permute((2, 3, 1))" in message
+
+
+def test_an_unknown_merge_lists_those_that_there_are():
+    with pytest.raises(ValueError) as caught:
+        kc.Injection("stem", merge="sum")
+    assert "there is no such merge" in str(caught.value)
+    assert "'add', 'multiply', 'film', 'concat', 'replace'" in str(caught.value)
+
+
+def test_nothing_is_injected_without_a_downstream():
+    message = message_of(
+        ValueError, upstream(), taps="hidden", inject={"hidden": "stem"}
+    )
+    assert "inject names 'hidden', and there is no downstream" in message
+
+
+def test_an_integer_extra_input_is_injected_through_an_adapter():
+    message = mistake(
+        {"kind": "stem"},
+        extra_inputs={"kind": keras.Input((1,), dtype="int32")},
+        adapters={"texture": kc.adapters.DenseAdapter(6)},
+    )
+    assert message == (
+        "inject['kind'] brings int32 into 'stem'; features are floats. Give "
+        "'kind' an adapter, such as keras.layers.CategoryEncoding or "
+        "keras.layers.Embedding, or a float dtype."
+    )
+
+
+def test_integers_are_not_entered():
+    tokens = keras.Input((3,), dtype="int32", name="tokens")
+    x = layers.Flatten()(layers.Embedding(4, 2)(tokens))
+    network = keras.Model(tokens, layers.Dense(2)(x), name="reader")
+    message = mistake({"texture": "tokens"}, second=network)
+    assert "enters 'tokens', which gives int32; features are floats" in message
+
+
+def test_the_inside_of_a_network_that_is_called_twice_is_not_entered():
+    inner = expert((6,), "inner")
+    a, b = keras.Input((6,), name="a"), keras.Input((6,), name="b")
+    network = keras.Model([a, b], layers.Add()([inner(a), inner(b)]), name="two")
+    message = mistake({"texture": "inner:0/stem"}, second=network)
+    assert "the network 'inner' is called 2 times" in message
+    assert "'inner:0' or 'inner:1'" in message
+
+
+def test_an_operation_that_gives_several_tensors_is_not_entered():
+    x = keras.Input((6,), name="x")
+    left, right = keras.ops.split(x, 2, axis=-1)
+    network = keras.Model(x, layers.Add()([left, right]), name="halves")
+    message = mistake({"texture": "split"}, second=network)
+    assert "enters 'split', which gives 2 tensors" in message
+
+
+# What the downstream sees.
+
+
+def test_features_need_a_tap_that_is_not_injected():
+    message = mistake({"texture": "stem"}, downstream_input="features")
+    assert message == (
+        "downstream_input='features', and every tap is injected ('texture'): "
+        "no features are left for the input of 'expert'. Use 'inputs', or tap "
+        "once more what is to feed it: an injected tap does not join the "
+        "fusion."
+    )
+
+
+def test_an_unknown_mode_lists_those_that_there_are():
+    message = mistake(None, downstream_input="all")
+    assert "Unknown downstream_input 'all'" in message
+    assert "'features', 'inputs', 'both'" in message
+
+
+def test_a_mode_needs_a_downstream():
+    message = message_of(ValueError, upstream(), downstream_input="both")
+    assert "downstream_input='both' says what a downstream sees" in message
+
+
+@pytest.mark.parametrize("extras", [None, {"side": (2,)}])
+def test_a_tap_or_extra_input_that_goes_nowhere_is_named(extras):
+    message = mistake(
+        {"texture": "stem"},
+        taps={"texture": "hidden", "shape": "features"},
+        extra_inputs=extras,
+        downstream_input="inputs",
+    )
+    gone = "'shape', 'side'" if extras else "'shape'"
+    assert f"so {gone} goes nowhere" in message
+
+
+def test_an_extra_input_goes_nowhere_where_every_tap_is_injected():
+    message = mistake({"texture": "stem"}, extra_inputs={"side": (2,)})
+    assert "so 'side' goes nowhere" in message
+    assert "Inject it, or use downstream_input='both'" in message
+
+
+def two_inputs():
+    left, right = keras.Input((5,), name="left"), keras.Input((5,), name="right")
+    return keras.Model([left, right], layers.Add()([left, right]), name="two")
+
+
+def test_a_fusion_cannot_feed_several_inputs():
+    message = mistake(None, second=two_inputs())
+    assert "downstream 'two' has 2 inputs ('left', 'right')" in message
+    assert "fusion='concat' makes one of 'texture'" in message
+    assert "Use fusion=None" in message
+
+
+def test_an_input_that_nothing_feeds_is_named():
+    message = mistake(
+        None, second=two_inputs(), taps={"left": "features"}, fusion=None
+    )
+    assert "Nothing feeds the input 'right' of downstream 'two'" in message
+    assert "inputs={'downstream': {'right': 'right'}}" in message
+
+
+def test_a_tap_that_no_input_is_called_as_is_named():
+    message = mistake(
+        None,
+        second=two_inputs(),
+        taps={"left": "features", "rigth": "features"},
+        fusion=None,
+    )
+    assert "has none called 'rigth'. Closest: 'right'" in message
+
+
+# Several upstreams.
+
+
+@pytest.mark.parametrize(
+    "name", ["adapters", "fusion", "downstream", "head", "preprocessing"]
+)
+def test_an_upstream_is_not_called_as_another_block(name):
+    message = message_of(ValueError, {name: upstream()})
+    assert f"An upstream cannot be called '{name}'" in message
+
+
+@pytest.mark.parametrize("name", ["two words", "", 3, "a/b"])
+def test_the_name_of_an_upstream_is_an_identifier(name):
+    message = message_of(ValueError, {name: upstream()})
+    assert f"Upstream name {name!r} is no identifier" in message
+
+
+def test_no_upstream_is_an_error():
+    assert message_of(ValueError, {}) == "upstream={} names no network."
+
+
+def pair(**arguments):
+    return message_of(
+        ValueError, {"shape": upstream(), "colour": upstream()}, **arguments
+    )
+
+
+def test_a_tap_that_names_no_upstream_says_which_there_are():
+    message = pair(taps=["colr/hidden"])
+    assert "Tap 'colr/hidden' names no upstream. Closest: 'colour'" in message
+    assert "'shape', 'colour'" in message
+
+
+def test_an_upstream_that_no_tap_reads_is_an_error():
+    assert pair(taps=["shape/hidden"]) == (
+        "No tap reads the upstream 'colour'. Give it one, or leave the network "
+        "out."
+    )
+
+
+def test_inputs_name_networks_that_there_are():
+    message = pair(taps=["*/hidden"], inputs={"color": "x"})
+    assert "inputs names 'color', which is no network" in message
+    assert "Closest: 'colour'" in message
+
+
+def test_inputs_name_inputs_that_there_are():
+    message = pair(taps=["*/hidden"], inputs={"shape": {"y": "image"}})
+    assert "inputs['shape'] names 'y', which is no input of it" in message
+    assert "There are: 'x'" in message
+
+
+def test_what_cannot_be_shared_is_an_error():
+    other = keras.Sequential([keras.Input((4,)), layers.Dense(3)])
+    message = message_of(
+        ValueError,
+        {"shape": upstream(), "colour": other},
+        inputs={"shape": "image", "colour": "image"},
+    )
+    assert "inputs gives one name, 'image', to what cannot be shared" in message
+    assert "'shape' (6,) float32, 'colour' (4,) float32" in message
+
+
+def test_an_input_is_not_called_as_a_block():
+    message = pair(taps=["*/hidden"], inputs={"shape": "colour"})
+    assert "The input 'colour' of the cascade, which feeds 'shape/x'" in message
+    assert "has the name of a block of the cascade" in message

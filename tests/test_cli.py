@@ -55,7 +55,9 @@ def exit_status(argv: list[str]) -> int:
         return done.code
 
 
-@pytest.mark.parametrize("argv", [[], ["demo"], ["bench"]])
+@pytest.mark.parametrize(
+    "argv", [[], ["demo"], ["taps"], ["inspect"], ["bench"]]
+)
 def test_every_subcommand_has_help(argv, capsys):
     assert exit_status([*argv, "--help"]) == 0
     assert "usage: keras-cascade" in capsys.readouterr().out
@@ -67,6 +69,8 @@ def test_every_subcommand_has_help(argv, capsys):
         [],
         ["no-such-command"],
         ["bench"],
+        ["taps"],
+        ["inspect"],
         ["demo", "--seed", "three"],
         ["demo", "--no-such-option"],
     ],
@@ -142,3 +146,52 @@ def test_the_debug_variable_shows_the_traceback(monkeypatch):
     monkeypatch.setenv("KERAS_CASCADE_DEBUG", "1")
     with pytest.raises(ValueError, match="No tap at 'x'"):
         main(["demo"])
+
+
+def test_taps_lists_the_paths_of_a_network_as_a_table(capsys):
+    assert main(["taps", "glyph_encoder", "--pattern", "stage2_*"]) == 0
+    text = capsys.readouterr().out
+    assert "stage2_out" in text
+    assert "stage1_out" not in text
+
+
+def test_taps_as_json_are_those_of_list_taps(capsys):
+    assert main(["taps", "digits_expert", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    listed = keras_cascade.list_taps(keras_cascade.zoo.load("digits_expert"))
+    assert [tap["path"] for tap in found] == [tap.path for tap in listed]
+    assert [tap["parameters"] for tap in found] == [
+        tap.parameters for tap in listed
+    ]
+
+
+def test_taps_of_an_application_need_no_download(monkeypatch, capsys):
+    import keras
+
+    def no_download(*args, **kwargs):
+        raise AssertionError("weights were asked for")
+
+    monkeypatch.setattr(keras.utils, "get_file", no_download)
+    assert main(["taps", "MobileNet", "--pattern", "conv_pw_1", "--json"]) == 0
+    (tap,) = json.loads(capsys.readouterr().out)
+    assert tap["shape"] == [None, 112, 112, 64]
+
+
+def test_inspect_shows_a_saved_cascade(tmp_path, capsys):
+    path = tmp_path / "cascade.keras"
+    network = keras_cascade.zoo.load("digits_expert")
+    keras_cascade.build_cascade(network, head=3).save(path)
+    assert main(["inspect", str(path)]) == 0
+    assert "upstream" in capsys.readouterr().out
+    assert main(["inspect", str(path), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [block["name"] for block in found["blocks"]] == ["upstream", "head"]
+    assert found["outputs"][0]["shape"] == [None, 3]
+
+
+@pytest.mark.parametrize(
+    "argv", [["inspect", "no_file.keras"], ["taps", "no_network"]]
+)
+def test_what_is_not_there_fails_in_one_line(argv, capsys):
+    assert exit_status(argv) == 1
+    assert argv[1] in one_line(capsys.readouterr().err)

@@ -128,3 +128,70 @@ def test_a_head_stands_behind_the_downstream(network):
     np.testing.assert_allclose(
         cascade.predict(X, verbose=0), softmax(inner @ kernel + bias), atol=1e-6
     )
+
+
+def expert():
+    return keras.Sequential(
+        [keras.Input((3,)), layers.Dense(6, name="out")], name="expert"
+    )
+
+
+def test_a_head_under_a_taps_name_leaves_the_downstreams_output(network):
+    downstream = expert()
+    cascade = kc.build_cascade(
+        network,
+        downstream,
+        taps={"vector": "vector", "aux": "map"},
+        adapters={"aux": kc.adapters.DenseAdapter(3)},
+        fusion="add",
+        head={"aux": 2},
+    )
+    result = cascade.predict(X, verbose=0)
+    assert {name: x.shape for name, x in result.items()} == {
+        "output": (9, 6),
+        "aux": (9, 2),
+    }
+    plain = kc.build_cascade(
+        network,
+        downstream,
+        taps={"vector": "vector", "aux": "map"},
+        adapters=dict(cascade.adapters),
+        fusion="add",
+    )
+    np.testing.assert_allclose(
+        result["output"], plain.predict(X, verbose=0), atol=1e-6
+    )
+
+
+def test_a_head_of_another_name_stands_behind_the_downstream(network):
+    cascade = kc.build_cascade(
+        network, expert(), taps={"v": "vector"}, adapters=None, head={"digit": 2}
+    )
+    assert list(cascade.predict(X, verbose=0)) == ["digit"]
+
+
+def test_heads_of_both_kinds_stand_side_by_side(network):
+    cascade = kc.build_cascade(
+        network,
+        expert(),
+        taps={"v": "vector"},
+        adapters=None,
+        head={"digit": 2, "v": 4},
+    )
+    result = cascade.predict(X, verbose=0)
+    # The downstream's output is read by a head; it stays an output as well.
+    assert result["digit"].shape == (9, 2)
+    assert result["v"].shape == (9, 4)
+    kernel, bias = weights(cascade, "head/v/dense")
+    found = network.predict(X, verbose=0) @ kernel + bias
+    np.testing.assert_allclose(result["v"], softmax(found), atol=1e-6)
+
+
+def test_a_head_behind_several_outputs_needs_the_name_of_a_tap(network):
+    x = keras.Input((3,))
+    two = keras.Model(x, [layers.Dense(2)(x), layers.Dense(1)(x)], name="two")
+    arguments = {"taps": {"v": "vector"}, "adapters": None}
+    with pytest.raises(ValueError, match="A head stands behind one output"):
+        kc.build_cascade(network, two, head={"digit": 2}, **arguments)
+    cascade = kc.build_cascade(network, two, head={"v": 2}, **arguments)
+    assert set(cascade.predict(X, verbose=0)) == {"output", "output_1", "v"}

@@ -270,3 +270,121 @@ def test_one_network_can_be_upstream_and_downstream():
     expected = predict(network, predict(network, x))
     np.testing.assert_allclose(predict(cascade, x), expected, atol=1e-6)
     assert len({v.path for v in cascade.variables}) == 4
+
+
+# Injections.
+
+
+def injected(**arguments):
+    arguments = {
+        "taps": {**TAPS, "style": "middle"},
+        "adapters": {"low": 2, "high": 4},
+        "inject": {"style": ["hidden", kc.Injection("out", "film")]},
+        **arguments,
+    }
+    return build(upstream(), deep_downstream(), **arguments)
+
+
+def deep_downstream():
+    x = inputs = keras.Input((6,), name="x")
+    x = layers.Dense(4, activation="tanh", name="hidden")(x)
+    return keras.Model(inputs, layers.Dense(2, name="out")(x), name="deep")
+
+
+def loaded_again(cascade, folder):
+    cascade.save(folder / "cascade.keras")
+    return keras.saving.load_model(folder / "cascade.keras")
+
+
+@pytest.mark.parametrize("from_file", [False, True])
+def test_what_was_injected_is_injected_again(from_file, tmp_path):
+    cascade = injected()
+    cascade.fit(X, Y, epochs=2, verbose=0)
+    start = loaded_again(cascade, tmp_path) if from_file else cascade
+    again = start.rebuild()
+    np.testing.assert_array_equal(predict(again), predict(cascade))
+    assert again.spec.started_anew == ()
+    assert again.spec.inject == cascade.spec.inject
+    assert [v.path for v in again.variables] == [
+        v.path for v in cascade.variables
+    ]
+
+
+@pytest.mark.parametrize("from_file", [False, True])
+def test_an_injection_can_be_taken_out(from_file, tmp_path):
+    """The downstream computes what it did before anything entered."""
+    cascade = injected()
+    cascade.fit(X, Y, epochs=2, verbose=0)
+    start = loaded_again(cascade, tmp_path) if from_file else cascade
+    without = start.rebuild(inject=None, taps=TAPS)
+    block = without.blocks["downstream"]
+    assert [x.name for x in block.inputs] == ["x"]
+    assert {v.path for v in block.variables} == {
+        f"downstream/{layer}/{kind}"
+        for layer in ("hidden", "out")
+        for kind in ("kernel", "bias")
+    }
+    x = RNG.normal(size=(5, 6)).astype("float32")
+    found = values(cascade.variables)
+    hidden = np.tanh(
+        x @ found["downstream/hidden/kernel"] + found["downstream/hidden/bias"]
+    )
+    expected = (
+        hidden @ found["downstream/out/kernel"] + found["downstream/out/bias"]
+    )
+    np.testing.assert_allclose(predict(block, x), expected, atol=1e-5)
+
+
+def test_an_injection_is_moved_to_another_layer():
+    cascade = injected()
+    other = cascade.rebuild(inject={"style": "x"})
+    assert other.spec.inject == {"style": (kc.Injection("x"),)}
+    assert [path for path in other.spec.started_anew if "into_x" in path]
+
+
+def test_a_replacement_is_built_again_from_the_original_only(tmp_path):
+    cascade = injected(
+        inject={"style": kc.Injection("hidden", "replace")},
+        taps={"style": "middle"},
+        adapters="auto",
+    )
+    loaded = loaded_again(cascade, tmp_path)
+    with pytest.raises(ValueError) as caught:
+        loaded.rebuild()
+    message = str(caught.value)
+    assert "inject['style'] took the place of 'hidden'" in message
+    assert "rebuild(downstream=network, ...)" in message
+    again = loaded.rebuild(downstream=deep_downstream())
+    assert [v.path for v in again.variables] == [
+        v.path for v in loaded.variables
+    ]
+
+
+def test_a_tap_that_is_given_up_is_no_longer_injected():
+    cascade = injected()
+    with pytest.raises(ValueError, match="inject names 'style', which is no"):
+        cascade.rebuild(taps=TAPS)
+
+
+def test_preprocessing_is_kept():
+    cascade = kc.build_cascade(
+        upstream(),
+        head=2,
+        preprocess=layers.Rescaling(0.5, offset=1.0),
+        loss="mse",
+    )
+    again = cascade.rebuild()
+    np.testing.assert_array_equal(predict(again), predict(cascade))
+    assert "preprocessing" in again.blocks
+    without = cascade.rebuild(preprocess=None)
+    assert "preprocessing" not in without.blocks
+    np.testing.assert_allclose(
+        predict(without, X * 0.5 + 1.0), predict(cascade), atol=1e-5
+    )
+
+
+def test_inputs_keep_their_names():
+    cascade = kc.build_cascade(
+        upstream(), head=2, inputs={"upstream": "pixels"}, loss="mse"
+    )
+    assert [x.name for x in cascade.rebuild().inputs] == ["pixels"]

@@ -1,183 +1,199 @@
-"""Decides what stands behind each tap, and makes the block of adapters."""
+"""Decides what stands behind each tap: fixed, automatic, of settled width."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import keras
 
 from keras_cascade.adapters.adapter import Adapter
-from keras_cascade.adapters.dense import DenseAdapter
-from keras_cascade.graph.block import Block
+from keras_cascade.adapters.automatic import automatic_adapter
+from keras_cascade.adapters.pooling import Shape, channel_axis
 from keras_cascade.graph.layers import call_copy
-from keras_cascade.graph.tensors import input_like
 
-Streams = Mapping[str, keras.KerasTensor]
+Tensors = Mapping[str, keras.KerasTensor]
 
 
 @dataclass(frozen=True)
 class Target:
-    """What the adapted streams go into.
+    """What adapted streams go into.
 
     Attributes:
-        name: The name of the downstream network, for errors.
+        name: What it is, for errors: the downstream's name.
         shape: What it expects, without the batch; None where there is none,
             and any width will do.
         concatenated: Whether the streams share its width.
+        data_format: Where a map has its channels there; None if nothing says.
     """
 
     name: str | None = None
-    shape: tuple[int | None, ...] | None = None
+    shape: Shape | None = None
     concatenated: bool = True
+    data_format: str | None = None
 
     @property
     def width(self) -> int | None:
-        """The width of a vector, where that is what goes in."""
-        if self.shape is None or len(self.shape) != 1:
-            return None
-        return self.shape[0]
+        """The number of channels, where that is known."""
+        return self.channels_of(self.shape) if self.shape else None
+
+    def narrowed(self, width: int | None) -> Shape | None:
+        """The shape, with another number of channels."""
+        if self.shape is None or width is None:
+            return self.shape
+        axis = channel_axis(len(self.shape) + 1, self.data_format) - 1
+        return (*self.shape[:axis], width, *self.shape[axis + 1 :])
+
+    def channels_of(self, shape: Shape) -> int | None:
+        """The number of channels of a shape without its batch."""
+        return shape[channel_axis(len(shape) + 1, self.data_format) - 1]
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A tap or extra input on its way to where it goes.
+
+    Attributes:
+        name: Its name, which is its adapter's.
+        source: The tap or extra input.
+        choice: Its adapter: "auto", None, or a layer, of which the cascade
+            has a copy.
+        target: What it goes into.
+        is_extra: Whether it is an extra input: those take their width first.
+        labels: The injections that it feeds.
+        data_format: Where it has its channels, if it is a map.
+    """
+
+    name: str
+    source: str
+    choice: Any
+    target: Target
+    is_extra: bool = False
+    labels: tuple[str, ...] = ()
+    data_format: str | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether something about its adapter is left to be settled."""
+        return self.choice == "auto" or (
+            isinstance(self.choice, Adapter) and self.choice.open_width
+        )
 
 
 def adapt_streams(
-    streams: Streams,
-    extras: Iterable[str],
-    choices: Mapping[str, Any],
-    target: Target,
+    streams: Sequence[Stream], inputs: Tensors
 ) -> dict[str, keras.KerasTensor]:
-    """Sends each tap and extra input through its adapter.
+    """Sends each stream through its adapter.
 
     Args:
         streams: The taps, then the extra inputs.
-        extras: Which of them are extra inputs: they take their width first.
-        choices: The adapter of each: "auto", None or a layer, of which the
-            cascade has a copy.
-        target: What they go into.
+        inputs: Their tensors, by the streams' names.
 
     Returns:
-        The adapted streams, in the same order.
+        The adapted streams, in the same order; the tensor itself where
+        nothing stands behind it.
 
     Raises:
         ValueError: If a width is open and nothing settles it, or none is
             left, or there is no automatic adapter between two shapes.
     """
-    inputs = _inputs(streams)
-    results, layers = dict(inputs), dict(choices)
-    for name in streams:
-        if not _is_open(layers[name]) and layers[name] is not None:
-            results[name] = call_copy(layers[name], name, inputs[name])
-    open_names = [name for name in streams if _is_open(layers[name])]
-    widths = _open_widths(open_names, results, list(extras), target)
-    for name in open_names:
-        layer = _settled(name, layers[name], inputs[name], widths[name], target)
-        layers[name] = layer
-        if layer is not None:
-            results[name] = call_copy(layer, name, inputs[name])
-    return _through_block(streams, inputs, results)
+    results = dict(inputs)
+    for stream in streams:
+        if not stream.is_open:
+            results[stream.name] = _called(stream, stream.choice, inputs)
+    widths = _open_widths(streams, results)
+    for stream in streams:
+        if stream.is_open:
+            width = widths[stream.name]
+            layer = _settled(stream, inputs[stream.name], width)
+            results[stream.name] = _called(stream, layer, inputs)
+    return {stream.name: results[stream.name] for stream in streams}
 
 
-def _inputs(streams: Streams) -> dict[str, keras.KerasTensor]:
-    """Inputs whose names are none of an adapter's."""
-    inputs = {}
-    for name, tensor in streams.items():
-        input_name = f"{name}_input"
-        while input_name in streams:
-            input_name += "_"
-        inputs[name] = input_like(tensor, input_name)
-    return inputs
-
-
-def _is_open(choice: Any) -> bool:
-    return choice == "auto" or (
-        isinstance(choice, Adapter) and choice.open_width
-    )
+def _called(stream: Stream, layer: Any, inputs: Tensors) -> Any:
+    tensor = inputs[stream.name]
+    return tensor if layer is None else call_copy(layer, stream.name, tensor)
 
 
 def _open_widths(
-    open_names: list[str], results: Streams, extras: list[str], target: Target
+    streams: Sequence[Stream], results: Tensors
 ) -> dict[str, int | None]:
     """The width of each open stream; None where any will do."""
-    if target.width is None or not open_names:
-        return dict.fromkeys(open_names)
+    widths: dict[str, int | None] = {}
+    for target in dict.fromkeys(stream.target for stream in streams):
+        members = [s for s in streams if s.target == target]
+        widths |= _widths_for(target, members, results)
+    return widths
+
+
+def _widths_for(
+    target: Target, streams: Sequence[Stream], results: Tensors
+) -> dict[str, int | None]:
+    waiting = [s.name for s in streams if s.is_open]
+    if target.width is None or not waiting:
+        return dict.fromkeys(waiting)
     fixed = {
-        name: x.shape[-1]
-        for name, x in results.items()
-        if name not in open_names and (target.concatenated or name in extras)
+        s.name: target.channels_of(tuple(results[s.name].shape[1:]))
+        for s in streams
+        if not s.is_open and (target.concatenated or s.is_extra)
     }
     left = target.width - sum(width or 0 for width in fixed.values())
-    sharing = len(open_names) if target.concatenated else 1
+    sharing = len(waiting) if target.concatenated else 1
     if left < sharing:
         taken = " + ".join(f"{w} ('{n}')" for n, w in fixed.items())
         raise ValueError(
-            f"Nothing is left for {_listed(open_names)}: {taken} of the "
+            f"Nothing is left for {_listed(waiting)}: {taken} of the "
             f"{target.width} features that '{target.name}' expects are taken."
         )
     share, rest = divmod(left, sharing)
     return {
         name: share + (rest if position == 0 else 0)
-        for position, name in enumerate(open_names)
+        for position, name in enumerate(waiting)
     }
 
 
 def _settled(
-    name: str,
-    choice: Any,
-    tensor: keras.KerasTensor,
-    width: int | None,
-    target: Target,
+    stream: Stream, tensor: keras.KerasTensor, width: int | None
 ) -> keras.Layer | None:
     """The layer for an open choice, None where the stream passes."""
-    if choice != "auto":
+    if stream.choice != "auto":
         if width is None:
             raise ValueError(
-                f"The width of the {type(choice).__name__} of '{name}' is "
-                "open, and there is no downstream whose input is a vector to "
-                "settle it: give it units."
+                f"The width of the {type(stream.choice).__name__} of "
+                f"'{stream.name}' is open, and there is no downstream whose "
+                "width settles it: give it units."
             )
-        return choice.with_units(width)
-    shape = tuple(tensor.shape[1:])
-    if target.shape is None:
-        return _pooling(name, shape)
-    if shape == ((width,) if target.width else target.shape):
-        return None
-    if target.width is None:
-        raise ValueError(
-            f"No automatic adapter takes '{name}' {shape} to the input "
-            f"{target.shape} of '{target.name}'. Give it a layer that does, "
-            f"adapters={{'{name}': layer}}."
-        )
-    return DenseAdapter(width)
-
-
-def _pooling(name: str, shape: tuple) -> keras.Layer | None:
-    """What makes a vector of a tap where any width will do."""
-    pools = {
-        2: keras.layers.GlobalAveragePooling1D,
-        3: keras.layers.GlobalAveragePooling2D,
-        4: keras.layers.GlobalAveragePooling3D,
-    }
-    if len(shape) == 1:
-        return None
-    if len(shape) not in pools:
-        raise ValueError(
-            f"No automatic adapter makes a vector of '{name}' {shape}. Give "
-            f"it a layer that does, adapters={{'{name}': layer}}."
-        )
-    return pools[len(shape)]()
-
-
-def _through_block(
-    streams: Streams, inputs: Streams, results: Streams
-) -> dict[str, keras.KerasTensor]:
-    adapted = [name for name in streams if results[name] is not inputs[name]]
-    if not adapted:
-        return dict(streams)
-    block = Block(
-        [inputs[name] for name in adapted],
-        {name: results[name] for name in adapted},
-        name="adapters",
+        return stream.choice.with_units(width)
+    shape, target = tuple(tensor.shape[1:]), stream.target
+    _check_formats(stream, shape)
+    return automatic_adapter(
+        shape,
+        target.narrowed(width),
+        name=stream.source,
+        target_name=target.name or "",
+        data_format=stream.data_format
+        or target.data_format
+        or keras.config.image_data_format(),
     )
-    outputs = block([streams[name] for name in adapted])
-    return {name: outputs.get(name, streams[name]) for name in streams}
+
+
+def _check_formats(stream: Stream, shape: tuple) -> None:
+    """Maps have to have their channels in one place."""
+    target = stream.target
+    both = (stream.data_format, target.data_format)
+    if (
+        len(shape) < 3
+        or len(target.shape or ()) < 3
+        or None in both
+        or both[0] == both[1]
+    ):
+        return
+    order = "(3, 1, 2)" if both[1] == "channels_first" else "(2, 3, 1)"
+    raise ValueError(
+        f"'{stream.source}' {shape} is a map in '{both[0]}', and "
+        f"'{target.name}' expects {target.shape} in '{both[1]}'. Use networks "
+        "of one format, or give it a layer that moves the axis, such as "
+        f"adapters={{'{stream.source}': keras.layers.Permute({order})}}."
+    )
 
 
 def _listed(names: Iterable[str]) -> str:

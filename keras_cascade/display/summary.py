@@ -3,10 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
-import keras
-
 from keras_cascade import _tables
-from keras_cascade.training.adaptation import unfitted
+from keras_cascade.display.blocks import describe_blocks
 
 COLUMNS = (
     "block",
@@ -29,74 +27,70 @@ def print_summary(
         line_length: Width in characters; `None` is as wide as needed.
         print_fn: What the text is handed to; `None` prints.
     """
-    rows = [_row(cascade, name, b) for name, b in cascade.blocks.items()]
-    total = sum(_size(block.weights) for block in cascade.blocks.values())
-    trained = _size(cascade.trainable_variables)
-    text = _tables.as_text(
+    (print_fn or print)(summary_text(cascade, line_length))
+
+
+def summary_text(cascade: Any, line_length: int | None = None) -> str:
+    """The table as text."""
+    blocks = describe_blocks(cascade)
+    total, trained = (
+        f"{sum(block[key] for block in blocks):,}"
+        for key in ("parameters", "trainable_parameters")
+    )
+    rows = [_row(cascade, block) for block in blocks]
+    return _tables.as_text(
         f"Cascade '{cascade.name}'",
         COLUMNS,
-        [*rows, ("total", "", "", "", f"{total:,}", f"{trained:,}", "")],
+        [*rows, ("total", "", "", "", total, trained, "")],
         right=("parameters", "trainable"),
         caption=_caption(cascade),
         width=line_length,
     )
-    (print_fn or print)(text)
 
 
-def _row(cascade: Any, name: str, block: keras.Layer) -> tuple:
+def _row(cascade: Any, block: dict[str, Any]) -> tuple:
     return (
-        name,
-        _what(cascade, name, block),
-        "\n".join(f"{tap}: {path}" for tap, path in cascade.taps.items())
-        if name == "upstream"
-        else "",
-        _outputs(block),
-        f"{_size(block.weights):,}",
-        f"{_size(block.trainable_variables):,}",
+        block["name"],
+        _what(block),
+        "\n".join(_taps(block)),
+        "\n".join(map(_output, block["outputs"])),
+        f"{block['parameters']:,}",
+        f"{block['trainable_parameters']:,}",
         _rates(cascade, block),
     )
 
 
-def _what(cascade: Any, name: str, block: keras.Layer) -> str:
-    if info := cascade.spec.networks.get(name):
-        return f"{info.name} ({info.type})"
-    waiting = {path for path in unfitted(cascade) if path[0] == name}
-    inner = cascade.adapters.values() if name == "adapters" else block.layers
-    return "\n".join(
-        f"{layer.name}: {type(layer).__name__}"
-        + " (not fitted)" * ((name, layer.name) in waiting)
-        for layer in inner
-        if not isinstance(layer, keras.layers.InputLayer)
-    )
+def _what(block: dict[str, Any]) -> str:
+    if block["network"] is None:
+        return "\n".join(map(_part, block["parts"]))
+    lines = (f"{block['network']} ({block['class']})", block["preprocessing"])
+    return "\n".join(filter(None, lines))
 
 
-def _outputs(block: keras.Layer) -> str:
-    if isinstance(block.output, dict):
-        return "\n".join(
-            f"{key}: {_tables.shape(x.shape)}"
-            for key, x in block.output.items()
-        )
-    return "\n".join(_tables.shape(x.shape) for x in block.outputs)
+def _part(part: dict[str, Any]) -> str:
+    what = ", ".join(part["layers"]) or part["class"]
+    return f"{part['name']}: {what}" + " (not fitted)" * (not part["fitted"])
 
 
-def _rates(cascade: Any, block: keras.Layer) -> str:
-    if not block.trainable_variables:
-        return "frozen" if block.weights else ""
+def _taps(block: dict[str, Any]) -> list[str]:
+    """What is read of a network, or enters it."""
+    return [f"{tap}: {path}" for tap, path in block["taps"].items()] + [
+        f"{entry['source']} → {entry['path']} ({entry['merge']})"
+        for entry in block["injections"]
+    ]
+
+
+def _output(output: dict[str, Any]) -> str:
+    shape = _tables.shape(output["shape"])
+    return f"{output['name']}: {shape}" if output["name"] else shape
+
+
+def _rates(cascade: Any, block: dict[str, Any]) -> str:
+    if not block["trainable_parameters"]:
+        return "frozen" if block["parameters"] else ""
     if not cascade.compiled:
         return "not compiled"
-    rates = cascade.learning_rates()
-    found = dict.fromkeys(rates[v.path] for v in block.trainable_variables)
-    return "\n".join(f"{rate:g}" for rate in found)
-
-
-def _size(variables: list[keras.Variable]) -> int:
-    total = 0
-    for variable in variables:
-        size = 1
-        for dimension in variable.shape:
-            size *= dimension
-        total += size
-    return total
+    return "\n".join(f"{rate:g}" for rate in block["learning_rates"])
 
 
 def _caption(cascade: Any) -> str | None:

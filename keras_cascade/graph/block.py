@@ -8,6 +8,12 @@ import keras
 
 from keras_cascade import _keras_compat as compat
 from keras_cascade.graph.names import name_variables
+from keras_cascade.graph.rebuilt import (
+    Parts,
+    as_part,
+    available,
+    paths_of_parts,
+)
 
 # Augmentation is data, not weights: no flag switches it off.
 AUGMENTATIONS = tuple(
@@ -37,6 +43,8 @@ class Block(keras.Model):
     interprets_its_graph = True
     # Its layers got names that do not depend on the process: keep them.
     names_are_stable = True
+    # Which of its layers come from a network that its class rebuilds.
+    parts: Parts | None = None
 
     def __init__(self, *args: Any, **kwargs: Any):
         # Functional's own handling of `trainable=True` would unfreeze every
@@ -56,14 +64,32 @@ class Block(keras.Model):
         in_mode = partial(in_its_mode, training=bool(training))
         return compat.run_graph(self, inputs, mask, in_mode)
 
+    def compute_mask(self, inputs: Any, previous_mask: Any = None) -> Any:
+        """Nothing to add: its layers have hung their masks on the outputs.
+
+        Without this Keras warns that the mask of an input is lost.
+        """
+        return None
+
     def get_config(self) -> dict:
         """The graph, and the flags that a layer's own config leaves out."""
-        config = super().get_config()
+        paths = {} if self.parts is None else self.parts.paths
+        parts = [op for op in self.operations if op.name in paths]
+        with compat.without_configs(parts):
+            config = super().get_config()
+        if self.parts is not None:
+            config["origin"] = self.parts.origin
+        config["layers"] = [
+            as_part(entry, paths[entry["name"]])
+            if entry["name"] in paths
+            else entry
+            for entry in config["layers"]
+        ]
         if mixed := {
             layer.name: flags
             for layer in self.layers
             if not compat.is_functional(layer)
-            and len(set(flags := flags_of(layer))) > 1
+            and (len(set(flags := flags_of(layer))) > 1 or layer.name in paths)
         }:
             config["mixed_flags"] = mixed
         return config
@@ -71,7 +97,12 @@ class Block(keras.Model):
     @classmethod
     def from_config(cls, config: dict, custom_objects: dict | None = None):
         """Rebuilds the graph, with the variables' paths as they were."""
-        block = super().from_config(config, custom_objects)
+        config = dict(config)
+        origin, paths = config.pop("origin", None), paths_of_parts(config)
+        with available(origin):
+            block = super().from_config(config, custom_objects)
+        if origin is not None:
+            block.parts = Parts(origin, paths)
         name_variables(block, block.path_prefix)
         return block
 

@@ -6,7 +6,7 @@ import keras
 
 from keras_cascade.graph.block import Block
 from keras_cascade.graph.names import name_variables
-from keras_cascade.graph.reading import Reference, read_graph
+from keras_cascade.graph.reading import Graph, Reference, read_graph
 from keras_cascade.graph.replaying import Replay
 
 
@@ -35,11 +35,33 @@ def copy_network(
         The copy, with the network's weights and flags.
     """
     graph = read_graph(network, keep_names=share)
+    return copy_graph(graph, name, outputs, share=share)
+
+
+def copy_graph(
+    graph: Graph,
+    name: str,
+    outputs: Mapping[str, Reference] | None = None,
+    share: bool = False,
+    pruned: bool = False,
+) -> Block:
+    """Copies a graph that was read, or changed, as `copy_network` does.
+
+    Args:
+        graph: The network's graph.
+        name: The name of the copy.
+        outputs: As in `copy_network`. Defaults to `None`.
+        share: As in `copy_network`. Defaults to `False`.
+        pruned: Whether inputs that its own outputs do not need, and what
+            stands behind them, are left out. Defaults to `False`.
+    """
     replay = Replay(share=share)
-    if outputs is None:
-        block = replay.whole(graph, name)
-    else:
+    if outputs is not None:
         block, _ = replay.part(graph, name, outputs)
+    elif pruned:
+        block, _ = replay.pruned(graph, name)
+    else:
+        block = replay.whole(graph, name)
     if not share:
         replay.fill()
         name_variables(block, name)

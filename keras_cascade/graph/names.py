@@ -45,6 +45,21 @@ def name_variables(network: keras.Model, prefix: str) -> None:
             _name_layer_variables(operation, path)
 
 
+def rename(operation: keras.Operation, name: str) -> None:
+    """Gives an operation of ours another name.
+
+    The paths of its variables then begin with that name, without the networks
+    that it was made in.
+    """
+    old, operation.name = operation.name, name
+    variables = operation.variables if isinstance(operation, keras.Layer) else []
+    for variable in variables:
+        segments = variable.path.split("/")
+        if old in segments[:-1]:
+            inside = segments[segments.index(old) + 1 :]
+            compat.set_variable_path(variable, "/".join((name, *inside)))
+
+
 def is_numbered_by_keras(operation: keras.Operation) -> bool:
     """Whether a name is one that Keras could have made."""
     return _automatic_base(operation) is not None

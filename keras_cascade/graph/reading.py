@@ -69,6 +69,9 @@ class Graph:
         nodes: The calls in topological order.
         input_structure: The inputs as the network takes them.
         output_structure: The outputs as the network gives them.
+        sources: Of each tensor, by its id: the call that gives it, and its
+            place among the call's outputs.
+        network: What was read.
     """
 
     name: str
@@ -76,6 +79,7 @@ class Graph:
     input_structure: Any
     output_structure: Any
     sources: dict[int, tuple[Node, int]] = field(default_factory=dict)
+    network: keras.Model | None = None
 
     @cached_property
     def inputs(self) -> list[keras.KerasTensor]:
@@ -156,6 +160,7 @@ def _read(
         tuple(_nodes(calls, names, keep_names, known)),
         functional.input,
         functional.output,
+        network=network,
     )
     for node in graph.nodes:
         for index, tensor in enumerate(node.outputs):

@@ -7,9 +7,11 @@ from typing import Any
 import keras
 
 from keras_cascade.graph.block import Block
+from keras_cascade.graph.names import rename
 from keras_cascade.graph.need import Need, need
 from keras_cascade.graph.operations import copy_operation, copy_state
 from keras_cascade.graph.reading import Graph, Node, Reference
+from keras_cascade.graph.rebuilt import Parts, Path, rebuild
 from keras_cascade.graph.tensors import input_like
 
 
@@ -22,6 +24,13 @@ class Replay:
         network_class: What the networks are made as.
         replace: What stands for a layer in the copy, where it is another one:
             a list of layers to apply in order, by the layer's id.
+        copies: A layer and its copy, by the layer's id.
+        blocks: The copy of a nested network and which of its inputs it still
+            takes, by the network's id.
+        sources: Which part of which network a layer is, where only the
+            network's class can make it, by the id of the layer: of the
+            original and of the copy.
+        made: Its copy, not used yet, by the same id.
     """
 
     share: bool = False
@@ -31,19 +40,22 @@ class Replay:
         default_factory=dict
     )
     blocks: dict[int, tuple] = field(default_factory=dict)
+    sources: dict[int, tuple[dict, Path]] = field(default_factory=dict)
+    made: dict[int, keras.Operation] = field(default_factory=dict)
 
     def whole(self, graph: Graph, name: str) -> keras.Model:
         """The network with all its inputs and outputs, as it takes them."""
+        self._rebuild(graph)
         inputs = [_copy_input(graph, i) for i in range(len(graph.inputs))]
         values = dict(zip(map(id, graph.inputs), inputs, strict=True))
         for node in graph.nodes:
             if not node.is_input:
                 self._run_whole(node, values)
         outputs = [values[id(tensor)] for tensor in graph.outputs]
-        return self.network_class(
+        return self._network(
             keras.tree.pack_sequence_as(graph.input_structure, inputs),
             keras.tree.pack_sequence_as(graph.output_structure, outputs),
-            name=name,
+            name,
         )
 
     def part(
@@ -55,7 +67,27 @@ class Replay:
             The network, which gives a dict of tensors, and the positions of
             the inputs that it still takes.
         """
-        demand = need(graph, outputs.values())
+        inputs, tensors, positions = self._run(graph, list(outputs.values()))
+        results = dict(zip(outputs, tensors, strict=True))
+        return self._network(inputs, results, name), positions
+
+    def pruned(self, graph: Graph, name: str) -> tuple[keras.Model, list[int]]:
+        """The network with its own outputs, as far as they need it.
+
+        Returns:
+            The network, and the positions of the inputs that it still takes.
+        """
+        wanted = [graph.reference(tensor) for tensor in graph.outputs]
+        inputs, tensors, positions = self._run(graph, wanted)
+        outputs = keras.tree.pack_sequence_as(graph.output_structure, tensors)
+        return self._network(inputs, outputs, name), positions
+
+    def _run(
+        self, graph: Graph, wanted: list[Reference]
+    ) -> tuple[Any, list[keras.KerasTensor], list[int]]:
+        """Inputs as the network takes them, the wanted tensors, positions."""
+        self._rebuild(graph)
+        demand = need(graph, wanted)
         positions = demand.inputs
         inputs = [_copy_input(graph, i) for i in positions]
         values = {
@@ -66,22 +98,52 @@ class Replay:
         for node in graph.nodes:
             if node.key in demand.nodes and not node.is_input:
                 self._run_part(node, demand, values, inner)
-        results = {
-            key: inner[ref] if len(ref) > 2 else values[id(graph.tensor(ref))]
-            for key, ref in outputs.items()
-        }
-        all_inputs = len(positions) == len(graph.inputs)
-        if all_inputs:
+        tensors = [
+            inner[ref] if len(ref) > 2 else values[id(graph.tensor(ref))]
+            for ref in wanted
+        ]
+        if len(positions) == len(graph.inputs):
             inputs = keras.tree.pack_sequence_as(graph.input_structure, inputs)
-        return self.network_class(inputs, results, name=name), positions
+        return inputs, tensors, positions
 
     def fill(self) -> None:
-        """Gives the copies the weights and flags of the originals."""
+        """Gives the copies the weights and flags of the originals.
+
+        What was never built, as a merge that entered, has none.
+        """
         for source, target in self.copies.values():
-            if isinstance(source, keras.Layer) and isinstance(
-                target, keras.Layer
+            if (
+                isinstance(source, keras.Layer)
+                and isinstance(target, keras.Layer)
+                and source.built
             ):
                 copy_state(source, target)
+
+    def _rebuild(self, graph: Graph) -> None:
+        """Layers that only their network's class can make come from there."""
+        if any(id(node.operation) in self.sources for node in graph.nodes):
+            return
+        whole = rebuild(graph, self.share)
+        if whole is None:
+            return
+        for key, path in whole.paths.items():
+            self.sources[key] = (whole.origin, path)
+            if not self.share:
+                self.made[key] = whole.operations[path]
+
+    def _network(self, inputs: Any, outputs: Any, name: str) -> keras.Model:
+        """The network, which notes which layers only a class can make."""
+        network = self.network_class(inputs, outputs, name=name)
+        found = {
+            operation.name: self.sources[id(operation)]
+            for operation in network.operations
+            if id(operation) in self.sources
+        }
+        if found and isinstance(network, Block):
+            origin, _ = next(iter(found.values()))
+            paths = {name: path for name, (_, path) in found.items()}
+            network.parts = Parts(origin, paths)
+        return network
 
     def _run_whole(self, node: Node, values: dict) -> None:
         if node.inner is None:
@@ -148,9 +210,17 @@ class Replay:
             return node.operation
         key = id(node.operation)
         if key not in self.copies:
-            copy = copy_operation(node.operation, node.name)
-            self.copies[key] = (node.operation, copy)
+            self.copies[key] = (node.operation, self._new_copy(node))
         return self.copies[key][1]
+
+    def _new_copy(self, node: Node) -> keras.Operation:
+        key = id(node.operation)
+        if key not in self.made:
+            return copy_operation(node.operation, node.name)
+        copy = self.made.pop(key)
+        rename(copy, node.name)
+        self.sources[id(copy)] = self.sources[key]
+        return copy
 
 
 def _copy_input(graph: Graph, position: int) -> keras.KerasTensor:

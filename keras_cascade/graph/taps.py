@@ -2,8 +2,10 @@
 
 import re
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
 
 import keras
 
@@ -18,6 +20,7 @@ from keras_cascade.graph.paths import (
 )
 from keras_cascade.graph.reading import Graph, Node, Reference, read_graph
 from keras_cascade.networks.loading import as_network, load_network
+from keras_cascade.networks.pyramid import named_outputs
 
 Taps = str | Sequence[str] | Mapping[str, str] | None
 
@@ -32,6 +35,7 @@ class Tap:
         reference: Where the tensor comes from.
         shape: With the batch as the first entry.
         dtype: As Keras names it.
+        network: The block of the network that it is in.
     """
 
     name: str
@@ -39,6 +43,7 @@ class Tap:
     reference: Reference
     shape: tuple[int | None, ...]
     dtype: str
+    network: str = "upstream"
 
 
 def resolve_taps(graph: Graph, taps: Taps, label: str) -> list[Tap]:
@@ -61,38 +66,50 @@ def resolve_taps(graph: Graph, taps: Taps, label: str) -> list[Tap]:
     """
     if taps is None:
         return _output_taps(graph)
+    check_taps(taps, f"{label} '{graph.name}'")
+    if isinstance(taps, Mapping):
+        return [_named(graph, n, path, label) for n, path in taps.items()]
+    patterns = [taps] if isinstance(taps, str) else list(taps)
+    places = dict.fromkeys(
+        place
+        for pattern in patterns
+        for place in _found(graph, pattern, label)
+    )
+    names = identifiers([place.name for place in places])
+    return [
+        _tap(graph, name, place, label)
+        for name, place in zip(names, places, strict=True)
+    ]
+
+
+def check_taps(taps: object, where: str) -> None:
+    """Raises an error where the argument `taps` is none.
+
+    Args:
+        taps: What the user gave, but for `None`.
+        where: What it selects of, for errors.
+    """
     if not taps:
         raise ValueError(
-            f"taps={taps!r} selects nothing of {label} '{graph.name}'. Give a "
-            "path, a list of paths, a mapping {tap name: path}, or None for "
-            "every output."
+            f"taps={taps!r} selects nothing of {where}. Give a path, a list "
+            "of paths, a mapping {tap name: path}, or None for every output."
         )
     if not isinstance(taps, str | Sequence | Mapping):
         raise TypeError(
             "taps must be None, a path, a list of paths or a mapping "
             f"{{tap name: path}}; received {taps!r}."
         )
-    if isinstance(taps, Mapping):
-        return [_named(graph, n, path, label) for n, path in taps.items()]
-    patterns = [taps] if isinstance(taps, str) else list(taps)
-    addresses = [
-        address
-        for pattern in patterns
-        for address in _found(graph, pattern, label)
-    ]
-    addresses = list(dict.fromkeys(addresses))
-    names = _identifiers([address[-1] for address in addresses])
-    return [
-        _tap(graph, name, address, label)
-        for name, address in zip(names, addresses, strict=True)
-    ]
 
 
-def list_taps(network: keras.Model, pattern: str = "**") -> "TapTable":
+def list_taps(
+    network: keras.Model | str, pattern: str = "**"
+) -> "TapTable":
     """Lists what can be tapped in a network.
 
     Args:
-        network: A built Functional or Sequential model.
+        network: A built Functional or Sequential model, or what else
+            `build_cascade` takes as a network; for an application that is
+            named no weights are downloaded.
         pattern: Which of its operations, as a path pattern. Defaults to
             `"**"`, all.
 
@@ -110,11 +127,14 @@ def list_taps(network: keras.Model, pattern: str = "**") -> "TapTable":
     >>> [tap.path for tap in list_taps(network)]
     ['input_layer', 'hidden']
     """
-    graph = read_graph(as_network(load_network(network, "network"), "network"))
+    model = load_network(network, "network", weights=False)
+    graph = read_graph(as_network(model, "network"))
+    named = list(_named_places(graph))
+    places = _found(graph, pattern, "network")
+    if pattern == "**":
+        places = _with_named(places, named)
     return TapTable(
-        _info(graph, address)
-        for address in _found(graph, pattern, "network")
-        if len(_node(graph, address).outputs) == 1
+        _info(graph, place, named) for place in places if place.is_tensor
     )
 
 
@@ -130,6 +150,8 @@ class TapInfo:
         parameters: Of all layers that it depends on.
         flops: Floating-point operations for one sample up to here, estimated
             from the shapes; `None` where a size is open.
+        names: What the network itself calls the tensor, such as `P3`; each
+            is a path as well.
     """
 
     path: str
@@ -138,6 +160,7 @@ class TapInfo:
     layer: str
     parameters: int
     flops: int | None
+    names: tuple[str, ...] = ()
 
 
 class TapTable(list[TapInfo]):
@@ -149,7 +172,7 @@ class TapTable(list[TapInfo]):
             ("path", "shape", "dtype", "layer", "parameters", "FLOPs"),
             [
                 (
-                    tap.path,
+                    " = ".join(dict.fromkeys((tap.path, *tap.names))),
                     _tables.shape(tap.shape),
                     tap.dtype,
                     tap.layer,
@@ -164,31 +187,86 @@ class TapTable(list[TapInfo]):
     __repr__ = __str__
 
 
-def _info(graph: Graph, address: Address) -> TapInfo:
-    node = _node(graph, address)
-    reference = (*address, 0)
+@dataclass(frozen=True)
+class _Place:
+    """What a path selects: the outputs of a call, or one by its name.
+
+    Attributes:
+        name: What a tap there is called, if it is not given a name.
+        path: How it is spelt.
+        reference: Where the tensor comes from.
+        is_tensor: Whether it is one: some calls give several.
+    """
+
+    name: str
+    path: str
+    reference: Reference
+    is_tensor: bool
+
+    @property
+    def by_name(self) -> str:
+        """The path that ends in the name."""
+        return "/".join((*map(str, self.reference[:-2]), self.name))
+
+
+def _place(graph: Graph, address: Address) -> _Place:
+    is_tensor = len(_node(graph, address).outputs) == 1
+    return _Place(address[-1], "/".join(address), (*address, 0), is_tensor)
+
+
+def _named_places(graph: Graph, prefix: Address = ()) -> Iterator[_Place]:
+    """Tensors that the network, or one inside it, has names for.
+
+    Of a call that gives several tensors, the name is the only path.
+    """
+    for name, tensor in named_outputs(graph.network).items():
+        if id(tensor) in graph.sources and name not in graph.calls:
+            node, index = graph.sources[id(tensor)]
+            reference = (*prefix, node.key, index)
+            spelt = node.key if len(node.outputs) == 1 else name
+            path = "/".join((*prefix, spelt))
+            yield _Place(name, path, reference, True)
+    for node in graph.nodes:
+        if node.inner is not None:
+            yield from _named_places(node.inner, (*prefix, node.key))
+
+
+def _with_named(
+    places: Sequence[_Place], named: Sequence[_Place]
+) -> list[_Place]:
+    """With tensors that only a name leads to, behind the call they are of."""
+    known = {place.path for place in places}
+    result = []
+    for place in places:
+        result.append(place)
+        if not place.is_tensor:
+            own = [x for x in named if x.reference[:-1] == place.reference[:-1]]
+            result += [x for x in own if x.path not in known]
+            known |= {x.path for x in own}
+    return result
+
+
+def _info(graph: Graph, place: _Place, named: Sequence[_Place]) -> TapInfo:
+    tensor = graph.tensor(place.reference)
+    names = [x.by_name for x in named if x.reference == place.reference]
     return TapInfo(
-        path="/".join(address),
-        shape=tuple(node.outputs[0].shape),
-        dtype=node.outputs[0].dtype,
-        layer=type(node.operation).__name__,
-        parameters=parameters_up_to(graph, reference),
-        flops=flops_up_to(graph, reference),
+        path=place.path,
+        shape=tuple(tensor.shape),
+        dtype=tensor.dtype,
+        layer=type(_node_of(graph, place.reference).operation).__name__,
+        parameters=parameters_up_to(graph, place.reference),
+        flops=flops_up_to(graph, place.reference),
+        names=tuple(name for name in names if name != place.path),
     )
 
 
 def _output_taps(graph: Graph) -> list[Tap]:
-    structure = graph.output_structure
-    keys = (
-        list(structure)
-        if isinstance(structure, dict)
-        else ["output"] * len(graph.outputs)
-    )
-    tensors = (
-        list(structure.values())
-        if isinstance(structure, dict)
-        else graph.outputs
-    )
+    named = [
+        (name or "output", tensor)
+        for name, tensor in _leaves(graph.output_structure)
+        if isinstance(tensor, keras.KerasTensor)
+    ]
+    names = identifiers([name for name, _ in named])
     return [
         Tap(
             name,
@@ -197,8 +275,20 @@ def _output_taps(graph: Graph) -> list[Tap]:
             tuple(tensor.shape),
             tensor.dtype,
         )
-        for name, tensor in zip(_identifiers(keys), tensors, strict=True)
+        for name, (_, tensor) in zip(names, named, strict=True)
     ]
+
+
+def _leaves(structure: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Outputs by their keys, level by level: `states_0` for a first state."""
+    if isinstance(structure, dict):
+        for key, value in structure.items():
+            yield from _leaves(value, f"{name}_{key}" if name else str(key))
+    elif isinstance(structure, list | tuple):
+        for index, value in enumerate(structure):
+            yield from _leaves(value, f"{name}_{index}" if name else "")
+    else:
+        yield name, structure
 
 
 def _named(graph: Graph, name: str, pattern: str, label: str) -> Tap:
@@ -208,37 +298,46 @@ def _named(graph: Graph, name: str, pattern: str, label: str) -> Tap:
             "not beginning with a digit. Weights and losses are named after "
             "it."
         )
-    addresses = _found(graph, pattern, label)
-    if len(addresses) > 1:
-        paths = ", ".join(repr("/".join(address)) for address in addresses[:5])
+    places = _found(graph, pattern, label)
+    if len(places) > 1:
+        paths = ", ".join(repr(place.path) for place in places[:5])
         raise ValueError(
-            f"Tap '{name}': {pattern!r} selects {len(addresses)} operations in "
-            f"{label} '{graph.name}' ({paths}{', ...' * (len(addresses) > 5)})"
+            f"Tap '{name}': {pattern!r} selects {len(places)} operations in "
+            f"{label} '{graph.name}' ({paths}{', ...' * (len(places) > 5)})"
             "; a named tap is one. Spell the path out, or give the pattern in "
             "a list."
         )
-    return _tap(graph, name, addresses[0], label)
+    return _tap(graph, name, places[0], label)
 
 
-def _tap(graph: Graph, name: str, address: Address, label: str) -> Tap:
-    node = _node(graph, address)
-    if len(node.outputs) != 1:
+def _tap(graph: Graph, name: str, place: _Place, label: str) -> Tap:
+    if not place.is_tensor:
+        outputs = _node_of(graph, place.reference).outputs
         raise ValueError(
-            f"'{'/'.join(address)}' in {label} '{graph.name}' gives "
-            f"{len(node.outputs)} tensors; a tap is one. Tap an operation "
-            "before or behind it."
+            f"'{place.path}' in {label} '{graph.name}' gives {len(outputs)} "
+            "tensors; a tap is one. Tap an operation before or behind it."
+            f"{_their_names(graph, place.reference)}"
         )
-    return Tap(
-        name,
-        "/".join(address),
-        (*address, 0),
-        tuple(node.outputs[0].shape),
-        node.outputs[0].dtype,
-    )
+    tensor = graph.tensor(place.reference)
+    shape = tuple(tensor.shape)
+    return Tap(name, place.path, place.reference, shape, tensor.dtype)
 
 
-def _found(graph: Graph, pattern: str, label: str) -> list[Address]:
-    """The calls that a pattern selects, or an error that helps."""
+def _their_names(graph: Graph, reference: Reference) -> str:
+    """What a call's tensors are called, where the network has names."""
+    names = [
+        repr(place.by_name)
+        for place in _named_places(graph)
+        if place.reference[:-1] == reference[:-1]
+    ]
+    return f" Some have names: {', '.join(names)}." if names else ""
+
+
+def _found(graph: Graph, pattern: str, label: str) -> list[_Place]:
+    """What a pattern selects, or an error that helps.
+
+    Where no call is of that name, a tensor may be.
+    """
     if not isinstance(pattern, str):
         raise ValueError(
             f"A tap is a path as text; received {pattern!r} for {label} "
@@ -247,15 +346,27 @@ def _found(graph: Graph, pattern: str, label: str) -> list[Address]:
     short = pattern.removeprefix(f"{label}/")
     addresses = select(graph, pattern) or select(graph, short)
     if not addresses:
-        raise ValueError(_nothing_found(graph, short, label))
+        return _found_by_name(graph, short, label)
     if is_exact(pattern):
         _one_call_only(addresses, pattern)
         _warn_of_another_name(graph, addresses[0], pattern)
-    return addresses
+    return [_place(graph, address) for address in addresses]
+
+
+def _found_by_name(graph: Graph, pattern: str, label: str) -> list[_Place]:
+    found = [
+        place
+        for place in _named_places(graph)
+        if fnmatchcase(place.by_name, pattern)
+    ]
+    if not found:
+        raise ValueError(_nothing_found(graph, pattern, label))
+    return found
 
 
 def _nothing_found(graph: Graph, pattern: str, label: str) -> str:
     paths = ["/".join(address) for address in all_addresses(graph)]
+    paths += [place.by_name for place in _named_places(graph)]
     inside = _without_inside(graph, pattern)
     what = "No tap at" if is_exact(pattern) else "No tap matches"
     return (
@@ -317,12 +428,16 @@ def _level_of(graph: Graph, address: Address) -> Graph:
     return graph
 
 
+def _node_of(graph: Graph, reference: Reference) -> Node:
+    return _node(graph, tuple(map(str, reference[:-1])))
+
+
 def _node(graph: Graph, address: Address) -> Node:
     return _level_of(graph, address).by_key[address[-1]]
 
 
-def _identifiers(names: Iterable[str]) -> list[str]:
-    """Names as identifiers, numbered where two are equal."""
+def identifiers(names: Iterable[str]) -> list[str]:
+    """Names made identifiers, and numbered where two are equal."""
     seen: set[str] = set()
     result = []
     for name in names:

@@ -66,8 +66,10 @@ def _check_names(
     roles: Sequence[str],
     networks: Mapping[str, keras.Model],
 ) -> None:
-    for name in preprocess:
-        if name in roles:
+    for name, choice in preprocess.items():
+        # What a rebuild carries over may be of a network that reads no more.
+        known = choice is None or isinstance(choice, Preprocess)
+        if name in roles or (name in networks and known):
             continue
         if name in networks:
             raise ValueError(

@@ -16,10 +16,12 @@ class Routes:
 
     Args:
         cascade: The cascade, whose layers and nesting are read once.
+        upstreams: The names of its upstreams, which `upstream` means all of.
     """
 
-    def __init__(self, cascade: keras.Model):
+    def __init__(self, cascade: keras.Model, upstreams: Iterable[str]):
         self._graph = read_graph(cascade, keep_names=True)
+        self.upstreams = list(upstreams)
         self.layers: dict[Path, keras.Layer] = {
             path: layer
             for path, layer in leaf_layers(cascade)
@@ -36,7 +38,11 @@ class Routes:
         Raises:
             ValueError: If it matches nothing.
         """
-        found = {names_of(address) for address in select(self._graph, pattern)}
+        found = {
+            names_of(address)
+            for spelt in self._spelt_out(pattern)
+            for address in select(self._graph, spelt)
+        }
         covered = [
             path
             for path in self.layers
@@ -52,6 +58,13 @@ class Routes:
         for pattern in patterns:
             owners |= dict.fromkeys(self.covered(pattern, argument), pattern)
         return owners
+
+    def _spelt_out(self, pattern: str) -> list[str]:
+        """`upstream/conv` for each upstream, where they have other names."""
+        first, slash, inside = pattern.partition("/")
+        if first != "upstream" or first in self.upstreams:
+            return [pattern]
+        return [f"{name}{slash}{inside}" for name in self.upstreams]
 
     def _nothing_found(self, pattern: str, argument: str) -> str:
         paths = [

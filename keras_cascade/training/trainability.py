@@ -17,7 +17,7 @@ def set_trainable(
 
     Args:
         routes: The cascade's layers.
-        trainable: None freezes the upstream; a bool holds for everything but
+        trainable: None freezes the upstreams; a bool holds for everything but
             adapters that were made with `trainable=False`, which stay as they
             are; a mapping of path patterns applies on top of None.
 
@@ -29,7 +29,7 @@ def set_trainable(
         _set_all(routes, trainable)
         return
     for path, layer in routes.layers.items():
-        if path[0] == "upstream":
+        if path[0] in routes.upstreams:
             layer.trainable = False
     patterns = trainable or {}
     owners = routes.owners(patterns, "trainable")

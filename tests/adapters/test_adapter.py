@@ -128,10 +128,18 @@ def test_what_a_class_lacks_is_named():
     "module",
     [
         "adapters.adapter",
+        "adapters.automatic",
+        "adapters.calibration",
         "adapters.dense",
+        "adapters.label_map",
+        "adapters.logits",
         "adapters.moments",
         "adapters.pca",
+        "adapters.spatial",
+        "adapters.tokens",
         "data",
+        "injection.arguments",
+        "networks.preprocessing",
     ],
 )
 def test_the_examples_in_the_docstrings_run(module: str):

@@ -5,7 +5,17 @@ import pytest
 from keras import layers
 
 from keras_cascade.adapters import DenseAdapter
-from keras_cascade.adapters.choosing import Target, adapt_streams
+from keras_cascade.adapters.choosing import Stream, Target
+from keras_cascade.adapters.choosing import adapt_streams as adapt
+
+
+def adapt_streams(given, extras, choices, target):
+    """One stream for each tensor, all on their way to one target."""
+    streams = [
+        Stream(name, name, choices[name], target, name in extras)
+        for name in given
+    ]
+    return adapt(streams, given)
 
 
 def streams(**shapes):
@@ -86,28 +96,45 @@ def test_none_passes_what_there_is():
     assert adapt_streams(given, [], {"a": None}, Target()) == given
 
 
-def test_an_adapter_in_the_block_has_the_name_of_its_tap():
-    found = adapt_streams(
-        streams(a=(6,)), [], {"a": layers.Dense(3, name="mine")}, Target()
+def test_an_adapter_has_the_name_of_its_stream():
+    given = {"a": keras.Input((6,), name="features")}
+    choices = {"a": layers.Dense(3, name="mine")}
+    found = adapt_streams(given, [], choices, Target())
+    model = keras.Model(given["a"], found["a"])
+    assert [x.name for x in model.layers] == ["features", "a"]
+
+
+def test_maps_that_are_concatenated_share_the_channels():
+    given = streams(a=(4, 4, 3), b=(8, 8, 5))
+    target = Target("expert", (4, 4, 7))
+    found = adapt_streams(given, [], dict.fromkeys(given, "auto"), target)
+    assert [x.shape[1:] for x in found.values()] == [(4, 4, 4), (4, 4, 3)]
+
+
+def test_streams_of_several_targets_do_not_share():
+    given = streams(a=(8,), b=(8,))
+    several = [
+        Stream("a", "a", "auto", Target("one", (4,))),
+        Stream("b", "b", "auto", Target("other", (6,))),
+    ]
+    assert widths(adapt(several, given)) == [4, 6]
+
+
+def test_maps_of_two_formats_do_not_go_together():
+    stream = Stream(
+        "a",
+        "a",
+        "auto",
+        Target("expert", (3, 4, 4), data_format="channels_first"),
+        data_format="channels_last",
     )
-    block = found["a"]._keras_history.operation
-    assert [x.name for x in block.layers] == ["a_input", "a"]
-
-
-def test_a_tap_may_have_the_name_of_anothers_input():
-    given = streams(a=(6,), a_input=(5,))
-    choices = {"a": DenseAdapter(3), "a_input": DenseAdapter(2)}
-    assert widths(adapt_streams(given, [], choices, Target())) == [3, 2]
-
-
-def test_a_vector_does_not_become_a_map_by_itself():
     with pytest.raises(ValueError) as caught:
-        adapt_streams(
-            streams(a=(6,)), [], {"a": "auto"}, Target("expert", (4, 4, 3))
-        )
+        adapt([stream], streams(a=(8, 8, 5)))
     assert str(caught.value) == (
-        "No automatic adapter takes 'a' (6,) to the input (4, 4, 3) of "
-        "'expert'. Give it a layer that does, adapters={'a': layer}."
+        "'a' (8, 8, 5) is a map in 'channels_last', and 'expert' expects "
+        "(3, 4, 4) in 'channels_first'. Use networks of one format, or give "
+        "it a layer that moves the axis, such as adapters={'a': "
+        "keras.layers.Permute((3, 1, 2))}."
     )
 
 

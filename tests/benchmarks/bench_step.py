@@ -92,6 +92,7 @@ def _cascade(
         downstream,
         taps={"middle": MIDDLE, "last": "-1"},
         trainable=trainable or None,
+        preprocess=None,
         learning_rates=rates,
         optimizer=keras.optimizers.Adam(1e-3),
         loss="sparse_categorical_crossentropy",

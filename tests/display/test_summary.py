@@ -131,3 +131,50 @@ def test_the_layers_of_each_block_can_follow(networks):
 def test_the_heads_layers_are_its_description(networks):
     cascade = kc.build_cascade(networks[0], taps="conv", head=3)
     assert rows(printed(cascade)[0])["head"][:3] == ["dense: Dense", "", "3"]
+
+
+def test_what_enters_a_layer_stands_with_the_downstream(networks):
+    x = inputs = keras.Input((8, 8, 1))
+    x = layers.Conv2D(3, 3, name="stem")(x)
+    x = layers.GlobalAveragePooling2D(name="mean")(x)
+    expert = keras.Model(inputs, layers.Dense(2, name="out")(x), name="images")
+    cascade = kc.build_cascade(
+        networks[0],
+        expert,
+        taps={"map": "conv", "vector": "pool"},
+        inject={
+            "map": kc.Injection("stem", "film"),
+            "vector": ["mean", kc.Injection("out", "concat")],
+        },
+        loss="mse",
+    )
+    found = rows(printed(cascade)[0])
+    assert found["downstream"][:2] == [
+        "images (Functional)",
+        "map → stem (film) vector → mean (add) vector → out (concat)",
+    ]
+    # What the merges weigh by is a part of the adapters.
+    assert "injections" in found["adapters"][0]
+
+
+def test_each_upstream_has_a_row_with_its_own_taps(networks):
+    cascade = kc.build_cascade(
+        {"one": networks[0], "two": networks[0]},
+        taps={"a": "one/conv", "b": "two/pool"},
+        head=2,
+        loss="mse",
+    )
+    found = rows(printed(cascade)[0])
+    assert found["one"][:3] == ["encoder (Functional)", "a: conv", "a: 6 × 6 × 4"]
+    assert found["two"][:3] == ["encoder (Functional)", "b: pool", "b: 4"]
+    assert list(found) == ["one", "two", "adapters", "fusion", "head", "total"]
+
+
+def test_preprocessing_is_told_of_twice(networks):
+    """With the network that it is for, and as the block that does it."""
+    cascade = kc.build_cascade(
+        networks[0], head=2, preprocess=layers.Rescaling(2.0, name="doubled")
+    )
+    found = rows(printed(cascade)[0])
+    assert "doubled" in found["preprocessing"][0]
+    assert found["upstream"][0].startswith("encoder (Functional) ")

@@ -267,3 +267,91 @@ def test_the_list_prints_as_a_table(grammar):
     line = next(x for x in text.splitlines() if "inner:1/dense_out" in x)
     assert "Dense" in line and "float32" in line
     assert repr(list_taps(grammar)) == text
+
+
+# --- Names that the network has for its tensors -----------------------------
+
+
+@pytest.fixture
+def pyramid():
+    """A network with two levels of a pyramid, the second one of two tensors."""
+    x = keras.Input((8, 8, 3), name="x")
+    low = layers.Conv2D(4, 3, padding="same", name="low")(x)
+    high, other = keras.ops.split(layers.Conv2D(6, 2, 2, name="high")(low), 2, -1)
+    network = keras.Model(
+        x, {"sum": keras.ops.add(high, other), "low": low}, name="pyramid"
+    )
+    network.pyramid_outputs = {"P3": low, "P4": high}
+    return network
+
+
+def test_levels_of_a_pyramid_are_tapped_by_their_names(pyramid):
+    images = np.random.default_rng(0).normal(size=(2, 8, 8, 3))
+    reference = keras.Model(pyramid.input, pyramid.pyramid_outputs)(images)
+    cascade = kc.build_cascade(
+        pyramid, taps=["P3", "P4"], adapters=None, fusion=None
+    )
+    given = cascade(images)
+    assert list(given) == ["P3", "P4"]
+    for name, expected in reference.items():
+        np.testing.assert_array_equal(
+            keras.ops.convert_to_numpy(given[name]),
+            keras.ops.convert_to_numpy(expected),
+        )
+
+
+def test_a_name_of_the_network_may_be_given_another_name(pyramid):
+    assert _taps(pyramid, {"deep": "P4", "shallow": "P3"}) == {
+        "deep": "P4",
+        "shallow": "low",
+    }
+
+
+def test_a_glob_selects_names_where_no_operation_matches(pyramid):
+    assert list(_taps(pyramid, ["P[34]"])) == ["P3", "P4"]
+
+
+def test_an_output_that_is_given_by_name_is_tapped_by_it(pyramid):
+    (tap,) = resolve_taps(read_graph(pyramid), "sum", "upstream")
+    assert (tap.name, tap.path) == ("sum", "add")
+
+
+def test_an_operation_of_the_very_name_goes_before(pyramid):
+    pyramid.pyramid_outputs = {"high": pyramid.get_layer("low").output}
+    assert _taps(pyramid, "high") == {"high": "high"}
+
+
+def test_names_inside_a_nested_network_are_paths_too(pyramid):
+    x = keras.Input((8, 8, 3), name="image")
+    outer = keras.Model(x, pyramid(x)["sum"], name="outer")
+    assert _taps(outer, "pyramid/P4") == {"P4": "pyramid/P4"}
+    assert _taps(outer, "pyramid/P3") == {"P3": "pyramid/low"}
+
+
+def test_the_list_of_taps_has_the_names(pyramid):
+    found = {tap.path: tap.names for tap in list_taps(pyramid)}
+    assert found["low"] == ("P3",)
+    assert found["P4"] == ()
+    assert "low = P3" in str(list_taps(pyramid))
+    assert [tap.path for tap in list_taps(pyramid, "P3")] == ["low"]
+
+
+def test_a_wrong_name_is_answered_with_the_networks_names(pyramid):
+    with pytest.raises(ValueError, match=r"No tap at 'P5'.*'P[34]'"):
+        _taps(pyramid, "P5")
+
+
+def test_a_call_of_several_tensors_is_answered_with_their_names(pyramid):
+    with pytest.raises(ValueError, match="gives 2 tensors.*names: 'P4'"):
+        _taps(pyramid, "split")
+
+
+def test_outputs_below_a_key_are_numbered():
+    x = keras.Input((4,), name="x")
+    states = [layers.Dense(2, name=name)(x) for name in ("a", "b")]
+    network = keras.Model(x, {"last": states[-1], "states": states})
+    assert _taps(network, None) == {
+        "last": "b",
+        "states_0": "a",
+        "states_1": "b",
+    }

@@ -242,3 +242,73 @@ def test_augmentation_stays_active_in_a_frozen_network():
     still = ops.convert_to_numpy(block(images)["output"])
     np.testing.assert_array_equal(still, 1)
     assert np.abs(active - still).max() > 0.5
+
+
+def injected(trainable=None):
+    """Features that enter a nested layer of the downstream."""
+    inner = keras.Sequential(
+        [keras.Input((6,)), layers.Dense(6, name="leaf")], name="inner"
+    )
+    second = keras.Sequential(
+        [keras.Input((6,)), inner, layers.Dense(2, name="out")], name="expert"
+    )
+    return kc.build_cascade(
+        upstream(),
+        second,
+        taps={"style": "stage1_dense"},
+        inject={"style": kc.Injection("inner/leaf", "concat")},
+        trainable=trainable,
+        optimizer=keras.optimizers.SGD(0.05),
+        loss="mse",
+    )
+
+
+SIDE = "adapters/injections/style_into_leaf_projection"
+OWN = "downstream/inner/style_into_leaf_own"
+INJECTED = {
+    "None": (None, [SIDE, OWN, "downstream/inner/leaf", "downstream/out"]),
+    "the downstream frozen": ({"downstream": False}, [SIDE]),
+    "all but what enters": (
+        {"adapters": False, "**/style_into_*": False},
+        ["downstream/inner/leaf", "downstream/out"],
+    ),
+    "what enters alone": (
+        {"downstream": False, "downstream/**/style_into_*": True},
+        [SIDE, OWN],
+    ),
+    "a layer of the nested network": (
+        {"downstream": False, "downstream/inner/leaf": True},
+        [SIDE, "downstream/inner/leaf"],
+    ),
+    "False": (False, []),
+}
+
+
+@pytest.mark.parametrize("case", INJECTED)
+def test_the_sides_of_a_merge_train_with_their_blocks(case):
+    trainable, expected = INJECTED[case]
+    found = trained(injected(trainable))
+    assert [path for path in found if path != "adapters/style"] == sorted(
+        expected
+    )
+
+
+def test_a_frozen_merge_does_not_move():
+    cascade = injected({"adapters": False, "downstream/inner": False})
+    assert moved_by_fit(cascade) == [
+        "downstream/out/bias",
+        "downstream/out/kernel",
+    ]
+
+
+def test_upstream_means_every_upstream():
+    cascade = kc.build_cascade(
+        {"one": upstream(), "two": upstream()},
+        downstream(),
+        adapters=2,
+        trainable={"upstream/stage2_*": True, "two": False},
+        optimizer=keras.optimizers.SGD(0.05),
+        loss="mse",
+    )
+    inside = [path for path in trained(cascade) if path.startswith(("one", "two"))]
+    assert inside == ["one/stage2_dense", "one/stage2_norm"]

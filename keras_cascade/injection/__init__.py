@@ -1,0 +1,3 @@
+"""Adapted features merged into inner layers of the downstream."""
+
+from keras_cascade.injection.arguments import Injection as Injection

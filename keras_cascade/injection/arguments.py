@@ -1,0 +1,109 @@
+"""What the user says of injections."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import keras
+
+from keras_cascade.graph.paths import closest
+
+MERGES = ("add", "multiply", "film", "concat", "replace")
+
+
+@keras.saving.register_keras_serializable(package="keras_cascade")
+@dataclass(frozen=True)
+class Injection:
+    """Where adapted features enter the downstream, and how they are merged.
+
+    Args:
+        path: The layer of the downstream whose output is merged with them;
+            `inner/layer` inside a nested network.
+        merge: `"add"`, `"multiply"` (by 1 + gate), `"film"` (a scale and a
+            shift a channel; Perez et al. 2018), `"concat"` (and a projection
+            back to the layer's width), or `"replace"`: they take the output's
+            place, and what came before and nobody else needs is not in the
+            cascade. Defaults to `"add"`.
+        zero_init: Whether the cascade starts as the downstream alone: the
+            merge's weights are zero, and training moves them. `"replace"`
+            has none. Defaults to `True`.
+
+    Raises:
+        ValueError: If the path is no text or the merge is none of these.
+
+    Example:
+    >>> Injection("conv3_block2_out", merge="film")
+    Injection(path='conv3_block2_out', merge='film', zero_init=True)
+    """
+
+    path: str
+    merge: str = "add"
+    zero_init: bool = True
+
+    def __post_init__(self):
+        if not isinstance(self.path, str):
+            raise ValueError(
+                "An Injection goes to a path in the downstream, as text; "
+                f"received {self.path!r}."
+            )
+        if self.merge not in MERGES:
+            raise ValueError(
+                f"Injection('{self.path}', merge={self.merge!r}): there is no "
+                f"such merge.{closest(str(self.merge), MERGES)} Possible: "
+                f"{_listed(MERGES)}."
+            )
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments."""
+        return asdict(self)
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "Injection":
+        """The injection of these arguments."""
+        return cls(**config)
+
+
+def normalise_injections(
+    inject: Mapping[str, Any] | None, streams: Sequence[str]
+) -> dict[str, tuple[Injection, ...]]:
+    """Tap or extra input to the places that it enters.
+
+    Args:
+        inject: `{tap or extra input: path, Injection, or a list of these}`.
+        streams: The names of the taps and extra inputs.
+
+    Raises:
+        ValueError: If it names what is neither, or lists nothing.
+        TypeError: If a value is neither a path nor an `Injection`.
+    """
+    if inject is None:
+        return {}
+    if not isinstance(inject, Mapping):
+        raise TypeError(
+            "inject must be a mapping {tap or extra input: path in the "
+            f"downstream, or Injection}}; received {inject!r}."
+        )
+    for name in inject:
+        if name not in streams:
+            raise ValueError(
+                f"inject names '{name}', which is no tap and no extra input."
+                f"{closest(str(name), streams)} There are: {_listed(streams)}."
+            )
+    return {name: _injections(name, value) for name, value in inject.items()}
+
+
+def _injections(name: str, value: Any) -> tuple[Injection, ...]:
+    values = value if isinstance(value, list | tuple) else [value]
+    if not values:
+        raise ValueError(f"inject['{name}'] lists nothing; leave it out.")
+    for one in values:
+        if not isinstance(one, str | Injection):
+            raise TypeError(
+                f"inject['{name}'] must be a path in the downstream, an "
+                f"Injection, or a list of these; received {one!r}."
+            )
+    return tuple(Injection(v) if isinstance(v, str) else v for v in values)
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f"'{name}'" for name in names) or "none"

@@ -1,0 +1,224 @@
+"""Every network of keras.applications injected into itself.
+
+Each is upstream, tapped at a quarter of its depth, and downstream, entered at
+half of it. It ends in the logits of ten classes: the gradient of the summed
+cross-entropy there is of size one a sample, however wide the network is, so
+that three steps of 1e-3 show in the loss, in float32. What random weights make
+of it on the way down differs by a factor of 1e6 between networks, and can
+overshoot: gradients are clipped to norm one.
+"""
+
+import gc
+
+import keras
+import numpy as np
+import pytest
+
+import keras_cascade as kc
+from keras_cascade.injection.arguments import MERGES
+from tests.applications import (
+    SIDES,
+    exported_applications,
+    images_for,
+    inner_maps,
+    make,
+    settle,
+    spread,
+)
+
+BACKEND = keras.backend.backend()
+CLASSES = 10
+SAMPLES = 8
+# The smallest network of each module, with one of the merges.
+SMALLEST = {
+    "ConvNeXtTiny": "film",
+    "DenseNet121": "concat",
+    "EfficientNetB0": "add",
+    "EfficientNetV2B0": "multiply",
+    "InceptionResNetV2": "add",
+    "InceptionV3": "film",
+    "MobileNet": "concat",
+    "MobileNetV2": "multiply",
+    "MobileNetV3Small": "film",
+    "NASNetMobile": "add",
+    "ResNet50": "concat",
+    "ResNet50V2": "multiply",
+    "VGG16": "film",
+    "VGG19": "add",
+    "Xception": "concat",
+}
+QUICKEST = ("MobileNet", "VGG16")
+NO_NASNET = pytest.mark.skipif(
+    BACKEND == "torch", reason="Keras has no NASNet on torch, by its own error"
+)
+
+
+def _marked(names, large=False):
+    return [
+        pytest.param(
+            name,
+            marks=[
+                *([NO_NASNET] if name.startswith("NASNet") else []),
+                *([pytest.mark.large] if large else []),
+            ],
+        )
+        for name in names
+    ]
+
+
+def test_every_network_that_keras_exports_is_tested():
+    assert set(exported_applications()) == set(SIDES)
+
+
+@pytest.mark.parametrize(
+    "name", _marked(SMALLEST if BACKEND == "tensorflow" else QUICKEST)
+)
+def test_the_smallest_network_of_each_module_can_be_injected(
+    name, record_property, tmp_path
+):
+    case = Case(name, record_property, tmp_path)
+    case.check(SMALLEST[name], compiled=False)
+
+
+@pytest.mark.parametrize("merge", MERGES)
+def test_every_merge_works(merge, record_property, tmp_path):
+    Case("MobileNet", record_property, tmp_path, alpha=0.25).check(merge)
+
+
+@pytest.mark.parametrize("name", _marked(SIDES, large=True))
+def test_every_network_works_with_every_merge(name, record_property, tmp_path):
+    case = Case(name, record_property, tmp_path)
+    for merge in MERGES:
+        case.check(merge)
+        gc.collect()
+
+
+class Case:
+    """A settled network, and what cascades of it with itself must do."""
+
+    def __init__(self, name, record, folder, **arguments):
+        self.record, self.file = record, folder / "cascade.keras"
+        self.images = images_for(name, SAMPLES)
+        self.labels = np.arange(SAMPLES) % CLASSES
+        self.network = make(
+            name, classes=CLASSES, classifier_activation=None, **arguments
+        )
+        settle(self.network, self.images)
+        self.tap, self.site = _places(self.network)
+        self.alone = _numpy(self.network(self.images))
+        self.compiled = None
+        self.spread = spread(self.alone)
+        assert self.spread > 1e-2
+
+    def check(self, merge, compiled=True):
+        """Starts as it should, learns, and comes back from its file."""
+        cascade = self.build(merge)
+        start = _numpy(cascade(self.images))
+        if merge == "replace":
+            self.check_cut(cascade, start)
+        else:
+            self.check_silent(start, merge)
+        if compiled and merge != "replace":
+            self.check_compiled(cascade, merge)
+        end = self.check_learns(cascade, start, merge)
+        self.check_file(cascade, end)
+
+    def build(self, merge):
+        """A cascade in which nothing but the adapters trains."""
+        return kc.build_cascade(
+            self.network,
+            self.network,
+            taps={"tap": self.tap.name},
+            inject={"tap": kc.Injection(self.site.name, merge)},
+            preprocess=None,
+            trainable={"upstream": False, "downstream": False},
+            optimizer=keras.optimizers.SGD(1e-3, global_clipnorm=1.0),
+            loss=keras.losses.SparseCategoricalCrossentropy(
+                from_logits=True, reduction="sum"
+            ),
+        )
+
+    def check_silent(self, start, merge):
+        """It computes what the downstream computes alone."""
+        difference = float(np.abs(start - self.alone).max())
+        self.record(f"{merge}: largest difference at step 0", difference)
+        assert difference == 0
+
+    def check_compiled(self, cascade, merge):
+        """A compiler moves it no further than it moves the network alone.
+
+        The two are two programs, whose factors it may order differently: each
+        lies off by about as much from what is computed call by call.
+        """
+        if self.compiled is None:
+            self.compiled = self.network.predict(self.images, verbose=0)
+        predicted = cascade.predict(self.images, verbose=0)
+        difference = np.abs(predicted - self.compiled).max() / self.spread
+        moved = np.abs(self.compiled - self.alone).max() / self.spread
+        self.record(f"{merge}: compiled, by spread", float(difference))
+        self.record(f"{merge}: network alone, compiled", float(moved))
+        assert difference <= max(1e-6, 2 * moved)
+
+    def check_cut(self, cascade, start):
+        """It computes what Keras's own cut at that layer computes."""
+        cut = self.cut()
+        images = keras.ops.convert_to_tensor(self.images)
+        tapped = cascade.blocks["upstream"](images)
+        features = cascade.adapters["tap"](tapped["tap"])
+        expected = cut([images, features][-len(cut.inputs) :])
+        np.testing.assert_array_equal(start, _numpy(expected))
+        kept = cascade.blocks["downstream"].variables
+        assert len(kept) == len(cut.variables)
+
+    def cut(self):
+        """The network entered at the site, its own input where needed."""
+        site, output = self.site.output, self.network.output
+        try:
+            return keras.Model([site], output)
+        except ValueError:  # "not connected": a way leads around the site
+            return keras.Model([self.network.input, site], output)
+
+    def check_learns(self, cascade, start, merge):
+        """Three steps lower the loss, and reach the adapter."""
+        trained = {v.path: v for v in cascade.trainable_variables}
+        before = {path: _numpy(v).copy() for path, v in trained.items()}
+        assert all(path.startswith("adapters/") for path in trained)
+        for _ in range(3):
+            cascade.train_on_batch(self.images, self.labels)
+        kernel = "adapters/tap/kernel"
+        assert np.any(_numpy(trained[kernel]) != before[kernel])
+        end = _numpy(cascade(self.images))
+        at_start, at_end = self.loss(start), self.loss(end)
+        self.record(f"{merge}: loss before", at_start)
+        self.record(f"{merge}: loss after", at_end)
+        assert at_end < at_start
+        return end
+
+    def check_file(self, cascade, end):
+        """Saved and loaded, it gives the same bits."""
+        cascade.save(self.file)
+        again = keras.saving.load_model(self.file)
+        self.file.unlink()
+        np.testing.assert_array_equal(_numpy(again(self.images)), end)
+
+    def loss(self, logits):
+        """The sum of the samples' cross-entropies, in float64."""
+        logits = logits.astype("float64")
+        logits -= logits.max(axis=-1, keepdims=True)
+        normaliser = np.log(np.exp(logits).sum(axis=-1))
+        return float((normaliser - logits[range(SAMPLES), self.labels]).sum())
+
+
+def _places(network):
+    """A layer at a quarter, and one from half on of another shape.
+
+    Of another shape, so that an adapter stands between them.
+    """
+    maps = inner_maps(network)
+    tap = maps[len(maps) // 4]
+    later = maps[len(maps) // 2 :]
+    return tap, next(x for x in later if x.output.shape != tap.output.shape)
+
+
+def _numpy(tensor):
+    return keras.ops.convert_to_numpy(tensor)
