@@ -1,0 +1,142 @@
+"""A graph without its nesting: every call of every level, on plain tensors."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import keras
+
+from keras_cascade.graph.paths import Address
+from keras_cascade.graph.reading import Graph, Node, Reference
+
+
+@dataclass(frozen=True, eq=False)
+class FlatCall:
+    """One call of an operation that is no network.
+
+    Attributes:
+        address: The keys of the calls that lead to it.
+        operation: The operation itself.
+        inputs: Where its tensors come from, masks left out; what is no tensor
+            of the graph is None.
+        outputs: The tensors that it gives.
+    """
+
+    address: Address
+    operation: keras.Operation
+    inputs: tuple[Reference | None, ...]
+    outputs: tuple[Reference, ...]
+
+    @property
+    def name(self) -> str:
+        """The operation's class and path, for messages."""
+        path = "/".join(self.address)
+        return f"{type(self.operation).__name__} '{path}'"
+
+
+@dataclass(frozen=True, eq=False)
+class FlatGraph:
+    """The calls of a graph, with the borders of nested networks taken away.
+
+    A tensor goes by the reference of the call that gives it, at whatever
+    level; what crosses a border keeps the reference of where it comes from.
+
+    Attributes:
+        calls: In topological order.
+        inputs: The inputs of the network.
+        producers: The call that gives a tensor; inputs have none.
+        consumers: The calls that a tensor goes into.
+        aliases: The other references of tensors that cross borders.
+    """
+
+    calls: list[FlatCall] = field(default_factory=list)
+    inputs: list[Reference] = field(default_factory=list)
+    producers: dict[Reference, FlatCall] = field(default_factory=dict)
+    consumers: dict[Reference, list[FlatCall]] = field(default_factory=dict)
+    aliases: dict[Reference, Reference] = field(default_factory=dict)
+
+    def resolve(self, reference: Reference) -> Reference:
+        """The reference by which a tensor goes here."""
+        return self.aliases.get(reference, reference)
+
+
+def flatten(graph: Graph) -> FlatGraph:
+    """Takes the nesting of a graph away.
+
+    Args:
+        graph: The network; it stays as it is.
+
+    Example:
+    >>> flat = flatten(read_graph(keras.applications.VGG16(weights=None)))
+    >>> flat.consumers[flat.inputs[0]][0].name
+    "Conv2D 'block1_conv1'"
+    """
+    flat = FlatGraph()
+    _walk(graph, (), None, flat)
+    return flat
+
+
+def _walk(
+    graph: Graph,
+    prefix: Address,
+    given: Sequence[Reference | None] | None,
+    flat: FlatGraph,
+) -> list[Reference | None]:
+    """Adds a level; gives where its outputs come from."""
+    known: dict[int, Reference | None] = {}
+    for position, tensor in enumerate(graph.inputs):
+        own = (*prefix, graph.sources[id(tensor)][0].key, 0)
+        known[id(tensor)] = own if given is None else given[position]
+        if given is None:
+            flat.inputs.append(own)
+        elif (origin := given[position]) is not None:
+            flat.aliases[own] = origin
+    for node in graph.nodes:
+        if node.is_input:
+            continue
+        if node.inner is None:
+            _add(node, prefix, known, flat)
+        else:
+            _enter(node, node.inner, prefix, known, flat)
+    return [known.get(id(tensor)) for tensor in graph.outputs]
+
+
+def _add(
+    node: Node,
+    prefix: Address,
+    known: dict[int, Reference | None],
+    flat: FlatGraph,
+) -> None:
+    address = (*prefix, node.key)
+    outputs = tuple((*address, i) for i in range(len(node.outputs)))
+    inputs = tuple(known.get(id(x)) for x in _tensors(node))
+    call = FlatCall(address, node.operation, inputs, outputs)
+    flat.calls.append(call)
+    for reference in dict.fromkeys(inputs):
+        if reference is not None:
+            flat.consumers.setdefault(reference, []).append(call)
+    for tensor, reference in zip(node.outputs, outputs, strict=True):
+        known[id(tensor)] = reference
+        flat.producers[reference] = call
+
+
+def _enter(
+    node: Node,
+    inner: Graph,
+    prefix: Address,
+    known: dict[int, Reference | None],
+    flat: FlatGraph,
+) -> None:
+    address = (*prefix, node.key)
+    given = [known.get(id(x)) for x in node.inner_arguments]
+    origins = _walk(inner, address, given, flat)
+    for index, origin in enumerate(origins):
+        known[id(node.outputs[index])] = origin
+        if origin is not None:
+            flat.aliases[*address, index] = origin
+
+
+def _tensors(node: Node) -> list[keras.KerasTensor]:
+    """The tensors that a call works on; Keras notes masks down with them."""
+    kwargs = {k: v for k, v in node.kwargs.items() if k != "mask"}
+    flat = keras.tree.flatten((node.args, kwargs))
+    return [x for x in flat if isinstance(x, keras.KerasTensor)]

@@ -1,0 +1,291 @@
+"""What layers say of values, against values that go through them."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+from keras_cascade.adapters import (
+    DenseAdapter,
+    LogitsAdapter,
+    PCAAdapter,
+    SpatialAdapter,
+)
+from keras_cascade.analysis.flattening import flatten
+from keras_cascade.analysis.ranges import (
+    PIXELS,
+    Values,
+    expected_at_input,
+    mismatch,
+    values_at,
+)
+from keras_cascade.graph.reading import read_graph
+
+RNG = np.random.default_rng(0)
+
+
+def known_of(network):
+    graph = read_graph(network)
+    output = graph.reference(graph.outputs[0])
+    return values_at(flatten(graph), output)
+
+
+def expected_by(network):
+    flat = flatten(read_graph(network))
+    return expected_at_input(flat, flat.inputs[0], network)
+
+
+def chain(*several, shape=(6,)):
+    return keras.Sequential([keras.Input(shape), *several])
+
+
+BOUNDED = {
+    "celu": (-1, np.inf),
+    "elu": (-1, np.inf),
+    "exponential": (0, np.inf),
+    "gelu": (-0.17, np.inf),
+    "hard_sigmoid": (0, 1),
+    "hard_silu": (-0.375, np.inf),
+    "hard_tanh": (-1, 1),
+    "log_sigmoid": (-np.inf, 0),
+    "log_softmax": (-np.inf, 0),
+    "mish": (-0.309, np.inf),
+    "relu": (0, np.inf),
+    "relu6": (0, 6),
+    "selu": (-1.759, np.inf),
+    "sigmoid": (0, 1),
+    "silu": (-0.279, np.inf),
+    "softmax": (0, 1),
+    "softplus": (0, np.inf),
+    "softsign": (-1, 1),
+    "sparse_plus": (0, np.inf),
+    "sparse_sigmoid": (0, 1),
+    "sparsemax": (0, 1),
+    "squareplus": (0, np.inf),
+    "tanh": (-1, 1),
+}
+
+
+@pytest.mark.parametrize("name", BOUNDED)
+def test_an_activation_keeps_within_what_is_said_of_it(name):
+    known = known_of(chain(layers.Activation(name)))
+    assert (known.low, known.high) == BOUNDED[name]
+    x = np.linspace(-30, 30, 60_000, dtype="float32").reshape(6, -1).T
+    y = ops.convert_to_numpy(getattr(keras.activations, name)(x))
+    assert y.min() >= known.low
+    assert y.max() <= known.high
+    # And not by much: the ends are reached where they are finite.
+    for end, reached in ((known.low, y.min()), (known.high, y.max())):
+        assert not np.isfinite(end) or abs(end - reached) < 0.05
+
+
+@pytest.mark.parametrize("name", ["linear", "leaky_relu", "soft_shrink"])
+def test_an_activation_without_bounds_says_nothing(name):
+    known = known_of(chain(layers.Dense(3), layers.Activation(name)))
+    assert known == Values()
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        lambda: layers.Dense(4, "softmax"),
+        lambda: layers.Softmax(),
+        lambda: layers.Activation("softmax"),
+        lambda: layers.Activation(layers.Softmax()),
+        lambda: keras.Sequential([layers.Dense(4, "softmax")]),
+    ],
+    ids=["fused", "layer", "activation", "layer_as_activation", "nested"],
+)
+def test_a_softmax_is_found_however_it_is_written(last):
+    assert known_of(chain(last())).sums_to_one
+
+
+def test_a_softmax_in_operations_is_found():
+    inputs = keras.Input((4,))
+    assert known_of(keras.Model(inputs, ops.softmax(inputs))).sums_to_one
+
+
+def test_what_moves_and_drops_and_averages_is_looked_through():
+    known = known_of(
+        chain(
+            layers.Conv2D(3, 1, activation="softmax"),
+            layers.Dropout(0.5),
+            layers.AveragePooling2D(2),
+            layers.Permute((2, 1, 3)),
+            layers.GlobalAveragePooling2D(),
+            layers.Identity(),
+            layers.Reshape((3, 1)),
+            layers.Flatten(),
+            shape=(4, 4, 2),
+        )
+    )
+    assert known.sums_to_one
+
+
+def test_a_maximum_of_probabilities_does_not_sum_to_one():
+    known = known_of(
+        chain(
+            layers.Conv2D(3, 1, activation="softmax"),
+            layers.GlobalMaxPooling2D(),
+            shape=(4, 4, 2),
+        )
+    )
+    assert known.sums_to_one is None
+    assert (known.low, known.high) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        layers.BatchNormalization,
+        layers.LayerNormalization,
+        lambda: layers.GroupNormalization(2),
+    ],
+    ids=["batch", "layer", "group"],
+)
+def test_normalisations_standardise(layer):
+    known = known_of(chain(layer(), layers.Dropout(0.1)))
+    assert known.standardised
+    assert known.sums_to_one is False
+    assert str(known).startswith("standardised (")
+
+
+def test_a_dense_layer_behind_one_says_nothing():
+    known = known_of(chain(layers.Dense(3, "sigmoid"), layers.Dense(3)))
+    assert str(known) == "not known"
+
+
+@pytest.mark.parametrize(
+    ("merge", "low", "high"),
+    [
+        (layers.Add, -1, 2),
+        (layers.Multiply, -1, 1),
+        (layers.Concatenate, -1, 1),
+        (layers.Average, -1, 1),
+        (layers.Maximum, -1, 1),
+    ],
+)
+def test_merges_follow_the_intervals(merge, low, high):
+    inputs = keras.Input((5,))
+    left = layers.Activation("tanh")(inputs)
+    right = layers.Activation("sigmoid")(inputs)
+    network = keras.Model(inputs, merge()([left, right]))
+    known = known_of(network)
+    assert (known.low, known.high) == (low, high)
+    y = network(RNG.normal(0, 9, size=(50, 5)).astype("float32"))
+    y = ops.convert_to_numpy(y)
+    assert low <= y.min() and y.max() <= high
+
+
+def test_a_sum_with_a_constant_is_not_followed():
+    inputs = keras.Input((5,))
+    y = layers.Activation("tanh")(inputs) + 7.0
+    assert known_of(keras.Model(inputs, y)) == Values()
+
+
+def test_rescaling_moves_the_interval():
+    known = known_of(
+        chain(layers.Activation("tanh"), layers.Rescaling(-10.0, 5.0))
+    )
+    assert (known.low, known.high) == (-5, 15)
+
+
+def test_recurrent_layers_are_bounded_by_their_activation():
+    known = known_of(chain(layers.LSTM(3), shape=(4, 2)))
+    assert (known.low, known.high) == (-1, 1)
+
+
+def test_resampling_adapters_pass_values_on_and_projections_do_not():
+    first = layers.Activation("sigmoid")
+    resized = chain(first, SpatialAdapter(8), shape=(4, 4, 2))
+    assert known_of(resized).high == 1
+    projected = chain(first, SpatialAdapter(8, 3), shape=(4, 4, 2))
+    assert known_of(projected) == Values()
+    assert known_of(chain(first, DenseAdapter(3))) == Values()
+
+
+def test_logits_are_no_probabilities():
+    known = known_of(chain(layers.Dense(4, "softmax"), LogitsAdapter()))
+    assert known.sums_to_one is False
+    assert known.high == 0
+
+
+def test_whitened_components_are_standardised():
+    assert known_of(chain(PCAAdapter(2, whiten=True))).standardised
+    assert not known_of(chain(PCAAdapter(2))).standardised
+
+
+def test_a_rescaling_at_the_start_means_pixels():
+    network = chain(
+        layers.Rescaling(1 / 255), layers.Conv2D(2, 1), shape=(4, 4, 3)
+    )
+    expected = expected_by(network)
+    assert (expected.low, expected.high) == (0, 255)
+    assert "pixels" in str(expected)
+
+
+def test_a_network_of_keras_applications_shows_its_preprocessing():
+    network = keras.applications.MobileNet(
+        weights=None, alpha=0.25, include_top=False, input_shape=(32, 32, 3)
+    )
+    expected = expected_by(network)
+    np.testing.assert_allclose((expected.low, expected.high), (-1, 1))
+    x = keras.applications.mobilenet.preprocess_input(np.array([0.0, 255.0]))
+    np.testing.assert_allclose((expected.low, expected.high), (x[0], x[1]))
+
+
+def trained(mean, variance):
+    layer = layers.BatchNormalization(scale=False, center=False)
+    network = chain(layers.Dropout(0.1), layer, layers.Dense(2), shape=(2,))
+    layer.set_weights([np.asarray(mean), np.asarray(variance)])
+    return network
+
+
+def test_a_batch_normalization_at_the_start_shows_what_it_was_trained_on():
+    assert expected_by(trained([0.1, -0.2], [1.1, 0.8])).standardised
+    assert not expected_by(trained([5.0, 6.0], [1.0, 1.0])).standardised
+    assert expected_by(trained([5.0, 6.0], [1.0, 1.0])).sums_to_one is False
+    # It may well have been trained on probabilities.
+    assert expected_by(trained([0.1, 0.2], [0.01, 0.02])).sums_to_one is None
+
+
+PROBABILITIES = Values(0, 1, sums_to_one=True, source="Softmax 'p'")
+STANDARDISED = Values(sums_to_one=False, standardised=True, source="norm")
+RECTIFIED = Values(0.0, source="ReLU 'r'")
+
+
+@pytest.mark.parametrize(
+    ("values", "arriving", "expected", "says"),
+    [
+        (PROBABILITIES, PROBABILITIES, STANDARDISED, "LogitsAdapter"),
+        (PROBABILITIES, Values(), STANDARDISED, "LogitsAdapter"),
+        (PROBABILITIES, PROBABILITIES, PIXELS, "Rescaling"),
+        (STANDARDISED, STANDARDISED, PIXELS, "Rescaling"),
+        (RECTIFIED, RECTIFIED, STANDARDISED, "Normalization"),
+        (STANDARDISED, STANDARDISED, RECTIFIED, "activation"),
+    ],
+    ids=["as_is", "through", "scale", "standard", "sign", "rectified"],
+)
+def test_what_does_not_go_together_comes_with_advice(
+    values, arriving, expected, says
+):
+    found = mismatch("tap", values, arriving, expected)
+    assert says in found.advice
+
+
+@pytest.mark.parametrize(
+    ("values", "arriving", "expected"),
+    [
+        (PROBABILITIES, Values(high=0.0, sums_to_one=False), STANDARDISED),
+        (PROBABILITIES, PROBABILITIES, PROBABILITIES),
+        (PROBABILITIES, PROBABILITIES, Values()),
+        (STANDARDISED, STANDARDISED, STANDARDISED),
+        (RECTIFIED, RECTIFIED, RECTIFIED),
+        (RECTIFIED, Values(), STANDARDISED),
+        (Values(), Values(), STANDARDISED),
+    ],
+)
+def test_what_goes_together_or_is_not_known_is_not_mentioned(
+    values, arriving, expected
+):
+    assert mismatch("tap", values, arriving, expected) is None
