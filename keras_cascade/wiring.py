@@ -186,12 +186,13 @@ def _backward(
         f"inject['{name}'] names '{path}', a layer of the upstream "
         f"'{upstreams[label].name}': features enter the downstream."
     )
-    if tap is not None and tap.network == label:
-        if _feeds(upstreams[label], address, tap):
-            return (
-                f"{message} There it would be a cycle: the tap '{name}' at "
-                f"'{tap.path}' is computed from that layer."
-            )
+    if tap is None or tap.network != label:
+        return message
+    if _feeds(upstreams[label], address, tap):
+        return (
+            f"{message} There it would be a cycle: the tap '{name}' at "
+            f"'{tap.path}' is computed from that layer."
+        )
     return message
 
 
@@ -271,9 +272,7 @@ def _demand(graph: Graph, sites: Sequence[Site], joint: Site | None) -> Need:
         entered.sources[id(x)][0].name: i for i, x in enumerate(entered.inputs)
     }
     for site in sites:
-        if not set(fed[name] for name in placeholders(site)) <= set(
-            demand.inputs
-        ):
+        if not {fed[name] for name in placeholders(site)} <= set(demand.inputs):
             raise ValueError(_left_out(graph, sites, _of(site), site))
     if not demand.nodes & set(graph.by_key) - _input_keys(graph):
         raise ValueError(

@@ -92,7 +92,7 @@ def settle(network: keras.Model, inputs: np.ndarray) -> None:
     _set(norms, "momentum", momenta)
     _set(dropouts, "rate", rates)
     for layer in _of_type(layers, LayerScale):
-        layer.gamma.assign(keras.ops.ones_like(layer.gamma))
+        layer.gamma.assign(np.ones(layer.gamma.shape))
     if not norms and not _of_type(layers, keras.layers.LayerNormalization):
         for layer in _of_type(layers, keras.layers.Conv2D | keras.layers.Dense):
             layer.kernel.assign(layer.kernel * 2**0.5)

@@ -649,7 +649,9 @@ def test_integers_are_not_entered():
 def test_the_inside_of_a_network_that_is_called_twice_is_not_entered():
     inner = expert((6,), "inner")
     a, b = keras.Input((6,), name="a"), keras.Input((6,), name="b")
-    network = keras.Model([a, b], layers.Add()([inner(a), inner(b)]), name="two")
+    network = keras.Model(
+        [a, b], layers.Add()([inner(a), inner(b)]), name="two"
+    )
     message = mistake({"texture": "inner:0/stem"}, second=network)
     assert "the network 'inner' is called 2 times" in message
     assert "'inner:0' or 'inner:1'" in message
@@ -706,7 +708,10 @@ def test_an_extra_input_goes_nowhere_where_every_tap_is_injected():
 
 
 def two_inputs():
-    left, right = keras.Input((5,), name="left"), keras.Input((5,), name="right")
+    left, right = (
+        keras.Input((5,), name="left"),
+        keras.Input((5,), name="right"),
+    )
     return keras.Model([left, right], layers.Add()([left, right]), name="two")
 
 

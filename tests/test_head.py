@@ -165,7 +165,11 @@ def test_a_head_under_a_taps_name_leaves_the_downstreams_output(network):
 
 def test_a_head_of_another_name_stands_behind_the_downstream(network):
     cascade = kc.build_cascade(
-        network, expert(), taps={"v": "vector"}, adapters=None, head={"digit": 2}
+        network,
+        expert(),
+        taps={"v": "vector"},
+        adapters=None,
+        head={"digit": 2},
     )
     assert list(cascade.predict(X, verbose=0)) == ["digit"]
 

@@ -130,9 +130,7 @@ def test_inputs_of_one_network_are_named_one_by_one():
 def test_images_that_are_shared_are_taken_at_the_largest():
     inputs = known(a=network((8, 6, 3)), b=network((4, 10, 3)))
     names = {"a": "image", "b": "image"}
-    assert planned(inputs, names) == {
-        "image": ((8, 10, 3), ["a/in0", "b/in0"])
-    }
+    assert planned(inputs, names) == {"image": ((8, 10, 3), ["a/in0", "b/in0"])}
 
 
 def test_images_with_channels_first_are_shared_too():
@@ -236,12 +234,17 @@ def test_a_name_that_something_else_has_names_both():
 
 
 def test_an_input_that_no_tap_needs_is_none_of_the_cascades():
-    text, image = keras.Input((3,), name="text"), keras.Input((4,), name="image")
+    text, image = (
+        keras.Input((3,), name="text"),
+        keras.Input((4,), name="image"),
+    )
     read = layers.Dense(2, name="read")(text)
     seen = layers.Dense(2, name="seen")(image)
     both = layers.Add(name="both")([read, seen])
     net = keras.Model({"text": text, "image": image}, both, name="two")
-    cascade = kc.build_cascade(net, taps="seen", inputs={"upstream": {"image": "photo"}})
+    cascade = kc.build_cascade(
+        net, taps="seen", inputs={"upstream": {"image": "photo"}}
+    )
     assert [x.name for x in cascade.inputs] == ["photo"]
     cascade = kc.build_cascade(net, taps="both")
     assert sorted(x.name for x in cascade.inputs) == ["image", "text"]

@@ -144,6 +144,42 @@ def test_what_has_a_graph_is_told_from_what_has_a_call_of_its_own(network):
     assert not _keras_compat.has_inputs(Subclassed())
 
 
+def test_a_config_of_its_own_is_told_from_the_graphs(network):
+    class Own(keras.Model):
+        def get_config(self):
+            return {"name": self.name}
+
+    x = keras.Input((4,))
+    assert _keras_compat.has_own_config(Own(x, layers.Dense(1)(x)))
+    assert not _keras_compat.has_own_config(network)
+    assert not _keras_compat.has_own_config(None)
+
+
+def test_a_layer_that_forgets_its_calls_is_in_no_graph(network):
+    dense = layers.Dense(4, name="before")
+    shared = network.get_layer("shared")
+    x = keras.Input((4,))
+    shared(dense(x))
+    _keras_compat.forget_calls(shared)
+    _keras_compat.forget_calls(dense)
+    with pytest.raises(AttributeError, match="output"):
+        _ = dense.output
+    y = keras.Model(x, shared(dense(x)))
+    calls = _keras_compat.functional_calls(y)
+    assert [call.number for call in calls] == [0, 0, 0]
+
+
+def test_configs_are_empty_while_they_are_hidden_and_no_longer(network):
+    dense = network.get_layer("shared")
+    before = network.get_config()
+    with _keras_compat.without_configs([dense]):
+        hidden = network.get_config()
+    entries = {entry["name"]: entry for entry in hidden["layers"]}
+    assert entries["shared"]["config"] == {}
+    assert entries["inner"]["config"] != {}
+    assert network.get_config() == before
+
+
 def test_running_a_graph_gives_what_the_network_gives(network, rows):
     called = []
 

@@ -169,7 +169,10 @@ def test_the_networks_stay_as_they_are():
     before = [network.get_config() for network in networks]
     shared(*networks, preprocess={"a": layer})
     assert [network.get_config() for network in networks] == before
-    assert layer.get_config() == layers.Rescaling(1 / 255, name="mine").get_config()
+    assert (
+        layer.get_config()
+        == layers.Rescaling(1 / 255, name="mine").get_config()
+    )
 
 
 def test_preprocessing_of_an_unknown_network_is_an_error():

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import keras_cascade as kc
 from keras_cascade.graph.block import leaf_layers
+from keras_cascade.graph.reading import read_graph
 
 layers = keras.layers
 WIDTH = 3
@@ -29,6 +30,8 @@ ONE = ("dense", "times", "relu", "dropout", "normalise", "flip")
 TWO = ("add", "concatenate", "subtract", "shared")
 
 
+# Pairs of networks take twice as long to build.
+FEWER = settings(FEW, max_examples=6)
 # Other networks in each run.
 MANY = settings(FEW, derandomize=False, max_examples=60)
 
@@ -254,6 +257,203 @@ def _check_saving(rows, plan, data):
     assert loaded.taps == cascade.taps
     assert _paths_and_flags(loaded) == _paths_and_flags(cascade)
     assert _operations(loaded) == _operations(cascade)
+
+
+MERGES = ("add", "multiply", "film", "concat")
+
+
+@own_numbers
+@FEWER
+@given(first=plans(), second=plans(), data=st.data())
+def test_whatever_is_injected_starts_silent_and_is_kept(
+    rows, first, second, data
+):
+    _check_pair(rows, first, second, data)
+
+
+@own_numbers
+@pytest.mark.large
+@MANY
+@given(first=plans(), second=plans(), data=st.data())
+def test_whatever_is_injected_into_many_starts_silent_and_is_kept(
+    rows, first, second, data
+):
+    _check_pair(rows, first, second, data)
+
+
+def _check_pair(rows, first, second, data):
+    """Invariants 1, 4, 5 and 6 of what always holds."""
+    up, down = Net(first, "up"), Net(second, "down")
+    before = [_state(net.network) for net in (up, down)]
+    inject = _injections(down, rows, data)
+    cascade = _joined(up, down, rows, data, inject)
+    for net, state in zip((up, down), before, strict=True):
+        _assert_same_state(_state(net.network), state)
+    np.testing.assert_array_equal(
+        keras.ops.convert_to_numpy(cascade(rows)),
+        keras.ops.convert_to_numpy(down.network(rows)),
+        err_msg=str(inject),
+    )
+    _randomise(cascade)
+    paths = [variable.path for variable in cascade.variables]
+    assert len(set(paths)) == len(paths)
+    assert {path.split("/")[0] for path in paths} <= set(cascade.blocks)
+    _assert_same_after_load(rows, cascade)
+
+
+@own_numbers
+@FEWER
+@given(first=plans(), second=plans(), data=st.data())
+def test_what_a_replacement_leaves_out_is_gone(rows, first, second, data):
+    _check_replacement(rows, first, second, data)
+
+
+@own_numbers
+@pytest.mark.large
+@MANY
+@given(first=plans(), second=plans(), data=st.data())
+def test_what_a_replacement_leaves_out_of_many_is_gone(
+    rows, first, second, data
+):
+    _check_replacement(rows, first, second, data)
+
+
+def _check_replacement(rows, first, second, data):
+    """Invariant 2: just what still changes the answer has variables."""
+    up, down = Net(first, "up"), Net(second, "down")
+    sites = [path for path in _sites(down, rows) if path != "out"]
+    site = data.draw(st.sampled_from(sites))
+    inject = {"tap": kc.Injection(site, merge="replace")}
+    cascade = kc.build_cascade(
+        up.network, down.network, taps={"tap": "out"}, inject=inject
+    )
+    expected = _weighted_layers_without(down.network, tuple(site.split("/")))
+    found = {
+        variable.path.split("/", 1)[1].rsplit("/", 1)[0]
+        for variable in cascade.blocks["downstream"].weights
+    }
+    assert found == expected, site
+    _assert_same_after_load(rows, cascade)
+
+
+def _weighted_layers_without(network, site, prefix=()):
+    """What the output depends on once a call is cut, walked over by hand.
+
+    Layers of nested networks too: a nested network whose output counts
+    counts with what its own output depends on.
+    """
+    graph = read_graph(network)
+    found, seen = set(), set()
+    stack = [(graph, tensor, ()) for tensor in graph.outputs]
+    while stack:
+        level, tensor, frames = stack.pop()
+        node, index = level.sources[id(tensor)]
+        address = (*(call.key for _, call in frames), node.key)
+        if address == site or (address, id(tensor)) in seen:
+            continue
+        seen.add((address, id(tensor)))
+        if node.is_input and frames:
+            outer, call = frames[-1]
+            place = [id(x) for x in level.inputs].index(id(tensor))
+            stack.append((outer, call.inner_arguments[place], frames[:-1]))
+        elif node.inner is not None:
+            deeper = (*frames, (level, node))
+            stack.append((node.inner, node.inner.outputs[index], deeper))
+        else:
+            names = [*(call.name for _, call in frames), node.name]
+            if getattr(node.operation, "weights", None):
+                found.add("/".join(names))
+            stack += [(level, x, frames) for x in node.tensors]
+    return found
+
+
+@own_numbers
+@FEW
+@given(plan=plans(), data=st.data())
+def test_what_no_tap_needs_is_not_there(rows, plan, data):
+    """As in the model that Keras makes of the input and the taps' outputs."""
+    net = Net(plan)
+    called_once = net.values(keras.ops.convert_to_tensor(rows))
+    names = [
+        layer.name
+        for layer in net.network.layers
+        if layer.name in called_once and not isinstance(layer, keras.Model)
+    ]
+    chosen = data.draw(
+        st.lists(st.sampled_from(names), min_size=1, unique=True)
+    )
+    outputs = [net.network.get_layer(name).output for name in chosen]
+    expected = keras.Model(net.network.inputs, outputs)
+    cascade = kc.build_cascade(
+        net.network, taps=chosen, adapters=None, fusion=None
+    )
+    block = cascade.blocks["upstream"]
+    assert {x.name for x in block.layers if x.weights} == {
+        x.name for x in expected.layers if x.weights
+    }
+    assert len(block.weights) == len(expected.weights)
+
+
+def _joined(up, down, rows, data, inject):
+    paths = _some_of(up.values(keras.ops.convert_to_tensor(rows)), data)
+    names = list(inject)
+    taps = {
+        name: data.draw(st.sampled_from(paths), label=name) for name in names
+    }
+    return kc.build_cascade(up.network, down.network, taps=taps, inject=inject)
+
+
+def _injections(down, rows, data):
+    """One to three taps, each into one or two layers."""
+    site = st.builds(
+        kc.Injection,
+        st.sampled_from(_sites(down, rows)),
+        st.sampled_from(MERGES),
+    )
+    several = data.draw(
+        st.lists(st.lists(site, min_size=1, max_size=2), min_size=1, max_size=3)
+    )
+    return {f"tap_{number}": sites for number, sites in enumerate(several)}
+
+
+def _sites(net, rows):
+    """All but the inside of networks that are called twice."""
+    paths = net.values(keras.ops.convert_to_tensor(rows))
+    return sorted(
+        path for path in paths if ":" not in "".join(path.split("/")[:-1])
+    )
+
+
+def _state(network):
+    values = [keras.ops.convert_to_numpy(v) + 0 for v in network.variables]
+    paths = [v.path for v in network.variables]
+    flags = [layer.trainable for _, layer in leaf_layers(network)]
+    return values, paths, flags, network.get_config()
+
+
+def _assert_same_state(found, expected):
+    for one, other in zip(found[0], expected[0], strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert found[1:] == expected[1:]
+
+
+def _randomise(cascade):
+    random = np.random.default_rng(1)
+    for variable in cascade.weights:
+        if variable.path.startswith("adapters/"):
+            variable.assign(random.normal(size=variable.shape))
+
+
+def _assert_same_after_load(rows, cascade):
+    with tempfile.TemporaryDirectory() as folder:
+        cascade.save(Path(folder) / "cascade.keras")
+        loaded = keras.saving.load_model(Path(folder) / "cascade.keras")
+    np.testing.assert_array_equal(
+        keras.ops.convert_to_numpy(cascade(rows)),
+        keras.ops.convert_to_numpy(loaded(rows)),
+    )
+    assert loaded.spec.inject == cascade.spec.inject
+    assert _paths_and_flags(loaded) == _paths_and_flags(cascade)
 
 
 def _some_of(paths, data):

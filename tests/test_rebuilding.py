@@ -347,6 +347,7 @@ def test_a_replacement_is_built_again_from_the_original_only(tmp_path):
         inject={"style": kc.Injection("hidden", "replace")},
         taps={"style": "middle"},
         adapters="auto",
+        trainable=None,
     )
     loaded = loaded_again(cascade, tmp_path)
     with pytest.raises(ValueError) as caught:

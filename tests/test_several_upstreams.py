@@ -34,9 +34,7 @@ def expert():
 
 
 def call(model, x, **arguments):
-    return keras.tree.map_structure(
-        ops.convert_to_numpy, model(x, **arguments)
-    )
+    return keras.tree.map_structure(ops.convert_to_numpy, model(x, **arguments))
 
 
 def inner(network, name, x):
@@ -174,7 +172,11 @@ def test_upstream_means_all_upstreams(networks):
     cascade = build(networks, trainable={"upstream": True})
     assert trained(cascade) >= {"shape/conv1", "colour/conv1"}
     cascade = build(networks, trainable={"upstream/conv1": True})
-    assert trained(cascade) - {"adapters/s", "adapters/c", "downstream/out"} == {
+    assert trained(cascade) - {
+        "adapters/s",
+        "adapters/c",
+        "downstream/out",
+    } == {
         "shape/conv1",
         "colour/conv1",
     }
@@ -306,7 +308,9 @@ def test_the_networks_stay_as_they_were(networks):
     cascade.fit(X, Y, verbose=0)
     for name, net in networks.items():
         assert net.get_config() == fresh[name].get_config()
-        for one, other in zip(net.variables, fresh[name].variables, strict=True):
+        for one, other in zip(
+            net.variables, fresh[name].variables, strict=True
+        ):
             np.testing.assert_array_equal(
                 *map(ops.convert_to_numpy, (one, other))
             )

@@ -101,9 +101,7 @@ def replaced(path):
 
 
 def test_taps_feed_the_inputs_of_their_names(several):
-    wiring = wired(
-        several, taps=["high", "low"], extras=["noise"], fusion=None
-    )
+    wiring = wired(several, taps=["high", "low"], extras=["noise"], fusion=None)
     assert wiring.fed == {name: name for name in ("low", "high", "noise")}
     assert wiring.own == ()
     assert wiring.fused == ()

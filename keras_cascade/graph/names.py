@@ -52,7 +52,9 @@ def rename(operation: keras.Operation, name: str) -> None:
     that it was made in.
     """
     old, operation.name = operation.name, name
-    variables = operation.variables if isinstance(operation, keras.Layer) else []
+    variables = (
+        operation.variables if isinstance(operation, keras.Layer) else []
+    )
     for variable in variables:
         segments = variable.path.split("/")
         if old in segments[:-1]:

@@ -71,9 +71,7 @@ def resolve_taps(graph: Graph, taps: Taps, label: str) -> list[Tap]:
         return [_named(graph, n, path, label) for n, path in taps.items()]
     patterns = [taps] if isinstance(taps, str) else list(taps)
     places = dict.fromkeys(
-        place
-        for pattern in patterns
-        for place in _found(graph, pattern, label)
+        place for pattern in patterns for place in _found(graph, pattern, label)
     )
     names = identifiers([place.name for place in places])
     return [
@@ -101,9 +99,7 @@ def check_taps(taps: object, where: str) -> None:
         )
 
 
-def list_taps(
-    network: keras.Model | str, pattern: str = "**"
-) -> "TapTable":
+def list_taps(network: keras.Model | str, pattern: str = "**") -> "TapTable":
     """Lists what can be tapped in a network.
 
     Args:

@@ -153,8 +153,10 @@ def test_what_enters_a_layer_stands_with_the_downstream(networks):
         "images (Functional)",
         "map → stem (film) vector → mean (add) vector → out (concat)",
     ]
-    # What the merges weigh by is a part of the adapters.
-    assert "injections" in found["adapters"][0]
+    # What the merges weigh by counts as a part of the adapters.
+    block = cascade.blocks["adapters"]
+    assert found["adapters"][3] == f"{block.count_params():,}"
+    assert any("injections/" in v.path for v in block.variables)
 
 
 def test_each_upstream_has_a_row_with_its_own_taps(networks):
@@ -165,7 +167,11 @@ def test_each_upstream_has_a_row_with_its_own_taps(networks):
         loss="mse",
     )
     found = rows(printed(cascade)[0])
-    assert found["one"][:3] == ["encoder (Functional)", "a: conv", "a: 6 × 6 × 4"]
+    assert found["one"][:3] == [
+        "encoder (Functional)",
+        "a: conv",
+        "a: 6 × 6 × 4",
+    ]
     assert found["two"][:3] == ["encoder (Functional)", "b: pool", "b: 4"]
     assert list(found) == ["one", "two", "adapters", "fusion", "head", "total"]
 

@@ -483,3 +483,35 @@ def test_a_copy_is_a_block_at_every_level(grammar):
     copy = copy_network(grammar, "copy")
     assert isinstance(copy, Block)
     assert isinstance(copy.get_layer("inner"), Block)
+
+
+@keras.saving.register_keras_serializable(package="tests_copying")
+class ChangesWhenWritten(layers.Layer):
+    """Brings one of its variables up to date when it is written."""
+
+    def build(self, shape):
+        self.used = self.add_weight(shape=(4,), name="used")
+        self.kept = self.add_weight(shape=(4,), name="kept")
+
+    def call(self, x):
+        return x * self.used
+
+    def save_own_variables(self, store):
+        self.kept.assign(self.used * 2.0)
+        super().save_own_variables(store)
+
+    def load_own_variables(self, store):
+        self.kept.assign(store["1"])
+        self.used.assign(store["1"] * 0.4)
+
+
+def test_writing_a_layer_leaves_the_original_as_it_was(rows, same, state):
+    x = keras.Input((4,), name="x")
+    network = keras.Model(x, ChangesWhenWritten(name="own")(x))
+    network.set_weights([np.full(4, 3.0), np.full(4, 5.0)])
+    before = state(network)
+    copy = copy_network(network, "copy")
+    same(state(network), before)
+    # What such a layer reads is not what was: the copy has the values.
+    same(copy.get_weights(), network.get_weights())
+    same(copy(rows), network(rows))

@@ -112,7 +112,10 @@ def test_of_two_at_one_call_the_later_merges_into_the_earlier(
 def test_what_merges_behind_a_replacement_merges_into_it(plain, rows):
     two = plain.get_layer("two")
     x = FED * (3 * FED)
-    entries = [entry("one", "other", "replace"), entry("one", "fed", "multiply")]
+    entries = [
+        entry("one", "other", "replace"),
+        entry("one", "fed", "multiply"),
+    ]
     found = entered(plain, *entries)
     by_name = {"other": FED, "fed": 3 * FED}
     given = [by_name[tensor.name] for tensor in found.inputs]

@@ -5,6 +5,7 @@ import pytest
 from keras_cascade.graph.names import (
     is_numbered_by_keras,
     name_variables,
+    rename,
     stable_names,
 )
 
@@ -141,3 +142,15 @@ def test_naming_leaves_the_values_alone():
     name_variables(network, "upstream")
     for one, other in zip(before, network.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_a_renamed_layers_variables_are_named_after_it():
+    outer = keras.Sequential(
+        [keras.Input((2,)), keras.layers.Dense(1, name="old")], name="outer"
+    )
+    layer = outer.get_layer("old")
+    for variable in layer.variables:
+        variable._path = f"outer/old/{variable.name}"
+    rename(layer, "new")
+    assert layer.name == "new"
+    assert [v.path for v in layer.variables] == ["new/kernel", "new/bias"]

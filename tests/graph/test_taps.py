@@ -277,7 +277,9 @@ def pyramid():
     """A network with two levels of a pyramid, the second one of two tensors."""
     x = keras.Input((8, 8, 3), name="x")
     low = layers.Conv2D(4, 3, padding="same", name="low")(x)
-    high, other = keras.ops.split(layers.Conv2D(6, 2, 2, name="high")(low), 2, -1)
+    high, other = keras.ops.split(
+        layers.Conv2D(6, 2, 2, name="high")(low), 2, -1
+    )
     network = keras.Model(
         x, {"sum": keras.ops.add(high, other), "low": low}, name="pyramid"
     )

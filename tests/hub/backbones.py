@@ -998,6 +998,13 @@ INPUTS: dict[str, dict[str, Values]] = {
         "encoder_input_values": _normal(1600, 1),
         "encoder_padding_mask": _always([True] * 1600, "bool"),
     },
+    "SAMBackbone": {
+        "boxes": _normal(1, 2, 2),
+        "labels": _always([1.0, 0.0], "float32"),
+        # Four times the side of what the image becomes.
+        "masks": _normal(1, 16, 16, 1),
+        "points": _normal(2, 2),
+    },
     "SAM3PromptableConceptBackbone": {
         # KerasHub broadcasts a (samples, boxes + 1) mask over (boxes + 1,
         # boxes + 1): it wants a box less than there are samples.

@@ -96,7 +96,9 @@ def merged(model, merge, x, f):
         return x * (1 + f @ s) + f @ t
     if merge == "concat":
         own, side = weight(model, "own"), weight(model, "projection")
-        joined = np.concatenate([x, np.broadcast_to(f, (*x.shape[:-1], f.shape[-1]))], -1)
+        joined = np.concatenate(
+            [x, np.broadcast_to(f, (*x.shape[:-1], f.shape[-1]))], -1
+        )
         return x + joined @ np.concatenate([own, side])
     return f
 
@@ -166,9 +168,7 @@ def test_a_merge_starts_silent(merge, kind):
     x, f = array(4, *shape), array(4, *shape)
     pooled = channels_last(np.tanh(x), axis)
     without = call(model, {"features": np.zeros_like(f), "x": x})
-    np.testing.assert_array_equal(
-        call(model, {"features": f, "x": x}), without
-    )
+    np.testing.assert_array_equal(call(model, {"features": f, "x": x}), without)
     np.testing.assert_allclose(without, answer(model, pooled), atol=1e-6)
 
 
@@ -205,7 +205,7 @@ def test_without_zero_init_a_projection_is_glorots(merge):
 
 
 def test_film_is_that_of_perez():
-    """FiLM(F_c | γ_c, β_c) = γ_c F_c + β_c, with γ, β affine in the features."""
+    """FiLM(F_c | γ_c, β_c) = γ_c F_c + β_c: γ and β are affine in features."""
     model = build((2, 3, 5), -1, (4,), "film")
     randomise(model)
     x, f = array(4, 2, 3, 5), array(4, 4)
@@ -260,6 +260,32 @@ def test_a_mask_passes_the_merge(merge):
     np.testing.assert_array_equal(call(cascade, inputs), expected)
 
 
+@pytest.mark.parametrize("merge", SILENT)
+def test_a_mask_of_the_features_does_not_enter(merge):
+    """Other steps are padding there: at step 0 that changes nothing."""
+
+    def reader(name):
+        tokens = keras.Input((4,), dtype="int32", name=f"{name}_tokens")
+        x = layers.Embedding(6, 5, mask_zero=True, name="embed")(tokens)
+        return keras.Model(tokens, layers.LSTM(3, name="lstm")(x), name=name)
+
+    first, second = reader("first"), reader("second")
+    cascade = kc.build_cascade(
+        first,
+        second,
+        taps={"style": "embed"},
+        adapters=7,
+        inject={"style": kc.Injection("embed", merge)},
+        inputs={"upstream": "style_tokens", "downstream": "tokens"},
+    )
+    tokens = np.array([[1, 2, 0, 0]], "int32")
+    for other in ([[0, 3, 0, 1]], [[1, 2, 3, 4]]):
+        inputs = {"style_tokens": np.array(other, "int32"), "tokens": tokens}
+        np.testing.assert_array_equal(
+            call(cascade, inputs), call(second, tokens)
+        )
+
+
 # A small network of images, with a residual connection and a nested network.
 
 
@@ -274,14 +300,18 @@ def image_encoder(name="encoder"):
 def deepest():
     x = inputs = keras.Input((8, 8, 5), name="d")
     x = layers.Conv2D(5, 1, activation="tanh", name="leaf")(x)
-    return keras.Model(inputs, layers.Add(name="skip")([x, inputs]), name="deep")
+    return keras.Model(
+        inputs, layers.Add(name="skip")([x, inputs]), name="deep"
+    )
 
 
 def inner():
     x = inputs = keras.Input((8, 8, 5), name="i")
     x = layers.Conv2D(5, 1, name="before")(x)
     x = deepest()(x)
-    return keras.Model(inputs, layers.Add(name="skip")([x, inputs]), name="inner")
+    return keras.Model(
+        inputs, layers.Add(name="skip")([x, inputs]), name="inner"
+    )
 
 
 def image_expert():
@@ -341,7 +371,7 @@ def test_wherever_it_enters_the_cascade_starts_as_the_downstream(
         )
         # And it did enter: other weights, another answer.
         for variable in cascade.blocks["adapters"].variables:
-            variable.assign(ops.ones_like(variable))
+            variable.assign(ops.ones(variable.shape))
         assert not np.allclose(call(cascade, X), call(networks[1], X)), merge
 
 
@@ -412,7 +442,11 @@ def test_one_tap_enters_several_layers_each_by_a_gate_of_its_own():
         network,
         taps={"f": "features"},
         adapters=None,
-        inject={"f": [kc.Injection(path, zero_init=False) for path in ("one", "two")]},
+        inject={
+            "f": [
+                kc.Injection(path, zero_init=False) for path in ("one", "two")
+            ]
+        },
     )
     gates = [v for path, v in weights(cascade).items() if "gate" in path]
     assert len(gates) == 2
@@ -530,7 +564,9 @@ def test_training_leaves_the_networks_as_they_were(networks, trained):
     again = image_encoder(), image_expert()
     for network, fresh in zip(networks, again, strict=True):
         for one, other in zip(network.variables, fresh.variables, strict=True):
-            np.testing.assert_array_equal(*map(ops.convert_to_numpy, (one, other)))
+            np.testing.assert_array_equal(
+                *map(ops.convert_to_numpy, (one, other))
+            )
         assert all(layer.trainable for layer in network.layers)
         assert network.get_config()["layers"] == fresh.get_config()["layers"]
 
@@ -636,7 +672,7 @@ def test_replace_leaves_out_what_came_before():
     rest = keras.Model(
         network.get_layer("inner").input, network.get_layer("inner").output
     )
-    x = rest(list(adapted.values())[0]) * 0.5
+    x = rest(next(iter(adapted.values()))) * 0.5
     expected = network.get_layer("out")(
         network.get_layer("dense")(network.get_layer("pool")(x))
     )
@@ -666,7 +702,9 @@ def test_replace_inside_a_nested_network_keeps_its_own_skip():
         taps={"texture": "conv2"},
         inject={"texture": kc.Injection("inner/before", "replace")},
     )
-    found = {v.path.split("/", 1)[1] for v in cascade.blocks["downstream"].weights}
+    found = {
+        v.path.split("/", 1)[1] for v in cascade.blocks["downstream"].weights
+    }
     assert not any("before" in path for path in found)
     assert any(path.startswith("stem/") for path in found)
     assert any(path.startswith("inner/deep/leaf/") for path in found)

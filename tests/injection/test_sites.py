@@ -73,7 +73,11 @@ def test_a_site_has_the_shape_of_what_the_call_gives(graph):
 
 def test_labels_name_what_enters_where_and_are_unique(graph):
     injections = {
-        "style": (Injection("embed"), Injection("shared:1"), Injection("embed")),
+        "style": (
+            Injection("embed"),
+            Injection("shared:1"),
+            Injection("embed"),
+        ),
         "tone": (Injection("other/dense"), Injection("out")),
     }
     sites = find_sites(graph, injections, "downstream")

@@ -310,5 +310,7 @@ def test_upstream_means_every_upstream():
         optimizer=keras.optimizers.SGD(0.05),
         loss="mse",
     )
-    inside = [path for path in trained(cascade) if path.startswith(("one", "two"))]
+    inside = [
+        path for path in trained(cascade) if path.startswith(("one", "two"))
+    ]
     assert inside == ["one/stage2_dense", "one/stage2_norm"]
