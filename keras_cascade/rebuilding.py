@@ -112,11 +112,13 @@ def _taps_of_blocks(cascade: Cascade) -> dict[str, str]:
         prefix = "" if alone else f"{name}/"
         for tap, tensor in graph.output_structure.items():
             known = cascade.taps.get(tap, "").removeprefix(prefix)
-            paths[tap] = prefix + _path_in(graph, tensor, known)
+            paths[tap] = prefix + _path_in(graph, tap, tensor, known)
     return {tap: paths.get(tap, path) for tap, path in cascade.taps.items()}
 
 
-def _path_in(graph: Graph, tensor: keras.KerasTensor, known: str) -> str:
+def _path_in(
+    graph: Graph, tap: str, tensor: keras.KerasTensor, known: str
+) -> str:
     """A tensor's path in a block: the known one, if it still means that."""
     innermost = _innermost(graph, graph.reference(tensor))
     for address in select(graph, known) if known else ():
@@ -127,7 +129,11 @@ def _path_in(graph: Graph, tensor: keras.KerasTensor, known: str) -> str:
             return known
     node, _ = graph.sources[id(tensor)]
     address = (node.key,) if len(node.outputs) == 1 else innermost[:-1]
-    return "/".join(map(str, address))
+    keys = tuple(map(str, address))
+    if _outputs_of(graph, keys) > 1 and tap not in graph.calls:
+        # One of several tensors: the block gives it by the tap's name.
+        return tap
+    return "/".join(keys)
 
 
 def _outputs_of(graph: Graph, address: Address) -> int:

@@ -389,3 +389,24 @@ def test_inputs_keep_their_names():
         upstream(), head=2, inputs={"upstream": "pixels"}, loss="mse"
     )
     assert [x.name for x in cascade.rebuild().inputs] == ["pixels"]
+
+
+def test_one_of_several_tensors_of_a_call_is_found_again(tmp_path):
+    x = keras.Input((4,), name="x")
+    low, high = keras.ops.split(keras.layers.Dense(4, name="all")(x), 2, -1)
+    network = keras.Model(x, {"low": low, "high": high}, name="halves")
+    cascade = kc.build_cascade(
+        network, taps={"one": "high", "other": "low"}, head=2
+    )
+    rows = np.random.default_rng(0).normal(size=(3, 4)).astype("float32")
+    path = tmp_path / "cascade.keras"
+    cascade.save(path)
+    rebuilt = keras.saving.load_model(path).rebuild(head=None)
+    one, other = np.split(keras.ops.convert_to_numpy(rebuilt(rows)), 2, -1)
+    expected = network(rows)
+    np.testing.assert_array_equal(
+        one, keras.ops.convert_to_numpy(expected["high"])
+    )
+    np.testing.assert_array_equal(
+        other, keras.ops.convert_to_numpy(expected["low"])
+    )

@@ -67,12 +67,13 @@ def rebuild(graph: Graph, share: bool = False) -> Rebuilt | None:
     if isinstance(parts, Parts):
         made = {} if share else _freed(_graph_of(parts.origin))
         return Rebuilt(parts.origin, dict(_recorded(graph, parts)), made)
-    is_ours = getattr(graph.network, "names_are_stable", False)
-    if is_ours or not compat.has_own_config(graph.network):
+    network = graph.network
+    is_ours = getattr(network, "names_are_stable", False)
+    if network is None or is_ours or not compat.has_own_config(network):
         return None
-    own = read_graph(graph.network)
+    own = read_graph(network)
     try:
-        origin = _serialized(graph.network)
+        origin = _serialized(network)
         made = _graph_of(origin)
     except (NotImplementedError, TypeError, ValueError):
         return None

@@ -28,6 +28,7 @@ import keras
 from keras_cascade.graph.block import Block
 from keras_cascade.graph.injecting import Entry, Step
 from keras_cascade.graph.tensors import input_like
+from keras_cascade.injection.gate import Gate
 from keras_cascade.injection.sites import Site
 
 # The network inside the block of adapters that holds the features' sides.
@@ -131,12 +132,9 @@ def _features_of_gate(
     axis = site.channel_axis if len(features.shape) > 2 else -1
     if features.shape[1:][axis] != site.width:
         return _project(site, features, "projection", plus)
-    letters = "abcdefg"[: len(features.shape)]
-    channel = letters[1 if axis == 0 else len(letters) - 1]
-    gate = keras.layers.EinsumDense(
-        f"{letters},{channel}->{letters}",
-        output_shape=tuple(features.shape[1:]),
-        kernel_initializer="zeros" if site.injection.zero_init else "ones",
+    gate = Gate(
+        axis if axis == -1 else 1,
+        "zeros" if site.injection.zero_init else "ones",
         dtype=site.dtype,
         name=f"{site.label}_gate",
     )

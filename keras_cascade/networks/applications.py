@@ -93,9 +93,7 @@ class Recognised:
     needs: str | None
 
 
-def load_application(
-    name: str, role: str, weights: bool = True
-) -> keras.Model:
+def load_application(name: str, role: str, weights: bool = True) -> keras.Model:
     """A Keras application with its ImageNet weights, without its top.
 
     It has the size of images that its weights were trained on. The weights

@@ -80,7 +80,9 @@ def _build(
 ) -> Any:
     import keras_cascade as kc
 
-    return kc.build_cascade(upstream, downstream, taps=list(paths), preprocess=None)
+    return kc.build_cascade(
+        upstream, downstream, taps=list(paths), preprocess=None
+    )
 
 
 def _clone(*networks: "keras.Model") -> list:

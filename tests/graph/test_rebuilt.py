@@ -87,7 +87,7 @@ def _values(outputs):
 def test_a_layer_without_a_full_config_cannot_be_copied_alone():
     x = keras.Input((4,), name="x")
     network = keras.Model(x, Scaled(2, name="scaled")(x))
-    with pytest.raises(ValueError, match="'scaled' .* cannot be copied"):
+    with pytest.raises(ValueError, match=r"'scaled' .* cannot be copied"):
         copy_network(network, "copy")
 
 

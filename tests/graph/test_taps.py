@@ -344,7 +344,7 @@ def test_a_wrong_name_is_answered_with_the_networks_names(pyramid):
 
 
 def test_a_call_of_several_tensors_is_answered_with_their_names(pyramid):
-    with pytest.raises(ValueError, match="gives 2 tensors.*names: 'P4'"):
+    with pytest.raises(ValueError, match=r"gives 2 tensors.*names: 'P4'"):
         _taps(pyramid, "split")
 
 
