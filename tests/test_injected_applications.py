@@ -5,7 +5,7 @@ half of it. It ends in the logits of ten classes: the gradient of the summed
 cross-entropy there is of size one a sample, however wide the network is, so
 that three steps of 1e-3 show in the loss, in float32. What random weights make
 of it on the way down differs by a factor of 1e6 between networks, and can
-overshoot: gradients are clipped.
+overshoot: gradients are clipped to norm one.
 """
 
 import gc
@@ -95,7 +95,10 @@ def test_every_merge_works(merge, record_property, tmp_path):
 
 @pytest.mark.parametrize("name", _marked(SIDES, large=True))
 def test_every_network_works_with_every_merge(name, record_property, tmp_path):
-    case = Case(name, record_property, tmp_path)
+    # Fewer leave some channels hardly any variance behind a hundred layers,
+    # and what divides by it makes millions of the features of `replace`.
+    enough = 256 * 32**2 // SIDES[name] ** 2
+    case = Case(name, record_property, tmp_path, settled_on=enough)
     for merge in MERGES:
         case.check(merge)
         gc.collect()
@@ -104,14 +107,14 @@ def test_every_network_works_with_every_merge(name, record_property, tmp_path):
 class Case:
     """A settled network, and what cascades of it with itself must do."""
 
-    def __init__(self, name, record, folder, **arguments):
+    def __init__(self, name, record, folder, settled_on=SAMPLES, **arguments):
         self.record, self.file = record, folder / "cascade.keras"
         self.images = images_for(name, SAMPLES)
         self.labels = np.arange(SAMPLES) % CLASSES
         self.network = make(
             name, classes=CLASSES, classifier_activation=None, **arguments
         )
-        settle(self.network, self.images)
+        settle(self.network, images_for(name, settled_on))
         self.tap, self.site = _places(self.network)
         self.alone = _numpy(self.network(self.images))
         self.compiled = None
@@ -133,8 +136,6 @@ class Case:
 
     def build(self, merge):
         """A cascade in which nothing but the adapters trains."""
-        # On features that it was not settled on a network is steeper by far.
-        largest = 0.01 if merge == "replace" else 1.0
         return kc.build_cascade(
             self.network,
             self.network,
@@ -142,7 +143,7 @@ class Case:
             inject={"tap": kc.Injection(self.site.name, merge)},
             preprocess=None,
             trainable={"upstream": False, "downstream": False},
-            optimizer=keras.optimizers.SGD(1e-3, global_clipnorm=largest),
+            optimizer=keras.optimizers.SGD(1e-3, global_clipnorm=1.0),
             loss=keras.losses.SparseCategoricalCrossentropy(
                 from_logits=True, reduction="sum"
             ),
