@@ -10,11 +10,11 @@ from keras_cascade.build import build_cascade
 from keras_cascade.cascade import Cascade
 from keras_cascade.graph.copying import copy_graph
 from keras_cascade.graph.injecting import withdraw
-from keras_cascade.graph.operations import own
 from keras_cascade.graph.paths import Address, select
 from keras_cascade.graph.reading import Graph, Reference, read_graph
 from keras_cascade.injection.merging import feed_names
 from keras_cascade.injection.sites import find_sites, site_at_input
+from keras_cascade.operations import own
 from keras_cascade.spec import CascadeSpec
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import keras
 
-from keras_cascade import _keras_compat as compat
 from keras_cascade.networks.applications import MODES, closest_names
+from keras_cascade.operations import copy_operation, copy_state
 
 # The ImageNet statistics of keras.applications.imagenet_utils, in RGB.
 _MEAN = (0.485, 0.456, 0.406)
@@ -186,30 +186,8 @@ def _rgb_to_bgr(data_format: str) -> keras.Layer:
 
 def _call_copy(layer: Any, tensor: keras.KerasTensor) -> Any:
     """Calls a copy of a layer, with its weights, statistics and flags."""
-    copy: Any = _copy(layer)
+    copy: Any = copy_operation(layer, layer.name)
     result = copy(tensor)
-    if not layer.built:
-        return result
-    inner = zip(compat.sublayers(layer), compat.sublayers(copy), strict=True)
-    for old, new in inner:
-        store: dict[str, Any] = {}
-        old.save_own_variables(store)
-        if store:
-            new.load_own_variables({k: _own(v) for k, v in store.items()})
-        new.trainable = old.trainable
+    if layer.built:
+        copy_state(layer, copy)
     return result
-
-
-def _own(value: Any) -> Any:
-    """Not shared: JAX's training gives arrays away."""
-    is_variable = isinstance(value, keras.Variable)
-    return keras.ops.convert_to_numpy(value.value if is_variable else value)
-
-
-def _copy(layer: Any) -> keras.Layer:
-    config = layer.get_config()
-    if isinstance(layer, keras.layers.Lambda):
-        # Its `from_config` refuses Python functions; this one is at hand.
-        of_lambda = {"function": layer.function, "dtype": layer.dtype_policy}
-        return keras.layers.Lambda(**{**config, **of_lambda})
-    return type(layer).from_config(config)

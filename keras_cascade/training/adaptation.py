@@ -17,9 +17,9 @@ from keras_cascade.adapters.protocol import (
 )
 from keras_cascade.graph.block import leaf_layers
 from keras_cascade.graph.need import Need, need
-from keras_cascade.graph.operations import own
 from keras_cascade.graph.reading import Graph, Reference, read_graph
 from keras_cascade.graph.replaying import Replay
+from keras_cascade.operations import own
 
 Path = tuple[str, ...]
 
