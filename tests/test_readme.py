@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from keras import ops
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -25,10 +24,7 @@ def test_the_example_runs_and_reads_handwriting(tmp_path, monkeypatch, capsys):
     x = {"inputs": test.images, "metadata": test.side}
     _, accuracy = again.evaluate(x, test.labels, verbose=0)
     assert accuracy > 0.9
-    np.testing.assert_allclose(names["after"], names["before"], atol=1e-6)
-    deeper = names["deeper"](x, training=False)
-    alone = names["cascade"](x, training=False)
-    assert np.array_equal(*map(ops.convert_to_numpy, (deeper, alone)))
+    assert np.array_equal(*names["answers"])
 
 
 def test_the_two_commands_stand_on_their_own():
