@@ -1,7 +1,7 @@
 """The Cascade: holds the spec and the blocks, and delegates."""
 
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -16,11 +16,20 @@ from keras_cascade.injection.merging import FEEDS
 from keras_cascade.spec import BLOCKS, CascadeSpec, normalise_rates
 from keras_cascade.training.adaptation import fit_adapters, unfitted
 from keras_cascade.training.block_rates import to_float
+from keras_cascade.training.fitting import (
+    callbacks_for_fit,
+    known_variables,
+    prepare_optimizer,
+)
 from keras_cascade.training.learning_rates import (
     find_blockwise,
+    is_multiple,
     with_block_rates,
 )
+from keras_cascade.training.rate_groups import rate_groups
 from keras_cascade.training.routing import Routes
+from keras_cascade.training.stages import Unfreeze
+from keras_cascade.training.trainability import covered_by, set_flags
 
 
 @keras.saving.register_keras_serializable(package="keras_cascade")
@@ -49,6 +58,9 @@ class Cascade(Block):
             self._spec = self._spec_of_a_clone()
         self._sources: dict[str, Any] | None = None
         self._learning_rates: dict[str, Any] = {}
+        # The flags of all layers, and those for which the step was traced.
+        self._read_flags: Callable[[], list[bool]] = list
+        self._traced_flags: list[bool] | None = None
         # What is fitted stays so: looked up until it is, then no more.
         self._all_fitted = False
 
@@ -101,6 +113,11 @@ class Cascade(Block):
         }
         order = dict.fromkeys((*self._spec.adapters, *layers))
         return {name: layers[name] for name in order if name in layers}
+
+    @property
+    def rates(self) -> dict[str, Any]:
+        """Path pattern to the rate that it was compiled with."""
+        return dict(self._learning_rates)
 
     @property
     def path_prefix(self) -> str:
@@ -193,6 +210,10 @@ class Cascade(Block):
             jit_compile=jit_compile,
             auto_scale_loss=auto_scale_loss,
         )
+        # Keras would track layers that are kept in an attribute.
+        layers = list(compat.sublayers(self))
+        self._read_flags = lambda: [layer.trainable for layer in layers]
+        self._traced_flags = None
 
     def get_compile_config(self) -> dict | None:
         """What `compile` was called with, for a `.keras` file."""
@@ -204,16 +225,17 @@ class Cascade(Block):
             config["learning_rates"] = keras.saving.serialize_keras_object(
                 self._learning_rates
             )
-            config["has_slots"] = bool(self.optimizer and self.optimizer.built)
+            config["slots"] = [v.path for v in known_variables(self.optimizer)]
         return config
 
     def compile_from_config(self, config: dict) -> None:
         """Compiles as the saved cascade was, slots ready to be loaded."""
         arguments = keras.saving.deserialize_keras_object(config)
-        has_slots = arguments.pop("has_slots")
+        slots = set(arguments.pop("slots"))
         self.compile(**arguments)
-        if has_slots:
-            self.optimizer.build(self.trainable_variables)
+        if slots:
+            known = [v for v in self.variables if v.path in slots]
+            prepare_optimizer(self, known)
 
     def fit(
         self,
@@ -233,14 +255,63 @@ class Cascade(Block):
         validation_steps: int | None = None,
         validation_batch_size: int | None = None,
         validation_freq: int = 1,
+        *,
+        unfreeze: Unfreeze = None,
     ) -> Any:
-        """Keras's `fit`, with Keras's arguments.
+        """Keras's `fit`, in which blocks may start to train on the way.
+
+        The logs hold the rate of each block, `learning_rate/<block>`, where
+        there are rates or stages; 0 while it is frozen.
+
+        Args:
+            x: As Keras takes it, like all arguments up to `unfreeze`.
+            y: Labels.
+            batch_size: Rows at a time. Defaults to `None`: 32.
+            epochs: The epoch to stop before. Defaults to `1`.
+            verbose: As Keras takes it. Defaults to `"auto"`.
+            callbacks: Keras callbacks. Defaults to `None`.
+            validation_split: As Keras takes it. Defaults to `0.0`.
+            validation_data: As Keras takes it. Defaults to `None`.
+            shuffle: As Keras takes it. Defaults to `True`.
+            class_weight: As Keras takes it. Defaults to `None`.
+            sample_weight: As Keras takes it. Defaults to `None`.
+            initial_epoch: The epoch to start with. Defaults to `0`.
+            steps_per_epoch: As Keras takes it. Defaults to `None`.
+            validation_steps: As Keras takes it. Defaults to `None`.
+            validation_batch_size: As Keras takes it. Defaults to `None`.
+            validation_freq: As Keras takes it. Defaults to `1`.
+            unfreeze: `{epoch: path pattern or list of them}`: what starts to
+                train with that epoch, counted from 0 as `initial_epoch`
+                counts. Stages before the first epoch of this call apply at
+                once. Or a recipe: `"lp-ft"` trains what is new (adapters,
+                fusion, head) for the first half of the epochs, then
+                everything; `"gradual"` what is new in the first epoch, and
+                with each further one the next layers from the top. The
+                optimizer goes on: slots of what was training are kept, and
+                what joins counts its own steps. Flags stay as the last stage
+                left them. Defaults to `None`.
+
+        Returns:
+            Keras's `History`.
 
         Raises:
             ValueError: If an adapter that learns from data has not been
-                fitted: call `adapt` first.
+                fitted (call `adapt` first), a stage's epoch is none of this
+                call's, a pattern matches nothing, or a stage would freeze.
+
+        Example:
+        >>> history = cascade.fit(
+        ...     images, labels, epochs=2, unfreeze={1: "upstream"}, verbose=0
+        ... )
+
+        Source: Kumar et al., Fine-Tuning can Distort Pretrained Features
+        (2022), for `"lp-ft"`; Howard and Ruder, Universal Language Model
+        Fine-tuning (2018), for `"gradual"`.
         """
         self._check_fitted("training")
+        callbacks = callbacks_for_fit(
+            self, unfreeze, initial_epoch, epochs, callbacks
+        )
         return super().fit(
             x=x,
             y=y,
@@ -260,10 +331,72 @@ class Cascade(Block):
             validation_freq=validation_freq,
         )
 
+    def freeze(self, pattern: str | Sequence[str]) -> "Cascade":
+        """Stops the training of what a path pattern covers.
+
+        The optimizer keeps its slots for when it is unfrozen again. Call it
+        between fits.
+
+        Args:
+            pattern: A path pattern, such as `"upstream/conv5_*"`, or a list.
+
+        Returns:
+            The cascade itself.
+
+        Raises:
+            ValueError: If a pattern matches nothing.
+
+        Example:
+        >>> cascade = cascade.freeze("head")
+        """
+        return self._set_flags(pattern, False)
+
+    def unfreeze(self, pattern: str | Sequence[str]) -> "Cascade":
+        """Has what a path pattern covers train from the next fit on.
+
+        What was training before goes on where it was, slots included; what is
+        new counts its own steps.
+
+        Args:
+            pattern: A path pattern, such as `"upstream/conv5_*"`, or a list.
+
+        Returns:
+            The cascade itself.
+
+        Raises:
+            ValueError: If a pattern matches nothing.
+
+        Example:
+        >>> cascade = cascade.unfreeze("upstream")
+        """
+        return self._set_flags(pattern, True)
+
     def make_train_function(self, force: bool = False) -> Any:
-        """Keras's hook before training; the adapters must be fitted."""
+        """Keras's hook before training; the adapters must be fitted.
+
+        Flags that were changed since the last step, by hand or by `unfreeze`,
+        take effect here: the step is traced again, and the optimizer takes up
+        what trains now.
+        """
         self._check_fitted("training")
-        return super().make_train_function(force)
+        return super().make_train_function(self._flags_changed() or force)
+
+    def _flags_changed(self) -> bool:
+        flags = self._read_flags()
+        if not self.compiled or flags == self._traced_flags:
+            return False
+        prepare_optimizer(self)
+        self._traced_flags = flags
+        return True
+
+    def _set_flags(
+        self, patterns: str | Sequence[str], flag: bool
+    ) -> "Cascade":
+        call = "unfreeze()" if flag else "freeze()"
+        routes = Routes(self, self.upstreams)
+        covered = covered_by(routes, patterns, call)
+        set_flags(routes, dict.fromkeys(covered, flag))
+        return self
 
     def make_test_function(self, force: bool = False) -> Any:
         """Keras's hook before `evaluate`; the adapters must be fitted."""
@@ -369,11 +502,11 @@ class Cascade(Block):
         rates = {v.path: own for v in self.trainable_variables}
         blockwise = find_blockwise(self.optimizer)
         effective = blockwise.effective_rates() if blockwise else {}
-        groups = self._rate_groups(self._learning_rates)
-        for pattern, variables in groups.items():
+        groups = rate_groups(self, self._learning_rates)
+        for name, variables in groups.variables.items():
             for variable in variables:
                 if variable.path in rates:
-                    rates[variable.path] = effective[pattern]
+                    rates[variable.path] = effective[name]
         return rates
 
     def get_config(self) -> dict:
@@ -432,23 +565,16 @@ class Cascade(Block):
     def _own_optimizer(self, optimizer: Any, rates: Mapping[str, Any]) -> Any:
         """A copy of the user's optimizer that knows each block's rate."""
         own = compat.copy_optimizer(keras.optimizers.get(optimizer))
-        if not rates:
+        if own is None or (is_multiple(own) and not rates):
             return own
+        groups = rate_groups(self, rates)
         known = find_blockwise(own)
         serialize = keras.saving.serialize_keras_object
-        if known is None or serialize(known.rates) != serialize(dict(rates)):
-            own = with_block_rates(own, rates)
+        if known is None or serialize(known.rates) != serialize(groups.rates):
+            own = with_block_rates(own, groups.rates)
         if (blockwise := find_blockwise(own)) is not None:
-            blockwise.route(self._rate_groups(rates))
+            blockwise.route(groups.variables)
         return own
-
-    def _rate_groups(self, rates: Mapping[str, Any]) -> dict[str, list]:
-        """Path pattern to the variables whose rate it settles."""
-        routes = Routes(self, self.upstreams)
-        groups: dict[str, list] = {pattern: [] for pattern in rates}
-        for path, pattern in routes.owners(rates, "learning_rates").items():
-            groups[pattern].extend(routes.layers[path].variables)
-        return groups
 
     def _check_fitted(self, before: str) -> None:
         if self._all_fitted:

@@ -8,6 +8,7 @@ import keras
 
 from keras_cascade.build import build_cascade
 from keras_cascade.cascade import Cascade
+from keras_cascade.graph.block import apply_flags, flags_of, leaf_layers
 from keras_cascade.graph.copying import copy_graph
 from keras_cascade.graph.injecting import withdraw
 from keras_cascade.graph.paths import Address, select
@@ -35,6 +36,8 @@ def rebuild(cascade: Cascade, changes: Mapping[str, Any]) -> Cascade:
     new = build_cascade(**{**_arguments(cascade, changes), **changes})
     new.keep_network_info(cascade, changes)
     new.remember_started_anew(_carry_over(cascade, new, changes))
+    if "trainable" not in changes:
+        _carry_flags(cascade, new)
     if "loss" not in changes and cascade.compiled:
         _recompile(new, cascade.get_compile_config(), changes)
     return new
@@ -238,11 +241,20 @@ def _carry_over(
     return tuple(anew)
 
 
+def _carry_flags(old: Cascade, new: Cascade) -> None:
+    """What was frozen or unfrozen since the old one was built stays so."""
+    known = dict(leaf_layers(old))
+    for path, layer in leaf_layers(new):
+        same = known.get(path)
+        if same is not None and len(flags_of(same)) == len(flags_of(layer)):
+            apply_flags(layer, flags_of(same))
+
+
 def _recompile(
     new: Cascade, config: dict[str, Any] | None, changes: Mapping[str, Any]
 ) -> None:
     arguments = keras.saving.deserialize_keras_object(config or {})
-    arguments.pop("has_slots", None)
+    arguments.pop("slots", None)
     for name in ("optimizer", "metrics", "learning_rates"):
         if name in changes:
             arguments[name] = changes[name]

@@ -11,6 +11,7 @@ from keras_cascade.graph.layers import check_layer
 from keras_cascade.graph.paths import closest
 from keras_cascade.injection.arguments import Injection
 from keras_cascade.training.block_rates import validate_rate
+from keras_cascade.training.layerwise_decay import LayerwiseDecay
 
 # What blocks are called, but for several upstreams, which the user names.
 BLOCKS = (
@@ -249,7 +250,12 @@ def normalise_rates(learning_rates: Any) -> dict[str, Any]:
             f"{learning_rates!r}. One rate for all is the optimizer's."
         )
     _check_patterns(learning_rates, "learning_rates")
-    return {p: validate_rate(p, r) for p, r in learning_rates.items()}
+    return {
+        pattern: rate
+        if isinstance(rate, LayerwiseDecay)
+        else validate_rate(pattern, rate)
+        for pattern, rate in learning_rates.items()
+    }
 
 
 def _check_patterns(patterns: Iterable[object], argument: str) -> None:

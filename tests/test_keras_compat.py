@@ -304,10 +304,98 @@ def test_the_hooks_that_block_rates_need_are_still_called():
     optimizer = _keras_compat.copy_with_rates(
         keras.optimizers.SGD(0.1, weight_decay=0.5), Rates()
     )
+    optimizer.began_at = keras.Variable([0], dtype="int", trainable=False)
     optimizer.apply([keras.ops.ones((2,))], [variable])
     assert sorted(called) == ["rate_at", "rates_at"]
     # decayed by 0.5 * 0.5, then moved by 0.5
     np.testing.assert_allclose(variable.numpy(), [0.25, 0.25], rtol=1e-6)
+
+
+def _numpy(variable):
+    return keras.ops.convert_to_numpy(variable)
+
+
+class OneRate:
+    def group_of(self, key):
+        return 0
+
+    def rates_at(self, own_rate, step):
+        return [own_rate]
+
+    def rate_at(self, group, own_rate, step):
+        return own_rate
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Adam",
+        "AdamW",
+        "Adafactor",
+        "Adamax",
+        "Lamb",
+        "Muon",
+        "ScheduleFreeAdamW",
+    ],
+)
+def test_optimizers_count_the_steps_of_the_variable_that_is_updated(name):
+    """Two variables: one that began at step 2, and a fresh one beside it."""
+    kind = getattr(keras.optimizers, name)
+    start = np.random.default_rng(0).normal(size=(3, 4)).astype("float32")
+    late, fresh = keras.Variable(start), keras.Variable(start)
+    early = keras.Variable(start)
+    optimizer = _keras_compat.copy_with_rates(kind(0.01), OneRate())
+    optimizer.build([early, late])
+    optimizer.began_at = keras.Variable([0, 2], dtype="int", trainable=False)
+    gradient = keras.ops.convert_to_tensor(start[::-1].copy())
+    for _ in range(2):
+        optimizer.apply([gradient], [early])
+    alone = kind(0.01)
+    for _ in range(2):
+        optimizer.apply([gradient, gradient], [early, late])
+        alone.apply([gradient], [fresh])
+    np.testing.assert_array_equal(_numpy(late), _numpy(fresh))
+    assert (_numpy(early) != _numpy(late)).any()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "SGD",
+        "Adam",
+        "AdamW",
+        "Lion",
+        "RMSprop",
+        "Adagrad",
+        "Adadelta",
+        "Adamax",
+        "Ftrl",
+        "Adafactor",
+        "Lamb",
+        "Muon",
+        "ScheduleFreeAdamW",
+    ],
+)
+def test_the_slots_of_every_optimizer_can_be_copied(name):
+    """Taken up by one of more variables, it goes on as if nothing was."""
+    arguments = {"momentum": 0.9} if name == "SGD" else {}
+    kind = getattr(keras.optimizers, name)
+    draw = np.random.default_rng(0).normal
+    start, other = (draw(size=(3, 4)).astype("float32") for _ in range(2))
+    mine, plain = keras.Variable(start), keras.Variable(start)
+    gradients = [keras.ops.convert_to_tensor(start * k) for k in (1, -2, 3)]
+    optimizer = kind(0.01, **arguments)
+    optimizer.apply(gradients[:1], [mine])
+    new = _keras_compat.copy_with_rates(kind(0.01, **arguments), OneRate())
+    new.build([keras.Variable(other), mine])
+    _keras_compat.copy_slots(optimizer, new, {0: 1})
+    new.began_at = keras.Variable([0, 0], dtype="int", trainable=False)
+    reference = kind(0.01, **arguments)
+    reference.apply(gradients[:1], [plain])
+    for gradient in gradients[1:]:
+        new.apply([gradient], [mine])
+        reference.apply([gradient], [plain])
+    np.testing.assert_array_equal(_numpy(mine), _numpy(plain))
 
 
 def test_only_nadam_shares_a_state_between_the_variables_of_a_step():

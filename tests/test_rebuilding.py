@@ -144,7 +144,13 @@ def test_a_new_tap_gets_an_adapter_of_its_own(trained):
 
 def test_what_was_pruned_comes_from_the_original_while_it_lives():
     networks = upstream(), downstream()
-    cascade = build(*networks, taps="hidden", adapters=6, trainable=None)
+    cascade = build(
+        *networks,
+        taps="hidden",
+        adapters=6,
+        trainable=None,
+        learning_rates=None,
+    )
     cascade.fit(X, Y, verbose=0)
     other = cascade.rebuild(taps="middle", adapters=6)
     assert other.spec.started_anew[:2] == (

@@ -9,7 +9,6 @@ import keras
 
 from keras_cascade.adapters.automatic import KINDS
 from keras_cascade.adapters.choosing import Stream
-from keras_cascade.analysis.flattening import FlatGraph, flatten
 from keras_cascade.analysis.measuring import Measurement, measure
 from keras_cascade.analysis.pixels import (
     data_findings,
@@ -39,6 +38,7 @@ from keras_cascade.analysis.statistics import (
     VARIANCE_RATIO,
     is_far,
 )
+from keras_cascade.graph.flattening import FlatGraph, flatten
 from keras_cascade.graph.reading import read_graph
 from keras_cascade.graph.taps import Taps
 from keras_cascade.planning import Plan, make_plan

@@ -9,7 +9,6 @@ import keras
 from keras_cascade import _keras_compat as compat
 from keras_cascade import data as user_data
 from keras_cascade.adapting import run_adapters
-from keras_cascade.analysis.flattening import FlatGraph, flatten
 from keras_cascade.analysis.report import Distance, Finding, Measured
 from keras_cascade.analysis.statistics import (
     ChannelMoments,
@@ -21,6 +20,7 @@ from keras_cascade.analysis.statistics import (
     rows_of,
 )
 from keras_cascade.cascade import Cascade
+from keras_cascade.graph.flattening import FlatGraph, flatten
 from keras_cascade.graph.reading import Graph, Reference, read_graph
 from keras_cascade.graph.replaying import Replay
 from keras_cascade.inputs import make_inputs, packed, side_inputs

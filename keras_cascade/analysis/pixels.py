@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from keras_cascade.analysis.flattening import flatten
 from keras_cascade.analysis.ranges import (
     PIXELS,
     UNKNOWN,
@@ -13,6 +12,7 @@ from keras_cascade.analysis.ranges import (
     expected_at_input,
 )
 from keras_cascade.analysis.report import Finding, Measured
+from keras_cascade.graph.flattening import flatten
 from keras_cascade.inputs import CascadeInput, NetworkInput
 from keras_cascade.networks.applications import (
     APPLICATIONS,

@@ -12,8 +12,8 @@ from keras_cascade.adapters import Adapter, LabelMapAdapter, PCAAdapter
 from keras_cascade.adapters.dense import DenseAdapter
 from keras_cascade.adapters.logits import LogitsAdapter
 from keras_cascade.adapters.projecting import ProjectingAdapter
-from keras_cascade.analysis.flattening import FlatCall, FlatGraph
 from keras_cascade.data import to_numpy
+from keras_cascade.graph.flattening import FlatCall, FlatGraph
 from keras_cascade.graph.reading import Reference
 from keras_cascade.networks.applications import recognise
 from keras_cascade.networks.preprocessing import MODE_SCALINGS

@@ -20,7 +20,6 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_cascade.analysis.flattening import FlatCall, FlatGraph
 from keras_cascade.analysis.ranges import (
     activation_name,
     is_untrained,
@@ -30,6 +29,7 @@ from keras_cascade.analysis.ranges import (
 )
 from keras_cascade.analysis.report import Distance, Measured
 from keras_cascade.data import to_numpy
+from keras_cascade.graph.flattening import FlatCall, FlatGraph
 from keras_cascade.graph.reading import Reference
 
 # Half of the channels are farther off than this. At a shift of one deviation

@@ -36,8 +36,8 @@ def validate_rate(pattern: str, rate: object) -> Rate:
         return float(rate)
     raise ValueError(
         f"The learning rate of {pattern!r} is {rate!r}. It must be a finite "
-        "number that is not negative, or a "
-        "keras.optimizers.schedules.LearningRateSchedule."
+        "number that is not negative, a "
+        "keras.optimizers.schedules.LearningRateSchedule, or a LayerwiseDecay."
     )
 
 

@@ -2,13 +2,15 @@
 
 Everything an optimizer does (slots, decay, clipping, accumulation, averaging)
 stays the work of the user's optimizer class; only the rate that it sees for a
-variable changes. Variables are told apart by identity, never by name.
+variable changes, and the steps that it counts. Variables are told apart by
+identity, never by name.
 """
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import keras
+import numpy as np
 from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_cascade import _keras_compat
@@ -18,6 +20,7 @@ from keras_cascade.training.block_rates import (
     resolve_reference_rate,
     to_float,
 )
+from keras_cascade.training.own_steps import AT_REST, began_at
 
 
 def with_block_rates(
@@ -80,6 +83,11 @@ def find_blockwise(
     )
 
 
+def is_multiple(optimizer: keras.optimizers.Optimizer) -> bool:
+    """Whether it consists of several, each with a rate of its own."""
+    return isinstance(optimizer, keras.optimizers.MultiOptimizer)
+
+
 @keras.saving.register_keras_serializable(package="keras_cascade")
 class BlockwiseOptimizer(keras.optimizers.Optimizer):
     """A copy of an optimizer with a learning rate per group of variables.
@@ -90,6 +98,11 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
     where the optimizer's own rate is a number. Decoupled weight decay uses
     the group's rate as well; clipping, accumulation and averaging see all
     variables together. `learning_rate` is the optimizer's own rate.
+
+    Variables may join and rest: `extend` takes up new ones, with the slots of
+    the others kept, and `activate` says which train from now on. Each counts
+    its own steps, so that an Adam whose block begins late corrects the bias
+    of its moments from there, and takes its first steps at its rate.
 
     The routing of variables is no part of the config: call `route` again
     after loading, before the optimizer is used.
@@ -104,6 +117,8 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
         undecayed: Which of the variables it is built on decay leaves out, by
             index like Keras's slots; a plain optimizer forgets them when
             saved. Defaults to `()`.
+        undecayed_names: A regular expression for the names of others, such
+            as join later. Defaults to `None`.
         name: Defaults to `None`, the name of the optimizer copied.
 
     Raises:
@@ -126,6 +141,7 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
         rates: Mapping[str, Rate],
         reference_rate: float | None = None,
         undecayed: Iterable[int] = (),
+        undecayed_names: str | None = None,
         name: str | None = None,
     ) -> None:
         _check_single_rate(inner_optimizer)
@@ -143,10 +159,15 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
         )
         self._plain_class = type(inner_optimizer)
         self._undecayed = tuple(undecayed)
+        self._began_at: Any = None
         # Under this name Keras's callbacks find what LossScaleOptimizer wraps.
         self.inner_optimizer = _keras_compat.copy_with_rates(
             inner_optimizer, self._rates
         )
+        if undecayed_names is not None:
+            self.inner_optimizer.exclude_from_weight_decay(
+                var_names=[undecayed_names]
+            )
 
     @property
     def rates(self) -> dict[str, Rate]:
@@ -190,21 +211,79 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
         _keras_compat.copy_decay_exclusions(self.inner_optimizer, plain)
         return plain
 
+    def extend(
+        self, variables: Iterable[keras.Variable]
+    ) -> "BlockwiseOptimizer":
+        """Takes up variables; those that are known keep their slots.
+
+        New ones rest until `activate` names them. Call it between steps.
+
+        Args:
+            variables: All that the optimizer is to know, in the order in which
+                its slots are stored. Known ones that are missing stay, behind
+                the others.
+
+        Returns:
+            The optimizer itself.
+        """
+        order = _distinct([*variables, *self.known_variables])
+        if not self.built:
+            self.build(order)
+        elif len(order) > len(self.known_variables):
+            self._grow(order)
+        return self
+
+    def activate(
+        self, variables: Iterable[keras.Variable]
+    ) -> "BlockwiseOptimizer":
+        """Says which of the known variables train from now on.
+
+        The others keep their slots, and the count of their steps stands
+        still. Call it between steps.
+
+        Args:
+            variables: Those that train, in the order of the gradients that
+                `apply(gradients)` gets.
+
+        Returns:
+            The optimizer itself.
+        """
+        variables = list(variables)
+        active = {id(variable) for variable in variables}
+        trains = [id(v) in active for v in self.known_variables]
+        before = keras.ops.convert_to_numpy(self._began_at)
+        after = began_at(before, int(self.iterations), trains)
+        if (before != after).any():
+            self._began_at.assign(after)
+            self._join([i for i, old in enumerate(before) if old < 0])
+        self.inner_optimizer.use_variables(variables)  # type: ignore[attr-defined]
+        _keras_compat.use_variables(self, variables)
+        return self
+
+    @property
+    def known_variables(self) -> list[keras.Variable]:
+        """All that it was built on, in the order of its slots."""
+        return list(getattr(self.inner_optimizer, "_built_on", ()))
+
     def build(self, variables: list[keras.Variable]) -> None:
         if self.built:
             return
         inner = self.inner_optimizer
         if self._undecayed:
+            names = _keras_compat.undecayed_names(inner)
             inner.exclude_from_weight_decay(
-                [variables[index] for index in self._undecayed]
+                [variables[index] for index in self._undecayed],
+                None if names is None else [names],
             )
         inner.build(variables)
         super().build(variables)
         self._undecayed = _keras_compat.undecayed(inner, variables)
+        self._count_steps(np.zeros(len(variables)))
 
     @property
     def variables(self) -> list[keras.Variable]:
-        return self.inner_optimizer.variables
+        own = [] if self._began_at is None else [self._began_at]
+        return [*self.inner_optimizer.variables, *own]
 
     @property
     def iterations(self):
@@ -221,9 +300,10 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
         self._rates.own_is_schedule = isinstance(source, LearningRateSchedule)
 
     def apply(self, grads, trainable_variables=None) -> None:
-        if trainable_variables is not None:
-            trainable_variables = list(trainable_variables)
-            self.build(trainable_variables)
+        if trainable_variables is None:
+            trainable_variables = self._trainable_variables
+        trainable_variables = list(trainable_variables)
+        self.build(trainable_variables)
         # LossScaleOptimizer switches it off on what it wraps.
         self.inner_optimizer.loss_scale_factor = self.loss_scale_factor
         self.inner_optimizer.apply(grads, trainable_variables)
@@ -250,6 +330,9 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
             "rates": {n: serialize(rate) for n, rate in self.rates.items()},
             "reference_rate": self.reference_rate,
             "undecayed": list(self._undecayed),
+            "undecayed_names": _keras_compat.undecayed_names(
+                self.inner_optimizer
+            ),
             "name": self.name,
         }
 
@@ -262,6 +345,36 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
         rates = {name: load(rate) for name, rate in config["rates"].items()}
         rest = _without(config, "inner_optimizer", "rates")
         return cls(inner, rates, **rest)
+
+    def _grow(self, variables: list[keras.Variable]) -> None:
+        """A new inner optimizer on more variables, with the old one's state."""
+        old, known = self.inner_optimizer, self.known_variables
+        new = _keras_compat.copy_with_rates(self.to_plain(), self._rates)
+        new.build(variables)
+        place = {id(variable): i for i, variable in enumerate(variables)}
+        positions = {i: place[id(v)] for i, v in enumerate(known)}
+        _keras_compat.copy_slots(old, new, positions)
+        began = np.full(len(variables), AT_REST)
+        before = keras.ops.convert_to_numpy(self._began_at)
+        for i, position in positions.items():
+            began[position] = before[i]
+        self.inner_optimizer = new
+        self._undecayed = _keras_compat.undecayed(new, variables)
+        self._count_steps(began)
+
+    def _count_steps(self, began: np.ndarray) -> None:
+        self._began_at = self.add_variable(
+            shape=(len(began),), dtype="int", name="began_at"
+        )
+        self._began_at.assign(began.astype("int32"))
+        vars(self.inner_optimizer)["began_at"] = self._began_at
+
+    def _join(self, indices: list[int]) -> None:
+        """What was accumulated before, or never, counts for nothing."""
+        if self.inner_optimizer.gradient_accumulation_steps:
+            _keras_compat.zero_accumulators(self.inner_optimizer, indices)
+        if self.inner_optimizer.use_ema:
+            _keras_compat.start_averages(self.inner_optimizer, indices)
 
 
 def _check_single_rate(optimizer: keras.optimizers.Optimizer) -> None:
@@ -276,6 +389,10 @@ def _check_single_rate(optimizer: keras.optimizers.Optimizer) -> None:
             f"rate, not a {type(optimizer).__name__} ({optimizer.name!r}). "
             "Pass the optimizer that it wraps."
         )
+
+
+def _distinct(variables: Iterable[keras.Variable]) -> list[keras.Variable]:
+    return list({id(variable): variable for variable in variables}.values())
 
 
 def _without(config: Mapping, *names: str) -> dict:

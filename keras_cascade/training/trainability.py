@@ -1,6 +1,6 @@
 """Sets what trains: block by block, layer by layer."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from keras_cascade.adapters import Adapter
 from keras_cascade.training.routing import Path, Routes
@@ -36,6 +36,42 @@ def set_trainable(
     _check_none_is_overridden(routes, patterns, owners)
     for path, pattern in owners.items():
         routes.layers[path].trainable = patterns[pattern]
+
+
+def covered_by(
+    routes: Routes, patterns: str | Sequence[str], argument: str
+) -> list[Path]:
+    """The layers that one or several patterns cover.
+
+    Args:
+        routes: The cascade's layers.
+        patterns: A path pattern, or a list of them.
+        argument: Where they stand, for errors.
+
+    Raises:
+        ValueError: If one matches nothing.
+        TypeError: If one is no text.
+    """
+    several = [patterns] if isinstance(patterns, str) else patterns
+    if not isinstance(several, list | tuple) or not several:
+        raise TypeError(
+            f"{argument} must be a path pattern or a list of them, such as "
+            f"'upstream/conv*'; received {patterns!r}."
+        )
+    for pattern in several:
+        if not isinstance(pattern, str):
+            raise TypeError(
+                f"{argument} names {pattern!r}; a path pattern is text, such "
+                "as 'upstream/conv*'."
+            )
+    found = [path for p in several for path in routes.covered(p, argument)]
+    return list(dict.fromkeys(found))
+
+
+def set_flags(routes: Routes, flags: Mapping[Path, bool]) -> None:
+    """Sets the flags of single layers, by their paths."""
+    for path, flag in flags.items():
+        routes.layers[path].trainable = flag
 
 
 def _set_all(routes: Routes, flag: bool) -> None:

@@ -11,7 +11,6 @@ from keras_cascade.adapters import (
     PCAAdapter,
     SpatialAdapter,
 )
-from keras_cascade.analysis.flattening import flatten
 from keras_cascade.analysis.ranges import (
     PIXELS,
     Values,
@@ -19,6 +18,7 @@ from keras_cascade.analysis.ranges import (
     mismatch,
     values_at,
 )
+from keras_cascade.graph.flattening import flatten
 from keras_cascade.graph.reading import read_graph
 
 RNG = np.random.default_rng(0)

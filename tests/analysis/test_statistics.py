@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
-from keras_cascade.analysis.flattening import flatten
 from keras_cascade.analysis.statistics import (
     ChannelMoments,
     Expected,
@@ -19,6 +18,7 @@ from keras_cascade.analysis.statistics import (
     rectified_moments,
     rows_of,
 )
+from keras_cascade.graph.flattening import flatten
 from keras_cascade.graph.reading import read_graph
 
 RNG = np.random.default_rng(0)

@@ -3,7 +3,7 @@
 import keras
 from keras import layers
 
-from keras_cascade.analysis.flattening import flatten
+from keras_cascade.graph.flattening import flatten
 from keras_cascade.graph.reading import read_graph
 
 
