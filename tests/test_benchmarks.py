@@ -19,6 +19,20 @@ TINY = {
         "size": 32,
     },
     "bench_pca": {"WIDTH": 32, "COMPONENTS": 4, "PAIRS": 1},
+    "bench_rates": {
+        "only": {"a rate a block": ({"upstream": 1e-4}, {})},
+        "pairs": 1,
+        "steps": 1,
+        "batch_size": 2,
+        "size": 32,
+    },
+    "bench_unfreeze": {
+        "stages": {"all of it joined": ["upstream"]},
+        "pairs": 1,
+        "steps": 1,
+        "batch_size": 2,
+        "size": 32,
+    },
     "bench_step": {
         "variants": {"frozen upstream": (False, None)},
         "pairs": 1,
@@ -44,7 +58,7 @@ def test_a_benchmark_needs_no_arguments(path):
 
 
 def slow_where_it_compiles(path: Path):
-    """The networks of `build` and `step` are small on TensorFlow only."""
+    """The networks of all but `pca` are small on TensorFlow only."""
     slow = os.environ.get("KERAS_BACKEND") != "tensorflow"
     marks = [pytest.mark.large] if slow and path.stem != "bench_pca" else []
     return pytest.param(path, id=path.stem, marks=marks)

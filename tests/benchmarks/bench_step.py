@@ -1,10 +1,8 @@
 """A training step of a cascade against the same graph written by hand."""
 
 import os
-import statistics
-import time
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -48,16 +46,18 @@ def run(
         `reference_s`, `ratio` (the median of the pairs' ratios), its `bound`
         as text, and whether it `holds`.
     """
-    x, y = _batch(batch_size, size)
+    from keras_cascade.testing.timing import as_row, seconds_in_turns
+
+    x, y = batch(batch_size, size)
     rows = []
     for name, (trainable, rates) in variants.items():
-        models = _models(size, trainable, rates)
-        times = _pairs(models, x, y, pairs, steps)
-        rows.append(_row(f"step MobileNetV3Small, {name}", times))
+        built = models(size, trainable, rates)
+        times = seconds_in_turns(built, x, y, pairs, steps)
+        rows.append(as_row(f"step MobileNetV3Small, {name}", times, 1.10))
     return rows
 
 
-def _models(
+def models(
     size: int, trainable: bool, rates: dict | None
 ) -> tuple["keras.Model", "keras.Model"]:
     """Both ways to the same graph with the same weights, compiled."""
@@ -135,59 +135,10 @@ def _check_same_work(ours: "keras.Model", reference: "keras.Model") -> None:
         )
 
 
-def _batch(batch_size: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+def batch(batch_size: int, size: int) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
     x = rng.uniform(0, 255, (batch_size, size, size, 3)).astype("float32")
     return x, rng.integers(0, CLASSES, batch_size).astype("int32")
-
-
-def _pairs(
-    models: Sequence["keras.Model"],
-    x: np.ndarray,
-    y: np.ndarray,
-    pairs: int,
-    steps: int,
-) -> list[list[float]]:
-    """Seconds a step of each model: the medians of steps taken in turns."""
-    for model in models:
-        _seconds(model, x, y)  # compiles
-        _seconds(model, x, y)
-    times = []
-    for _ in range(pairs):
-        turns = [_turn(models, x, y, i % 2 == 1) for i in range(steps)]
-        own = zip(*turns, strict=True)
-        times.append([statistics.median(seconds) for seconds in own])
-    return times
-
-
-def _turn(
-    models: Sequence["keras.Model"], x: np.ndarray, y: np.ndarray, last: bool
-) -> list[float]:
-    """A step of each model, the last one first if asked for."""
-    order = models[::-1] if last else models
-    seconds = [_seconds(model, x, y) for model in order]
-    return seconds[::-1] if last else seconds
-
-
-def _seconds(model: "keras.Model", x: np.ndarray, y: np.ndarray) -> float:
-    start = time.perf_counter()
-    # Its logs are numbers: it waits for the step to be done.
-    logs: Any = model.train_on_batch(x, y)
-    if not np.all(np.isfinite(logs)):
-        raise RuntimeError(f"Training gave {logs}.")
-    return time.perf_counter() - start
-
-
-def _row(name: str, times: Sequence[Sequence[float]]) -> dict:
-    ratio = statistics.median(ours / other for ours, other in times)
-    return {
-        "name": name,
-        "ours_s": statistics.median(ours for ours, _ in times),
-        "reference_s": statistics.median(other for _, other in times),
-        "ratio": ratio,
-        "bound": "at most 1.10",
-        "holds": ratio <= 1.10,
-    }
 
 
 def main() -> None:

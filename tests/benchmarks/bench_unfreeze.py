@@ -1,0 +1,93 @@
+"""A step in each stage of a fit against a cascade built with those flags."""
+
+import os
+import runpy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import keras
+
+STEP = runpy.run_path(str(Path(__file__).with_name("bench_step.py")))
+# What is unfrozen by then, on top of adapters and downstream.
+STAGES = {
+    "the upstream frozen": [],
+    "its last blocks joined": ["upstream/expanded_conv_8_*.."],
+    "all of it joined": ["upstream"],
+}
+
+
+def run(
+    stages: Mapping[str, list[str]] = STAGES,
+    pairs: int = 7,
+    steps: int = 5,
+    batch_size: int = 32,
+    size: int = 96,
+) -> list[dict]:
+    """Measures; a row a stage.
+
+    Args:
+        stages: What is unfrozen in each, by name. Defaults to `STAGES`.
+        pairs: How many pairs of times are taken. Defaults to `7`.
+        steps: Training steps a pair, of which the median counts. Defaults to
+            `5`.
+        batch_size: Images a step. Defaults to `32`.
+        size: Height and width of the images. Defaults to `96`.
+
+    Returns:
+        Rows as `bench_step` gives them.
+    """
+    from keras_cascade.testing.timing import as_row, seconds_in_turns
+
+    x, y = STEP["batch"](batch_size, size)
+    staged = STEP["models"](size, False, None)[0]
+    rows = []
+    for name, patterns in stages.items():
+        _reach(staged, patterns, x, y)
+        built = _built_with(staged, patterns)
+        times = seconds_in_turns((staged, built), x, y, pairs, steps)
+        rows.append(as_row(f"step MobileNetV3Small, {name}", times, 1.10))
+    return rows
+
+
+def _reach(cascade: "keras.Model", patterns: list[str], x, y) -> None:
+    """The cascade in a stage of one fit: two epochs, the stage in the second.
+
+    Its optimizer knows all that trains later from the beginning.
+    """
+    later = {1: patterns, 2: "upstream"} if patterns else {2: "upstream"}
+    if patterns == ["upstream"]:
+        later = {1: "upstream"}
+    cascade.freeze("upstream")
+    stop = _stop_after(2)
+    cascade.fit(
+        x, y, len(x), epochs=3, unfreeze=later, callbacks=[stop], verbose=0
+    )
+
+
+def _stop_after(epochs: int) -> "keras.callbacks.Callback":
+    import keras
+
+    def stop(epoch: int, logs: object) -> None:
+        if epoch + 1 == epochs:
+            callback.model.stop_training = True
+
+    callback = keras.callbacks.LambdaCallback(on_epoch_end=stop)
+    return callback
+
+
+def _built_with(staged: "keras.Model", patterns: list[str]) -> "keras.Model":
+    """A cascade of the same graph and weights that has these flags at once."""
+    return staged.rebuild(trainable=dict.fromkeys(patterns, True) or None)
+
+
+def main() -> None:
+    """Prints the rows."""
+    for row in run():
+        print(row)
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    main()
