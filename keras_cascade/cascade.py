@@ -396,6 +396,10 @@ class Cascade(Block):
         routes = Routes(self, self.upstreams)
         covered = covered_by(routes, patterns, call)
         set_flags(routes, dict.fromkeys(covered, flag))
+        # At once, for training loops that never ask for a train function.
+        if self.compiled and known_variables(self.optimizer):
+            self.train_function = None
+            self._flags_changed()
         return self
 
     def make_test_function(self, force: bool = False) -> Any:

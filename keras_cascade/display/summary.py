@@ -15,6 +15,8 @@ COLUMNS = (
     "trainable",
     "learning rate",
 )
+# More rates than these, as LayerwiseDecay gives, are shown as a range.
+MANY = 3
 
 
 def print_summary(
@@ -90,7 +92,10 @@ def _rates(cascade: Any, block: dict[str, Any]) -> str:
         return "frozen" if block["parameters"] else ""
     if not cascade.compiled:
         return "not compiled"
-    return "\n".join(f"{rate:g}" for rate in block["learning_rates"])
+    rates = block["learning_rates"]
+    if len(rates) > MANY:
+        return f"{max(rates):g}\nto {min(rates):.3g}"
+    return "\n".join(f"{rate:g}" for rate in rates)
 
 
 def _caption(cascade: Any) -> str | None:

@@ -184,3 +184,18 @@ def test_preprocessing_is_told_of_twice(networks):
     found = rows(printed(cascade)[0])
     assert "doubled" in found["preprocessing"][0]
     assert found["upstream"][0].startswith("encoder (Functional) ")
+
+
+def test_many_rates_of_a_block_are_shown_as_a_range():
+    x = inputs = keras.Input((3,))
+    for number in range(5):
+        x = layers.Dense(3, name=f"layer{number}")(x)
+    cascade = kc.build_cascade(
+        keras.Model(inputs, x),
+        head=2,
+        trainable=True,
+        learning_rates={"upstream": kc.LayerwiseDecay(1e-3, 0.5)},
+        loss="mse",
+    )
+    (text,) = printed(cascade)
+    assert rows(text)["upstream"][-1] == "0.001 to 6.25e-05"

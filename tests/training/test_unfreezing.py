@@ -221,20 +221,43 @@ def test_killed_in_the_second_stage_it_resumes_to_the_same(
         assert_same(state_of(resumed), state)
 
 
-def test_a_file_of_the_middle_goes_on_to_the_same(references, tmp_path):
-    expected = references["three"][0]
-    cascade = cascade_of()
+def test_a_file_of_the_middle_goes_on_as_if_nothing_had_been(
+    references, tmp_path
+):
+    """To the bit, one stage behind it and one to come."""
+    cascade = cascade_of(learning_rates={"upstream": 3e-3})
     path = tmp_path / "epoch_{epoch}.keras"
-    fit(
-        cascade,
-        2,
-        unfreeze={1: patterns(THREE)[1]},
-        callbacks=[keras.callbacks.ModelCheckpoint(path)],
-    )
+    checkpoint = keras.callbacks.ModelCheckpoint(path)
+    stages = patterns(THREE)
+    fit(cascade, 2, unfreeze={1: stages[1]}, callbacks=[checkpoint])
     loaded = keras.saving.load_model(tmp_path / "epoch_2.keras")
-    losses = fit(loaded, 5, 2, unfreeze={3: patterns(THREE)[3]})
+    losses = [fit(x, 5, 2, unfreeze={3: stages[3]}) for x in (cascade, loaded)]
+    assert losses[0] == losses[1]
+    assert_same(state_of(loaded), state_of(cascade))
+    assert loaded.rates == {"upstream": 3e-3}
+
+
+def test_a_file_of_the_middle_reaches_the_losses_by_hand(references, tmp_path):
+    expected, stages = references["three"][0], patterns(THREE)
+    cascade = cascade_of()
+    fit(cascade, 2, unfreeze={1: stages[1]})
+    cascade.save(tmp_path / "cascade.keras")
+    loaded = keras.saving.load_model(tmp_path / "cascade.keras")
+    losses = fit(loaded, 5, 2, unfreeze={3: stages[3]})
     np.testing.assert_allclose(losses, expected[2:], rtol=0, atol=1e-6)
-    assert sorted(loaded.blocks) == sorted(cascade.blocks)
+
+
+def test_a_training_loop_of_ones_own_goes_on_after_unfreezing():
+    """The optimizer takes up what joins without a fit in between."""
+    cascade = cascade_of(optimizers.SGD(0.5))
+    fit(cascade, 1)
+    cascade.unfreeze("upstream/high")
+    variables = cascade.trainable_variables
+    before = [np.array(ops.convert_to_numpy(v)) for v in variables]
+    gradients = [ops.ones(v.shape) for v in variables]
+    cascade.optimizer.apply(gradients, variables)
+    for old, new in zip(before, variables, strict=True):
+        np.testing.assert_allclose(ops.convert_to_numpy(new), old - 0.5)
 
 
 def test_frozen_variables_do_not_move_to_the_bit_in_any_stage():
