@@ -224,3 +224,27 @@ def test_stages_go_together_with_averages_of_weights():
     np.testing.assert_allclose(ops.convert_to_numpy(kernel), average, atol=1e-6)
     assert np.abs(seen[-1] - average).max() > 1e-3
     np.testing.assert_array_equal(ops.convert_to_numpy(low), frozen)
+
+
+def test_a_file_between_stages_keeps_the_scale_of_the_loss(tmp_path):
+    """Going on is equal to the bit, in float16 as well."""
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        cascade = cascade_of()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    arguments = {"shuffle": False, "unfreeze": {2: "upstream"}}
+    fit(cascade, 2, unfreeze={1: "upstream/high"}, shuffle=False)
+    cascade.save(tmp_path / "cascade.keras")
+    loaded = keras.saving.load_model(tmp_path / "cascade.keras")
+    for model in (cascade, loaded):
+        fit(model, 4, initial_epoch=2, **arguments)
+    for one, other in [
+        *zip(cascade.variables, loaded.variables, strict=True),
+        *zip(
+            cascade.optimizer.variables, loaded.optimizer.variables, strict=True
+        ),
+    ]:
+        np.testing.assert_array_equal(
+            ops.convert_to_numpy(one), ops.convert_to_numpy(other)
+        )
