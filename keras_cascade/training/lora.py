@@ -97,12 +97,12 @@ def apply_lora(layer: keras.Layer, lora: LoRA, path: str) -> bool:
         Whether it has any.
 
     Raises:
-        ValueError: If it cannot have one: it is quantised or has a kernel
-            constraint.
+        ValueError: If it cannot have one: it is quantised, has a constraint
+            on its kernel, or has one of another rank.
     """
     inner = _updatable(layer)
     for one in inner:
-        _check_possible(one, path)
+        _check_possible(one, lora.rank, path)
     for one in inner:
         alpha = lora.rank if lora.alpha is None else lora.alpha
         low_rank.enable(one, lora.rank, alpha)
@@ -167,18 +167,20 @@ def _updatable(layer: keras.Layer) -> list[keras.Layer]:
     return [x for x in compat.sublayers(layer) if low_rank.takes_low_rank(x)]
 
 
-def _check_possible(layer: Any, path: str) -> None:
+def _check_possible(layer: Any, rank: int, path: str) -> None:
     problem = None
     if layer.quantization_mode is not None:
         problem = f"is quantised ({layer.quantization_mode})"
     elif low_rank.constraint(layer):
         problem = "has a constraint on its kernel"
+    elif low_rank.has_low_rank(layer) and layer.lora_rank != rank:
+        problem = f"has LoRA of rank {layer.lora_rank} already"
     if problem:
         name = "" if path.endswith(layer.name) else f" (its '{layer.name}')"
         raise ValueError(
-            f"trainable asks for LoRA on '{path}'{name}, which {problem}: no "
-            "low-rank update goes with that. Leave it out with a later entry, "
-            f"{{'{path}': False}}."
+            f"trainable asks for LoRA on '{path}'{name}, which {problem}; "
+            f"that does not go with LoRA({rank}). Leave it out with a later "
+            f"entry, {{'{path}': False}}."
         )
 
 

@@ -357,6 +357,20 @@ def test_a_layer_of_the_users_may_have_its_own():
     assert trained == ["lora_kernel_a", "lora_kernel_b"] * 2
 
 
+def test_it_keeps_what_the_library_promises():
+    cascade = build({"upstream": LoRA(3)})
+    give_values(cascade)
+    assert kc.testing.check_cascade(cascade, X) != []
+
+
+def test_a_clone_of_keras_has_it_as_well():
+    cascade = build({"upstream": LoRA(3, alpha=8)})
+    give_values(cascade)
+    clone = keras.models.clone_model(cascade)
+    clone.set_weights(cascade.get_weights())
+    np.testing.assert_array_equal(numpy(clone(X)), numpy(cascade(X)))
+
+
 def test_a_kernels_regulariser_weighs_a_and_b_instead():
     cascade = over(layers.Dense(2, kernel_regularizer="l2", name="out"), (6,))
     squares = [
@@ -403,6 +417,15 @@ def test_a_kernel_with_a_constraint_is_an_error_with_its_name():
         kc.build_cascade(
             keras.Model(inputs, bound(inputs)),
             trainable={"upstream": LoRA(2)},
+        )
+
+
+def test_another_rank_than_a_layer_has_is_an_error():
+    with pytest.raises(ValueError, match="has LoRA of rank 3 already"):
+        kc.build_cascade(
+            network(),
+            head=layers.Dense(2, lora_rank=3),
+            trainable={"head": LoRA(2)},
         )
 
 
