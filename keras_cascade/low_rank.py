@@ -85,7 +85,9 @@ def set_flag(layer: keras.Layer, flag: bool) -> None:
         layer: The layer. What it holds besides such layers stays frozen.
         flag: Whether it trains.
     """
-    layer.trainable = flag
+    for inner in compat.sublayers(layer):
+        # On TensorFlow a flag that is set to what it was goes no further.
+        inner.trainable = flag
     if flag and any(low_rank_layers(layer)):
         freeze_rest(layer)
 

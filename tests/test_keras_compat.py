@@ -312,6 +312,7 @@ def test_an_alpha_of_8_becomes_2_in_what_keras_makes_of_a_config():
 def test_the_frozen_kernel_trains_again_where_a_layers_flag_is_set():
     layer = _dense()
     assert not layer._kernel.trainable
+    layer.trainable = False
     layer.trainable = True
     assert layer._kernel.trainable
 

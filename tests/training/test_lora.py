@@ -187,6 +187,18 @@ def test_it_reaches_layers_inside_composite_ones():
     )
 
 
+def test_it_trains_inside_what_was_frozen_in_part():
+    inputs = keras.Input((4, 6), name="x")
+    encoder = Encoder(name="encoder")
+    original = keras.Model(inputs, encoder(inputs), name="one")
+    encoder.attention.trainable = False
+    cascade = kc.build_cascade(
+        original, trainable={"upstream": LoRA(2)}, adapters=None
+    )
+    assert len(cascade.trainable_variables) == 8
+    assert not encoder.attention.trainable
+
+
 def test_attention_computes_with_merged_kernels():
     cascade = over(Encoder(name="encoder"), (4, 6))
     found = values(cascade)
