@@ -100,7 +100,7 @@ class Block(keras.Model):
         if mixed := {
             layer.name: flags
             for layer in self._leaves()
-            if len(set(flags := flags_of(layer))) > 1 or layer.name in paths
+            if _says_too_little(flags := flags_of(layer)) or layer.name in paths
         }:
             config["mixed_flags"] = mixed
         if ranks := {
@@ -184,7 +184,18 @@ def flags_of(layer: keras.Layer) -> list[bool]:
     return [inner.trainable for inner in compat.sublayers(layer)]
 
 
+def _says_too_little(flags: list[bool]) -> bool:
+    """Whether a config does not give these flags again.
+
+    A layer that is made with `trainable=False` hands that on to none of those
+    that it makes inside.
+    """
+    return len(flags) > 1 and not all(flags)
+
+
 def apply_flags(layer: keras.Layer, flags: list[bool]) -> None:
     """Sets what `flags_of` read; parents first, as a parent's flag spreads."""
     for inner, flag in zip(compat.sublayers(layer), flags, strict=True):
         inner.trainable = flag
+    if any(low_rank.low_rank_layers(layer)):
+        low_rank.freeze_rest(layer)
