@@ -209,9 +209,7 @@ def never_train(
             layer._tracker.lock()
 
 
-def save_and_load_with(
-    layer: keras.Layer, save: Callable, load: Callable
-) -> None:
+def save_and_load_with(layer: Any, save: Callable, load: Callable) -> None:
     """Has one layer, not its class, write and read its variables otherwise.
 
     A class of our own would stand in the file in place of Keras's.

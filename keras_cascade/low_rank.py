@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_cascade import _keras_compat as compat
@@ -178,9 +179,9 @@ def _save(layer: keras.Layer, store: Any) -> None:
 
 
 def _load(layer: keras.Layer, store: Any) -> None:
-    """Reads them again; of a file without, A starts anew and B is 0."""
+    """Reads them again; of a file without, A stays and B is 0."""
     a, b = factors(layer)
-    start = ops.convert_to_numpy(a).copy()
+    start = np.array(ops.convert_to_numpy(a))
     type(layer).load_own_variables(layer, store)
     if "lora_a" not in store:
         a.assign(start)
