@@ -18,5 +18,6 @@ from keras_cascade.injection.arguments import Injection as Injection
 from keras_cascade.training.layerwise_decay import (
     LayerwiseDecay as LayerwiseDecay,
 )
+from keras_cascade.training.lora import LoRA as LoRA
 
 __version__ = "0.1.0"

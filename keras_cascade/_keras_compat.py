@@ -6,6 +6,7 @@ Each piece says why it is needed and on which version it was seen to work;
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from types import MethodType
 from typing import Any, NamedTuple
 
 import keras
@@ -155,6 +156,66 @@ def set_variable_path(variable: keras.Variable, path: str) -> None:
 def keras_mask(tensor: Any) -> Any:
     """The mask that Keras carries along with a tensor, or None."""
     return masking.get_keras_mask(tensor)
+
+
+# --- LoRA (seen on Keras 3.15.1) ---------------------------------------------
+#
+# Keras's layers compute low-rank updates (`enable_lora`), but write the merged
+# kernel into a file and load A = B = 0, of which the gradients are 0; `Dense`
+# and `Embedding` made from a config take an alpha equal to the rank; and the
+# frozen kernel stays among the variables that `layer.trainable = True` sets.
+
+
+@contextmanager
+def low_rank_hidden(layer: Any) -> Iterator[None]:
+    """Has a layer show and write its kernel without its low-rank update."""
+    layer.lora_enabled = False
+    try:
+        yield
+    finally:
+        layer.lora_enabled = True
+
+
+@contextmanager
+def without_low_rank_configs(layers: Iterable[Any]) -> Iterator[None]:
+    """Has layers leave their low-rank updates out of their configs.
+
+    What is made of such a config has the plain layer's variables.
+    """
+    hidden = [(x, x.lora_rank) for x in layers if x.lora_enabled]
+    for layer, _ in hidden:
+        layer.lora_rank = None
+    try:
+        yield
+    finally:
+        for layer, rank in hidden:
+            layer.lora_rank = rank
+
+
+def never_train(
+    layer: keras.Layer, variables: Iterable[keras.Variable]
+) -> None:
+    """Moves variables of a layer to those that its flag does not reach.
+
+    `variable.trainable = False` alone lasts until the layer's flag is set.
+    """
+    for variable in list(variables):
+        variable.trainable = False
+        layer._untrack_variable(variable)
+        was_locked = layer._tracker.locked
+        layer._tracker.unlock()
+        layer._track_variable(variable)
+        if was_locked:
+            layer._tracker.lock()
+
+
+def save_and_load_with(layer: Any, save: Callable, load: Callable) -> None:
+    """Has one layer, not its class, write and read its variables otherwise.
+
+    A class of our own would stand in the file in place of Keras's.
+    """
+    vars(layer)["save_own_variables"] = MethodType(save, layer)
+    vars(layer)["load_own_variables"] = MethodType(load, layer)
 
 
 # --- Optimizers (seen on Keras 3.15.1) -------------------------------------

@@ -15,6 +15,7 @@ from keras_cascade.inputs import make_inputs, packed, side_inputs
 from keras_cascade.planning import Plan, make_plan
 from keras_cascade.preparing import prepare_inputs
 from keras_cascade.running import fuse_streams, read_taps, run_downstream
+from keras_cascade.training.lora import LoRA
 from keras_cascade.training.routing import Routes
 from keras_cascade.training.trainability import set_trainable
 
@@ -34,7 +35,7 @@ def build_cascade(
     downstream_input: str | None = None,
     head: Any = None,
     preprocess: Any = "auto",
-    trainable: bool | Mapping[str, bool] | None = None,
+    trainable: bool | Mapping[str, bool | LoRA] | None = None,
     learning_rates: Mapping[str, Any] | None = None,
     optimizer: Any = "adam",
     loss: Any = None,
@@ -95,8 +96,8 @@ def build_cascade(
             `{network: any of these}`. `"auto"` does it for networks that are
             given by name or preset. Defaults to `"auto"`.
         trainable: What trains: `None` freezes the upstream; a bool holds for
-            all; `{path pattern: bool}` applies on top of `None`, later
-            entries over earlier ones. Defaults to `None`.
+            all; `{path pattern: bool or LoRA}` applies on top of `None`,
+            later entries over earlier ones. Defaults to `None`.
         learning_rates: `{path pattern: float or LearningRateSchedule}`; the
             rest has the optimizer's own. Defaults to `None`.
         optimizer: Name or object, which is copied. Defaults to `"adam"`.

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 
 from keras_cascade import _keras_compat as compat
+from keras_cascade import low_rank
 
 
 def copy_operation(operation: keras.Operation, name: str) -> keras.Operation:
@@ -12,7 +13,7 @@ def copy_operation(operation: keras.Operation, name: str) -> keras.Operation:
     if isinstance(operation, keras.layers.Lambda):
         return _copy_lambda(operation, name)
     try:
-        config = operation.get_config()
+        config = _config(operation)
         return type(operation).from_config({**config, "name": name})
     except (NotImplementedError, TypeError) as error:
         raise ValueError(
@@ -23,21 +24,43 @@ def copy_operation(operation: keras.Operation, name: str) -> keras.Operation:
         ) from error
 
 
+def _config(operation: keras.Operation) -> dict:
+    """Its config; what has low-rank updates is copied without, and merged."""
+    if not isinstance(operation, keras.Layer):
+        return operation.get_config()
+    updated = low_rank.low_rank_layers(operation)
+    with compat.without_low_rank_configs(updated):
+        return operation.get_config()
+
+
 def _first_line(error: Exception) -> str:
     """Keras's errors go on over pages."""
     return str(error).partition("\n")[0]
 
 
 def copy_state(source: keras.Layer, target: keras.Layer) -> None:
-    """Copies weights, seeds and flags of a layer, and of layers inside it."""
+    """Copies weights, seeds and flags of a layer, and of layers inside it.
+
+    Low-rank updates are merged into the copy.
+    """
+    done: list[set[int]] = [set(), set()]
     for old, new in zip(
         compat.sublayers(source), compat.sublayers(target), strict=True
     ):
-        _copy_own_state(old, new)
+        if low_rank.has_low_rank(old):
+            low_rank.merge_into(old, new)
+            for ids, layer in zip(done, (old, new), strict=True):
+                ids |= set(map(id, layer.variables))
+        else:
+            _copy_own_state(old, new)
         if new.trainable != old.trainable:
             new.trainable = old.trainable
     # Seeds are in no store, and what a layer writes may be rounded: exactly.
-    for old, new in zip(source.variables, target.variables, strict=True):
+    remaining = (
+        [v for v in layer.variables if id(v) not in ids]
+        for ids, layer in zip(done, (source, target), strict=True)
+    )
+    for old, new in zip(*remaining, strict=True):
         new.assign(own(old))
 
 

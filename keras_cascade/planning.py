@@ -35,6 +35,7 @@ from keras_cascade.spec import (
     normalise_trainable,
 )
 from keras_cascade.streams import check_adapters_are_used, plan_streams
+from keras_cascade.training.lora import check_not_shared
 from keras_cascade.wiring import (
     Wiring,
     check_direction,
@@ -119,6 +120,8 @@ def make_plan(
     given = _given(upstream, downstream)
     sources = {role: load_network(net, role) for role, net in given.items()}
     networks = {role: as_network(net, role) for role, net in sources.items()}
+    if not copy:
+        check_not_shared(settled["trainable"], networks)
     graphs = {
         k: read_graph(v, keep_names=not copy) for k, v in networks.items()
     }

@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 
+from keras_cascade import low_rank
 from keras_cascade.build import build_cascade
 from keras_cascade.cascade import Cascade
 from keras_cascade.graph.block import apply_flags, flags_of, leaf_layers
@@ -228,7 +229,7 @@ def _carry_over(
             for name, layer in new.spec.adapters.items()
             if getattr(layer, "built", False)
         }
-    known = {variable.path: variable for variable in old.variables}
+    known = _known(old, new)
     anew = []
     for variable in new.variables:
         if any(variable.path.startswith(f"{path}/") for path in brought):
@@ -248,6 +249,28 @@ def _carry_flags(old: Cascade, new: Cascade) -> None:
         same = known.get(path)
         if same is not None and len(flags_of(same)) == len(flags_of(layer)):
             apply_flags(layer, flags_of(same))
+
+
+def _known(old: Cascade, new: Cascade) -> dict[str, Any]:
+    """What the old cascade holds, by path.
+
+    Low-rank updates that the new one has not, or of another rank or alpha,
+    are merged into their kernels.
+    """
+    known: dict[str, Any] = {v.path: v for v in old.variables}
+    after = _low_rank_layers(new)
+    for path, layer in _low_rank_layers(old).items():
+        if not low_rank.same_ranks(layer, after.get(path)):
+            known[path] = low_rank.merged(layer)
+            for factor in low_rank.factors(layer):
+                del known[factor.path]
+    return known
+
+
+def _low_rank_layers(cascade: Cascade) -> dict[str, keras.Layer]:
+    """Those with low-rank updates, by the paths of their kernels."""
+    found = low_rank.low_rank_layers(cascade)
+    return {low_rank.base(layer).path: layer for layer in found}
 
 
 def _recompile(

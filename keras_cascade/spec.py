@@ -12,6 +12,7 @@ from keras_cascade.graph.paths import closest
 from keras_cascade.injection.arguments import Injection
 from keras_cascade.training.block_rates import validate_rate
 from keras_cascade.training.layerwise_decay import LayerwiseDecay
+from keras_cascade.training.lora import LoRA
 
 # What blocks are called, but for several upstreams, which the user names.
 BLOCKS = (
@@ -92,7 +93,7 @@ class CascadeSpec:
     downstream_input: str | None = None
     head: dict[str, Any] | None = None
     preprocess: dict[str, Any] = field(default_factory=dict)
-    trainable: bool | dict[str, bool] | None = None
+    trainable: bool | dict[str, bool | LoRA] | None = None
     learning_rates: dict[str, Any] = field(default_factory=dict)
     shares: bool = False
     started_anew: tuple[str, ...] = ()
@@ -216,22 +217,30 @@ def normalise_head(head: Any) -> dict[str, Any] | None:
     return {n: _head(value, f"head['{n}']") for n, value in head.items()}
 
 
-def normalise_trainable(trainable: Any) -> bool | dict[str, bool] | None:
+def normalise_trainable(
+    trainable: Any,
+) -> bool | dict[str, bool | LoRA] | None:
     """The flags as the user gave them, if they are any."""
     if trainable is None or isinstance(trainable, bool):
         return trainable
     if isinstance(trainable, Mapping):
         _check_patterns(trainable, "trainable")
         for pattern, value in trainable.items():
-            if not isinstance(value, bool):
+            if not isinstance(value, bool | LoRA):
                 raise TypeError(
-                    f"trainable['{pattern}'] must be True or False; received "
-                    f"{value!r}."
+                    f"trainable['{pattern}'] must be True, False or a LoRA, "
+                    f"such as LoRA(8); received {value!r}."
                 )
         return dict(trainable)
+    hint = ""
+    if isinstance(trainable, LoRA):
+        hint = (
+            " LoRA is for networks, not for adapters and heads: name the "
+            f"block, trainable={{'upstream': {trainable}}}."
+        )
     raise TypeError(
-        "trainable must be None, a bool or a mapping {path pattern: bool}; "
-        f"received {trainable!r}."
+        "trainable must be None, a bool or a mapping {path pattern: bool or "
+        f"LoRA}}; received {trainable!r}.{hint}"
     )
 
 

@@ -380,7 +380,7 @@ WRONG_TYPES = {
     "head class": ({"head": layers.Dense}, "with parentheses"),
     "head in a list": ({"head": ["dense"]}, "received 'dense' of type str"),
     "trainable": ({"trainable": "x"}, "trainable must be None, a bool or a"),
-    "a flag": ({"trainable": {"upstream": 1}}, "must be True or False"),
+    "a flag": ({"trainable": {"upstream": 1}}, "must be True, False or"),
     "a pattern": ({"trainable": {3: True}}, "trainable names 3; a path"),
     "learning_rates": ({"learning_rates": 1e-3}, "One rate for all is the"),
     "a rate": ({"learning_rates": {3: 0.1}}, "learning_rates names 3; a path"),

@@ -42,6 +42,7 @@ LAYERS = {
     "_resources": "finds shipped files; knows only paths",
     "_tables": "tables as text; knows only rich",
     "data": "the user's data as batches; knows no network",
+    "low_rank": "low-rank updates of single layers; knows no network",
     "operations": "copies single layers; knows no network",
     "networks": "what the user calls a network, as a Keras model",
     "graph": "reads and rewrites networks; knows no cascade",

@@ -51,7 +51,10 @@ cascade = kc.build_cascade(
     taps={"map": "norm", "vector": "features"},
     adapters={"map": kc.adapters.PCAAdapter(3, whiten=True), "vector": 4},
     extra_inputs={"side": (2,)},
-    trainable={"upstream/features": True},
+    trainable={
+        "upstream/conv": kc.LoRA(2, alpha=8),
+        "upstream/features": True,
+    },
     learning_rates={
         "upstream": 1e-3,
         "downstream": keras.optimizers.schedules.ExponentialDecay(0.05, 3, 0.5),

@@ -272,6 +272,138 @@ def test_the_mask_of_a_tensor_is_what_its_layer_computed():
     assert _keras_compat.keras_mask(keras.ops.ones((2, 2))) is None
 
 
+# --- LoRA --------------------------------------------------------------------
+
+
+def _dense(rank=2, alpha=8):
+    layer = layers.Dense(4, name="out")
+    layer.build((None, 3))
+    layer.enable_lora(rank, lora_alpha=alpha)
+    layer.lora_kernel_b.assign(np.ones((rank, 4)))
+    return layer
+
+
+def _store_of(layer):
+    store = {}
+    layer.save_own_variables(store)
+    return {key: _numpy(value) for key, value in store.items()}
+
+
+def test_keras_writes_the_merged_kernel_and_loads_zeros():
+    layer = _dense()
+    store = _store_of(layer)
+    assert sorted(store) == ["0", "1"]
+    expected = _numpy(layer._kernel) + 4 * _numpy(layer.lora_kernel_a).sum(
+        axis=1, keepdims=True
+    )
+    np.testing.assert_allclose(store["0"], expected, rtol=1e-5, atol=1e-6)
+    layer.load_own_variables(store)
+    assert not _numpy(layer.lora_kernel_a).any()
+    assert not _numpy(layer.lora_kernel_b).any()
+
+
+def test_an_alpha_of_8_becomes_2_in_what_keras_makes_of_a_config():
+    layer = _dense()
+    again = layers.Dense.from_config(layer.get_config())
+    again.build((None, 3))
+    assert (layer.lora_alpha, again.lora_alpha) == (8, 2)
+
+
+def test_the_frozen_kernel_trains_again_where_a_layers_flag_is_set():
+    layer = _dense()
+    assert not layer._kernel.trainable
+    layer.trainable = False
+    layer.trainable = True
+    assert layer._kernel.trainable
+
+
+def test_a_variable_that_never_trains_is_out_of_its_flags_reach():
+    layer = _dense()
+    before = layer.variables
+    _keras_compat.never_train(layer, [layer._kernel, layer.bias])
+    layer.trainable = False
+    layer.trainable = True
+    factors = [layer.lora_kernel_a, layer.lora_kernel_b]
+    assert [id(v) for v in layer.trainable_variables] == [*map(id, factors)]
+    assert {id(v) for v in layer.variables} == {id(v) for v in before}
+    assert layer._tracker.locked
+
+
+# Those of Keras's layers with low-rank updates, by what they are built on.
+UPDATED = {
+    "Conv1D": (layers.Conv1D(4, 2), (None, 5, 3)),
+    "Conv2D": (layers.Conv2D(4, 2), (None, 5, 5, 3)),
+    "Conv3D": (layers.Conv3D(4, 2), (None, 5, 5, 5, 3)),
+    "Dense": (layers.Dense(4), (None, 3)),
+    "EinsumDense": (
+        layers.EinsumDense("ab,bc->ac", output_shape=4, bias_axes="c"),
+        (None, 3),
+    ),
+    "Embedding": (layers.Embedding(3, 4), (None, 3)),
+    "ReversibleEmbedding": (
+        layers.ReversibleEmbedding(3, 4, tie_weights=False),
+        (None, 3),
+    ),
+}
+
+
+def test_these_are_keras_layers_with_low_rank_updates():
+    found = {
+        name
+        for name in dir(layers)
+        if hasattr(getattr(layers, name), "enable_lora")
+        and not name.startswith("Convolution")
+    }
+    assert found == set(UPDATED)
+
+
+@pytest.mark.parametrize("name", UPDATED)
+def test_hidden_the_update_is_in_neither_kernel_nor_store(name):
+    original, shape = UPDATED[name]
+    layer = type(original).from_config(original.get_config())
+    layer.build(shape)
+    what = "embeddings" if "Embedding" in name else "kernel"
+    before = _store_of(layer)
+    layer.enable_lora(2, lora_alpha=8)
+    kernel = getattr(layer, f"_{what}")
+    b = getattr(layer, f"lora_{what}_b")
+    b.assign(np.ones(b.shape))
+    with _keras_compat.low_rank_hidden(layer):
+        assert getattr(layer, what) is kernel
+        hidden = _store_of(layer)
+    assert hidden.keys() == before.keys()
+    for key, value in before.items():
+        np.testing.assert_array_equal(hidden[key], value)
+    # The kernel is first, and shows merged again.
+    np.testing.assert_array_equal(hidden["0"], _numpy(kernel))
+    assert np.abs(_store_of(layer)["0"] - hidden["0"]).max() > 0.1
+
+
+def test_a_config_can_leave_the_update_out():
+    layer = _dense()
+    with _keras_compat.without_low_rank_configs([layer]):
+        config = layer.get_config()
+    assert "lora_rank" not in config
+    assert layer.get_config()["lora_rank"] == 2
+
+
+def test_keras_writes_and_loads_by_a_layers_own_functions(tmp_path):
+    layer = layers.Dense(4, name="out")
+    model = keras.Sequential([keras.Input((3,)), layer])
+    kernel = _numpy(layer.kernel).copy()
+
+    def save(self, store):
+        store["mine"] = self.kernel
+
+    def load(self, store):
+        self.kernel.assign(store["mine"] + (1.0 if "mine" in store else 0.0))
+
+    _keras_compat.save_and_load_with(layer, save, load)
+    model.save_weights(tmp_path / "own.weights.h5")
+    model.load_weights(tmp_path / "own.weights.h5")
+    np.testing.assert_array_equal(_numpy(layer.kernel), kernel + 1.0)
+
+
 # --- Optimizers --------------------------------------------------------------
 
 

@@ -42,6 +42,7 @@ from keras_cascade.graph.flattening import FlatGraph, flatten
 from keras_cascade.graph.reading import read_graph
 from keras_cascade.graph.taps import Taps
 from keras_cascade.planning import Plan, make_plan
+from keras_cascade.training.lora import LoRA
 
 Network = keras.Model | str | Path
 
@@ -59,7 +60,7 @@ def check_interface(
     downstream_input: str | None = None,
     head: Any = None,
     preprocess: Any = "auto",
-    trainable: bool | Mapping[str, bool] | None = None,
+    trainable: bool | Mapping[str, bool | LoRA] | None = None,
     learning_rates: Mapping[str, Any] | None = None,
     optimizer: Any = "adam",
     loss: Any = None,

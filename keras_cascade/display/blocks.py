@@ -4,6 +4,7 @@ from typing import Any
 
 import keras
 
+from keras_cascade import low_rank
 from keras_cascade.training.adaptation import unfitted
 
 
@@ -17,7 +18,8 @@ def describe_blocks(cascade: Any) -> list[dict[str, Any]]:
         For each block its name, the network that it was (name, class and
         what is done to its input) or its parts, what is read of it, what
         enters it, the shapes that it gives, batch included, its parameters,
-        how many of them train, and at which rates (none: not compiled).
+        how many of them train, the ranks of its low-rank updates, and at
+        which rates (none: not compiled).
     """
     return [_block(cascade, name, b) for name, b in cascade.blocks.items()]
 
@@ -46,6 +48,7 @@ def _block(cascade: Any, name: str, block: Any) -> dict[str, Any]:
         "outputs": _outputs(block),
         "parameters": parameters(block.weights),
         "trainable_parameters": parameters(block.trainable_variables),
+        "lora_ranks": _ranks(block),
         "learning_rates": _rates(cascade, block),
     }
 
@@ -101,6 +104,11 @@ def _outputs(block: Any) -> list[dict[str, Any]]:
         else [("", x) for x in block.outputs]
     )
     return [{"name": key, "shape": list(x.shape)} for key, x in named]
+
+
+def _ranks(block: Any) -> list[int]:
+    found = low_rank.low_rank_layers(block)
+    return list(dict.fromkeys(layer.lora_rank for layer in found))
 
 
 def _rates(cascade: Any, block: Any) -> list[float]:

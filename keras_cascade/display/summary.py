@@ -57,7 +57,7 @@ def _row(cascade: Any, block: dict[str, Any]) -> tuple:
         "\n".join(_taps(block)),
         "\n".join(map(_output, block["outputs"])),
         f"{block['parameters']:,}",
-        f"{block['trainable_parameters']:,}",
+        "\n".join(_trainable(block)),
         _rates(cascade, block),
     )
 
@@ -85,6 +85,12 @@ def _taps(block: dict[str, Any]) -> list[str]:
 def _output(output: dict[str, Any]) -> str:
     shape = _tables.shape(output["shape"])
     return f"{output['name']}: {shape}" if output["name"] else shape
+
+
+def _trainable(block: dict[str, Any]) -> list[str]:
+    """How many parameters train, and that it is by low-rank updates."""
+    ranks = [f"LoRA {rank}" for rank in block["lora_ranks"]]
+    return [f"{block['trainable_parameters']:,}", *ranks]
 
 
 def _rates(cascade: Any, block: dict[str, Any]) -> str:

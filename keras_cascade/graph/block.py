@@ -7,6 +7,7 @@ from typing import Any
 import keras
 
 from keras_cascade import _keras_compat as compat
+from keras_cascade import low_rank
 from keras_cascade.graph.names import name_variables
 from keras_cascade.graph.rebuilt import (
     Parts,
@@ -51,11 +52,16 @@ class Block(keras.Model):
         # layer that was loaded frozen.
         trainable = kwargs.pop("trainable", None)
         mixed_flags = kwargs.pop("mixed_flags", None) or {}
+        ranks = kwargs.pop("low_rank", None) or {}
         super().__init__(*args, **kwargs)
+        for name, own in ranks.items():
+            low_rank.enable_again(self.get_layer(name), own)
         if trainable is False:
             self.trainable = False
         for name, flags in mixed_flags.items():
             apply_flags(self.get_layer(name), flags)
+        for name in ranks:
+            low_rank.freeze_rest(self.get_layer(name))
 
     def call(
         self, inputs: Any, training: bool | None = None, mask: Any = None
@@ -72,10 +78,16 @@ class Block(keras.Model):
         return None
 
     def get_config(self) -> dict:
-        """The graph, and the flags that a layer's own config leaves out."""
+        """The graph, flags that a layer's own config leaves out, and ranks."""
         paths = {} if self.parts is None else self.parts.paths
         parts = [op for op in self.operations if op.name in paths]
-        with compat.without_configs(parts):
+        updated = [
+            x for y in self._leaves() for x in low_rank.low_rank_layers(y)
+        ]
+        with (
+            compat.without_configs(parts),
+            compat.without_low_rank_configs(updated),
+        ):
             config = super().get_config()
         if self.parts is not None:
             config["origin"] = self.parts.origin
@@ -87,11 +99,16 @@ class Block(keras.Model):
         ]
         if mixed := {
             layer.name: flags
-            for layer in self.layers
-            if not compat.is_functional(layer)
-            and (len(set(flags := flags_of(layer))) > 1 or layer.name in paths)
+            for layer in self._leaves()
+            if _says_too_little(flags := flags_of(layer)) or layer.name in paths
         }:
             config["mixed_flags"] = mixed
+        if ranks := {
+            layer.name: own
+            for layer in self._leaves()
+            if (own := low_rank.ranks_of(layer))
+        }:
+            config["low_rank"] = ranks
         return config
 
     @classmethod
@@ -120,11 +137,14 @@ class Block(keras.Model):
     def _seed_states(self) -> list[keras.Variable]:
         return [
             variable
-            for layer in self.layers
-            if not compat.is_functional(layer)
+            for layer in self._leaves()
             for variable in layer.variables
             if variable.path.endswith("seed_generator_state")
         ]
+
+    def _leaves(self) -> list[keras.Layer]:
+        """Its layers that are no networks, which write their own part."""
+        return [x for x in self.layers if not compat.is_functional(x)]
 
     @property
     def path_prefix(self) -> str:
@@ -164,7 +184,18 @@ def flags_of(layer: keras.Layer) -> list[bool]:
     return [inner.trainable for inner in compat.sublayers(layer)]
 
 
+def _says_too_little(flags: list[bool]) -> bool:
+    """Whether a config does not give these flags again.
+
+    A layer that is made with `trainable=False` hands that on to none of those
+    that it makes inside.
+    """
+    return len(flags) > 1 and not all(flags)
+
+
 def apply_flags(layer: keras.Layer, flags: list[bool]) -> None:
     """Sets what `flags_of` read; parents first, as a parent's flag spreads."""
     for inner, flag in zip(compat.sublayers(layer), flags, strict=True):
         inner.trainable = flag
+    if any(low_rank.low_rank_layers(layer)):
+        low_rank.freeze_rest(layer)

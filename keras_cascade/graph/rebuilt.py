@@ -15,6 +15,7 @@ from typing import Any
 import keras
 
 from keras_cascade import _keras_compat as compat
+from keras_cascade import low_rank
 from keras_cascade.graph.names import rename
 from keras_cascade.graph.reading import Graph, read_graph
 
@@ -231,7 +232,9 @@ def _source(
 def _weights(operation: keras.Operation) -> list[tuple]:
     if not isinstance(operation, keras.Layer):
         return []
-    return [(tuple(v.shape), v.dtype) for v in operation.variables]
+    return [
+        (tuple(v.shape), v.dtype) for v in low_rank.plain_variables(operation)
+    ]
 
 
 def _recorded(graph: Graph, parts: Parts) -> Iterator[tuple[int, Path]]:

@@ -1,13 +1,23 @@
 """Sets what trains: block by block, layer by layer."""
 
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 from keras_cascade.adapters import Adapter
+from keras_cascade.training.lora import (
+    LoRA,
+    adopt_own,
+    apply_flag,
+    apply_lora,
+    possible_paths,
+)
 from keras_cascade.training.routing import Path, Routes
+
+Value = TypeVar("Value")
 
 
 def set_trainable(
-    routes: Routes, trainable: bool | Mapping[str, bool] | None
+    routes: Routes, trainable: bool | Mapping[str, bool | LoRA] | None
 ) -> None:
     """Sets the flags of a cascade's layers.
 
@@ -19,23 +29,24 @@ def set_trainable(
         routes: The cascade's layers.
         trainable: None freezes the upstreams; a bool holds for everything but
             adapters that were made with `trainable=False`, which stay as they
-            are; a mapping of path patterns applies on top of None.
+            are; a mapping of path patterns applies on top of None. `LoRA`
+            trains low-rank updates only.
 
     Raises:
-        ValueError: If a pattern matches nothing, or later ones override all
-            that it says.
+        ValueError: If a pattern matches nothing, later ones override all
+            that it says, or it asks for LoRA where no layer has it.
     """
+    adopt_own(routes.layers.values())
     if isinstance(trainable, bool):
         _set_all(routes, trainable)
         return
     for path, layer in routes.layers.items():
         if path[0] in routes.upstreams:
-            layer.trainable = False
+            apply_flag(layer, False)
     patterns = trainable or {}
     owners = routes.owners(patterns, "trainable")
     _check_none_is_overridden(routes, patterns, owners)
-    for path, pattern in owners.items():
-        routes.layers[path].trainable = patterns[pattern]
+    _apply(routes, patterns, owners)
 
 
 def covered_by(
@@ -71,18 +82,46 @@ def covered_by(
 def set_flags(routes: Routes, flags: Mapping[Path, bool]) -> None:
     """Sets the flags of single layers, by their paths."""
     for path, flag in flags.items():
-        routes.layers[path].trainable = flag
+        apply_flag(routes.layers[path], flag)
 
 
 def _set_all(routes: Routes, flag: bool) -> None:
     for layer in routes.layers.values():
         kept = isinstance(layer, Adapter) and not layer.trainable
         if not (flag and kept):
-            layer.trainable = flag
+            apply_flag(layer, flag)
+
+
+def _apply(
+    routes: Routes,
+    patterns: Mapping[str, bool | LoRA],
+    owners: Mapping[Path, str],
+) -> None:
+    updated = set()
+    for path, pattern in owners.items():
+        layer, value = routes.layers[path], patterns[pattern]
+        if not isinstance(value, LoRA):
+            apply_flag(layer, value)
+        elif apply_lora(layer, value, "/".join(path)):
+            updated.add(pattern)
+    for pattern, value in patterns.items():
+        if isinstance(value, LoRA) and pattern not in updated:
+            raise ValueError(_nothing_to_update(routes, pattern, value))
+
+
+def _nothing_to_update(routes: Routes, pattern: str, lora: LoRA) -> str:
+    paths = possible_paths(routes.layers)
+    some = ", ".join(f"'{path}'" for path in paths[:8]) or "none"
+    more = f" and {len(paths) - 8} more" if len(paths) > 8 else ""
+    return (
+        f"trainable['{pattern}'] is {lora}, and no layer there takes low-rank "
+        "updates: Dense, EinsumDense, convolutions and Embedding do, adapters "
+        f"do not. In this cascade: {some}{more}."
+    )
 
 
 def _check_none_is_overridden(
-    routes: Routes, patterns: Mapping[str, bool], owners: Mapping[Path, str]
+    routes: Routes, patterns: Mapping[str, Value], owners: Mapping[Path, str]
 ) -> None:
     for pattern in patterns:
         if pattern in owners.values():

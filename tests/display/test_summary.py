@@ -100,6 +100,12 @@ def test_a_block_with_several_rates_shows_them_all(networks):
     assert found["adapters"][-1] == "0.0003 0.01"
 
 
+def test_a_block_that_trains_by_low_rank_updates_shows_their_rank(networks):
+    (text,) = printed(build(networks, trainable={"upstream": kc.LoRA(2)}))
+    # A of 3 · 3 · 1 to 2 features, B of 2 to 4.
+    assert rows(text)["upstream"][4] == "26 LoRA 2"
+
+
 def test_the_sizes_are_those_that_keras_counts(networks):
     cascade = build(networks)
     found = rows(printed(cascade)[0])

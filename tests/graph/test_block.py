@@ -233,6 +233,16 @@ def test_flags_inside_a_composite_layer_survive(saved, tmp_path):
     ]
 
 
+def test_a_composite_layer_that_is_frozen_whole_is_loaded_frozen(tmp_path):
+    x = keras.Input((4, 6), name="x")
+    heads = keras.layers.MultiHeadAttention(2, 3, name="heads")
+    block = Block(x, heads(x, x), name="block")
+    heads.trainable = False
+    loaded = _reload(block, tmp_path)
+    assert flags_of(loaded.get_layer("heads")) == flags_of(heads)
+    assert loaded.trainable_variables == []
+
+
 def test_flags_inside_a_bidirectional_survive(tmp_path):
     block = _chain(
         layers.Bidirectional(layers.LSTM(2), name="both"), shape=(5, 4)
