@@ -388,7 +388,8 @@ def start_averages(
     for index in indices:
         average = optimizer._every_average[index]  # type: ignore[attr-defined]
         if average is not None:
-            average.assign(variables[index])
+            # A copy: JAX's step gives both arrays away.
+            average.assign(keras.ops.copy(variables[index]))
 
 
 def copy_slots(

@@ -169,4 +169,4 @@ def to_float(value: Any) -> float:
     """A number, variable or tensor as a float."""
     if isinstance(value, numbers.Real):
         return float(value)
-    return float(ops.convert_to_tensor(value))  # type: ignore[arg-type]
+    return float(ops.convert_to_numpy(value))

@@ -252,7 +252,8 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
         active = {id(variable) for variable in variables}
         trains = [id(v) in active for v in self.known_variables]
         before = keras.ops.convert_to_numpy(self._began_at)
-        after = began_at(before, int(self.iterations), trains)
+        step = int(to_float(self.iterations))
+        after = began_at(before, step, trains)
         if (before != after).any():
             self._began_at.assign(after)
             self._join([i for i, old in enumerate(before) if old < 0])

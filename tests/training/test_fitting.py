@@ -248,3 +248,20 @@ def test_a_file_between_stages_keeps_the_scale_of_the_loss(tmp_path):
         np.testing.assert_array_equal(
             ops.convert_to_numpy(one), ops.convert_to_numpy(other)
         )
+
+
+@pytest.mark.skipif(
+    BACKEND != "tensorflow", reason="tf.distribute is TensorFlow's"
+)
+def test_stages_go_together_with_a_distribution_strategy():
+    """One replica: the losses of the same fit without a strategy."""
+    import tensorflow as tf
+
+    arguments = {"unfreeze": {1: "upstream/high"}, "shuffle": False}
+    expected = fit(cascade_of(), 3, **arguments)
+    strategy = tf.distribute.MirroredStrategy(["CPU:0"])
+    with strategy.scope():
+        cascade = cascade_of()
+    history = fit(cascade, 3, **arguments)
+    np.testing.assert_allclose(history["loss"], expected["loss"], rtol=1e-5)
+    assert history[UPSTREAM] == expected[UPSTREAM]
