@@ -28,7 +28,7 @@ class L2SP(Retention):
 
     Example:
     >>> cascade = kc.build_cascade(
-    ...     network, head=10, trainable=True, retention={"upstream": kc.L2SP(0.1)}
+    ...     network, trainable=True, retention={"upstream": kc.L2SP(0.1)}
     ... )
 
     Source: Li, Grandvalet, Davoine: Explicit Inductive Bias for Transfer
