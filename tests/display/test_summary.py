@@ -184,3 +184,11 @@ def test_preprocessing_is_told_of_twice(networks):
     found = rows(printed(cascade)[0])
     assert "doubled" in found["preprocessing"][0]
     assert found["upstream"][0].startswith("encoder (Functional) ")
+
+
+def test_what_is_retained_stands_below(networks):
+    retention = {"upstream/conv": kc.L2SP(0.1)}
+    (text,) = printed(build(networks, retention=retention))
+    assert (
+        text.splitlines()[-1].strip() == "Retained: upstream/conv by L2SP(0.1)"
+    )
