@@ -338,3 +338,17 @@ def test_it_works_in_mixed_precision_and_with_accumulation(classifier):
     ).history
     assert history["l2sp_loss"][-1] > 0
     assert np.isfinite(history["loss"]).all()
+
+
+def test_a_cascade_is_a_network_of_the_next_without_what_it_keeps(classifier):
+    inner = build(classifier)
+    retention = {"upstream": kc.LwF(1.0), "upstream/upstream": kc.L2SP(1.0)}
+    outer = kc.build_cascade(
+        inner, taps="upstream/dense", head=2, retention=retention
+    )
+    assert [path for path in kept(outer) if "teachers" not in path] == [
+        "retention/anchors/upstream/upstream/dense/kernel",
+        "retention/anchors/upstream/upstream/dense/bias",
+    ]
+    assert "retention/teachers/upstream/head/dense/kernel" in kept(outer)
+    assert not any("old" in variable.path for variable in outer.variables)
