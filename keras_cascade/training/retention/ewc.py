@@ -97,17 +97,21 @@ class EWC(Retention):
 
     def with_known(self, known: Mapping[str, np.ndarray]) -> "EWC":
         """A copy that need not estimate what is known, by weight."""
-        copy = type(self)(data=self.data, **self.get_config(data=False))
+        copy = type(self)(data=self.data, **self.get_config())
         copy.known = known
         return copy
 
-    def get_config(self, data: bool = True) -> dict[str, Any]:
+    def get_config(self) -> dict[str, Any]:
         """Its arguments, but for data: a file has what was estimated."""
-        config = {
+        return {
             **super().get_config(),
             "outputs": self.outputs,
             "probes": self.probes,
             "batch_size": self.batch_size,
             "seed": self.seed,
         }
-        return {**config, "data": None} if data else config
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "EWC":
+        """The method that `get_config` wrote, without data."""
+        return cls(data=None, **config)

@@ -87,11 +87,7 @@ def _kinds(graph: Graph, pattern: str, method: Any) -> list[Kind]:
         return kinds
     layer = last_layer(graph, kinds.index("linear")).operation
     activation = getattr(getattr(layer, "activation", None), "__name__", None)
-    kind = (
-        f"{type(layer).__name__}, {activation}"
-        if activation
-        else (type(layer).__name__)
-    )
+    kind = ", ".join(filter(None, (type(layer).__name__, activation)))
     raise ValueError(
         f"retention['{pattern}'] is LwF, and network '{graph.name}' ends in "
         f"'{layer.name}' ({kind}): these are features, no answers, so there "
