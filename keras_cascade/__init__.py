@@ -19,5 +19,8 @@ from keras_cascade.training.layerwise_decay import (
     LayerwiseDecay as LayerwiseDecay,
 )
 from keras_cascade.training.lora import LoRA as LoRA
+from keras_cascade.training.retention import EWC as EWC
+from keras_cascade.training.retention import L2SP as L2SP
+from keras_cascade.training.retention import LwF as LwF
 
 __version__ = "0.1.0"

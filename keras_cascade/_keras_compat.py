@@ -142,6 +142,19 @@ def sublayers(layer: keras.Layer) -> Iterator[keras.Layer]:
     return iter(layer._flatten_layers())
 
 
+def trainable_kind(layer: keras.Layer) -> list[keras.Variable]:
+    """The variables that training can move, whatever flags are set now.
+
+    Publicly a frozen layer tells its kernel from its moments only once it is
+    unfrozen, and unfreezing it to look would lose the flags inside it.
+    """
+    return [
+        variable
+        for inner in sublayers(layer)
+        for variable in inner._trainable_variables
+    ]
+
+
 def set_variable_path(variable: keras.Variable, path: str) -> None:
     """Renames a variable: its `path`, and its `name`, the last segment.
 
@@ -156,6 +169,11 @@ def set_variable_path(variable: keras.Variable, path: str) -> None:
 def keras_mask(tensor: Any) -> Any:
     """The mask that Keras carries along with a tensor, or None."""
     return masking.get_keras_mask(tensor)
+
+
+def set_keras_mask(tensor: Any, mask: Any) -> None:
+    """Hangs a mask on a tensor, as Keras's layers do."""
+    masking.set_keras_mask(tensor, mask)
 
 
 # --- LoRA (seen on Keras 3.15.1) ---------------------------------------------

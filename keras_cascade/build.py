@@ -16,6 +16,7 @@ from keras_cascade.planning import Plan, make_plan
 from keras_cascade.preparing import prepare_inputs
 from keras_cascade.running import fuse_streams, read_taps, run_downstream
 from keras_cascade.training.lora import LoRA
+from keras_cascade.training.retention import Retention
 from keras_cascade.training.routing import Routes
 from keras_cascade.training.trainability import set_trainable
 
@@ -37,6 +38,7 @@ def build_cascade(
     preprocess: Any = "auto",
     trainable: bool | Mapping[str, bool | LoRA] | None = None,
     learning_rates: Mapping[str, Any] | None = None,
+    retention: Mapping[str, Retention] | None = None,
     optimizer: Any = "adam",
     loss: Any = None,
     metrics: Any = None,
@@ -100,6 +102,8 @@ def build_cascade(
             later entries over earlier ones. Defaults to `None`.
         learning_rates: `{path pattern: float or LearningRateSchedule}`; the
             rest has the optimizer's own. Defaults to `None`.
+        retention: `{path pattern: L2SP, EWC or LwF}`: penalties on what the
+            networks forget. Defaults to `None`.
         optimizer: Name or object, which is copied. Defaults to `"adam"`.
         loss: As in `compile`. `None` leaves compiling to you. Defaults to
             `None`.
@@ -140,6 +144,7 @@ def build_cascade(
         preprocess=preprocess,
         trainable=trainable,
         learning_rates=learning_rates,
+        retention=retention,
         copy=copy,
     )
     main, side = make_inputs(plan.inputs), side_inputs(plan.spec.extra_inputs)
@@ -169,3 +174,4 @@ def _finish(cascade: Cascade, plan: Plan) -> None:
     set_trainable(routes, plan.spec.trainable)
     routes.owners(plan.spec.learning_rates, "learning_rates")
     cascade.remember_sources(plan.sources)
+    cascade.retain(plan.spec.retention, plan.graphs)

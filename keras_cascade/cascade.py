@@ -10,9 +10,10 @@ from keras_cascade import _keras_compat as compat
 from keras_cascade.adapters import Adapter
 from keras_cascade.display.summary import print_summary
 from keras_cascade.graph.block import Block, leaf_layers
-from keras_cascade.graph.reading import read_graph
+from keras_cascade.graph.reading import Graph, read_graph
 from keras_cascade.graph.replaying import Replay
 from keras_cascade.injection.merging import FEEDS
+from keras_cascade.networks.loading import as_network
 from keras_cascade.spec import BLOCKS, CascadeSpec, normalise_rates
 from keras_cascade.training.adaptation import fit_adapters, unfitted
 from keras_cascade.training.block_rates import to_float
@@ -27,6 +28,10 @@ from keras_cascade.training.learning_rates import (
     with_block_rates,
 )
 from keras_cascade.training.rate_groups import rate_groups
+from keras_cascade.training.retention import Retention
+from keras_cascade.training.retention.covering import normalise_retention
+from keras_cascade.training.retention.keeper import Keeper
+from keras_cascade.training.retention.keeping import make_keeper
 from keras_cascade.training.routing import Routes
 from keras_cascade.training.stages import Unfreeze
 from keras_cascade.training.trainability import covered_by, set_flags
@@ -57,6 +62,8 @@ class Cascade(Block):
         if spec is None:
             self._spec = self._spec_of_a_clone()
         self._sources: dict[str, Any] | None = None
+        # At most one keeper: a list lets Keras forget what leaves it.
+        self._kept: list[Keeper] = []
         self._learning_rates: dict[str, Any] = {}
         # The flags of all layers, and those for which the step was traced.
         self._read_flags: Callable[[], list[bool]] = list
@@ -172,6 +179,7 @@ class Cascade(Block):
         auto_scale_loss: bool = True,
         *,
         learning_rates: Mapping[str, Any] | None = None,
+        retention: Mapping[str, Retention] | None = None,
     ) -> None:
         """Keras's `compile`, with learning rates by path pattern.
 
@@ -191,14 +199,21 @@ class Cascade(Block):
             learning_rates: Path pattern to a float or `LearningRateSchedule`;
                 what none matches has the optimizer's rate. `None` keeps the
                 rates that the cascade was built with. Defaults to `None`.
+            retention: Path pattern to `L2SP`, `EWC` or `LwF`, in the place of
+                what the cascade has. It needs the networks that the cascade
+                was built from. `None` keeps what the cascade has, `{}` drops
+                it. Defaults to `None`.
 
         Raises:
-            ValueError: If a pattern matches nothing or a rate is negative.
+            ValueError: If a pattern matches nothing, a rate is negative, or
+                a network that is to be retained is not there any more.
         """
         rates = self._spec.learning_rates
         if learning_rates is not None:
             rates = normalise_rates(learning_rates)
         self._learning_rates = rates
+        if retention is not None:
+            self._retain_anew(normalise_retention(retention))
         super().compile(
             optimizer=self._own_optimizer(optimizer, rates),
             loss=loss,
@@ -236,6 +251,27 @@ class Cascade(Block):
         if slots:
             known = [v for v in self.variables if v.path in slots]
             prepare_optimizer(self, known)
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Any:
+        """Keras's `compute_loss`, with the penalties of retention.
+
+        Args:
+            x: The inputs, which `LwF` needs. Defaults to `None`.
+            y: As Keras takes it. Defaults to `None`.
+            y_pred: As Keras takes it. Defaults to `None`.
+            sample_weight: As Keras takes it. Defaults to `None`.
+            training: As Keras takes it. Defaults to `True`.
+        """
+        loss = super().compute_loss(x, y, y_pred, sample_weight, training)
+        penalties = [p for keeper in self._kept for p in keeper.penalties(x)]
+        return sum(penalties, start=loss)
 
     def fit(
         self,
@@ -474,6 +510,32 @@ class Cascade(Block):
         replay.fill()
         return model
 
+    def export(
+        self,
+        filepath: Any,
+        format: str = "tf_saved_model",
+        verbose: bool | None = None,
+        input_signature: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """Keras's `export`, with Keras's arguments.
+
+        What is kept of the networks for training is left out.
+
+        Args:
+            filepath: As Keras takes it.
+            format: As Keras takes it. Defaults to `"tf_saved_model"`.
+            verbose: As Keras takes it. Defaults to `None`.
+            input_signature: As Keras takes it. Defaults to `None`.
+            **kwargs: As Keras takes them.
+        """
+        kept = list(self._kept)
+        self._kept.clear()
+        try:
+            super().export(filepath, format, verbose, input_signature, **kwargs)
+        finally:
+            self._kept.extend(kept)
+
     def rebuild(self, **changes: Any) -> "Cascade":
         """Builds the cascade again with some arguments changed.
 
@@ -514,8 +576,22 @@ class Cascade(Block):
         return rates
 
     def get_config(self) -> dict:
-        """The graph and the spec."""
-        return {**super().get_config(), "spec": self._spec.get_config()}
+        """The graph, the spec, and what is kept of the networks."""
+        config = {**super().get_config(), "spec": self._spec.get_config()}
+        serialize = keras.saving.serialize_keras_object
+        if self._kept:
+            config["kept"] = [serialize(keeper) for keeper in self._kept]
+        return config
+
+    @classmethod
+    def from_config(cls, config: dict, custom_objects: dict | None = None):
+        """The cascade, with what it keeps of the networks beside it."""
+        config = dict(config)
+        kept: list[Any] = config.pop("kept", [])
+        cascade: Any = super().from_config(config, custom_objects)
+        for keeper in kept:
+            cascade._keep(keras.saving.deserialize_keras_object(keeper))
+        return cascade
 
     @classmethod
     def set_rebuilder(cls, function: Any) -> None:
@@ -547,8 +623,64 @@ class Cascade(Block):
 
     def source(self, block: str) -> keras.Model | None:
         """The network that a block was copied from, if it is still there."""
-        reference = (self._sources or {}).get(block)
-        return None if reference is None else reference()
+        reference = (self._sources or {}).get(block, lambda: None)
+        kept = [keeper.teachers.get(block) for keeper in self._kept]
+        return next((x for x in (reference(), *kept) if x is not None), None)
+
+    def retain(
+        self, retention: Mapping[str, Retention], graphs: Mapping[str, Graph]
+    ) -> None:
+        """Keeps what a mapping of retention asks for, and nothing else.
+
+        Args:
+            retention: Path pattern to method.
+            graphs: The original networks, by their blocks.
+        """
+        keeper = make_keeper(self, retention, graphs) if retention else None
+        self._kept.clear()
+        if keeper is not None:
+            self._keep(keeper)
+
+    def known_fishers(self) -> dict[str, Any]:
+        """The Fisher information that is kept, by the paths of weights."""
+        return {
+            path: fisher
+            for keeper in self._kept
+            for path, fisher in keeper.known_fishers().items()
+        }
+
+    def _keep(self, keeper: Keeper) -> None:
+        keeper.attach(self)
+        self._kept.append(keeper)
+
+    def _retain_anew(self, retention: Mapping[str, Retention]) -> None:
+        """Retention that comes after the cascade was built."""
+        graphs = self._original_graphs() if retention else {}
+        self.retain(retention, graphs)
+        self._spec = self._spec.with_changes(retention=dict(retention))
+
+    def _original_graphs(self) -> dict[str, Graph]:
+        blocks = [name for name in self.blocks if name in self._spec.networks]
+        if self._spec.shares:
+            raise ValueError(
+                "compile(retention=...) needs the networks as they were, and "
+                "with copy=False the cascade trains their own layers. Give "
+                "retention to build_cascade."
+            )
+        sources = {name: self.source(name) for name in blocks}
+        if gone := [name for name, source in sources.items() if source is None]:
+            names = ", ".join(f"'{name}'" for name in gone)
+            raise ValueError(
+                "compile(retention=...) needs the networks that the cascade "
+                f"was built from, and those of {names} are not there any "
+                "more. Build it with them again: rebuild(upstream=network, "
+                "downstream=network, retention=...)."
+            )
+        return {
+            name: read_graph(as_network(source, name))
+            for name, source in sources.items()
+            if source is not None
+        }
 
     def _spec_of_a_clone(self) -> CascadeSpec:
         """What the graph tells where `clone_model` leaves the spec out."""

@@ -15,7 +15,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from rich.console import Console
 from rich.table import Table
@@ -28,6 +28,25 @@ _EXPECTED = (ImportError, OSError, RuntimeError, TypeError, ValueError)
 _DEBUG = "KERAS_CASCADE_DEBUG"
 
 Row = dict[str, Any]
+# Heading and how a row fills it: ("ratio", "{ratio:.3g}").
+Columns = tuple[tuple[str, str], ...]
+
+# Of benchmarks that have no TITLE and COLUMNS of their own.
+_TITLE = "Times in seconds; the ratio is ours / reference"
+_COLUMNS = (
+    ("ours", "{ours_s:.4g}"),
+    ("reference", "{reference_s:.4g}"),
+    ("ratio", "{ratio:.3g}"),
+    ("bound", "{bound}"),
+)
+
+
+class Report(NamedTuple):
+    """What a benchmark found, and the table that shows it."""
+
+    rows: list[Row]
+    title: str = _TITLE
+    columns: Columns = _COLUMNS
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -224,28 +243,34 @@ def _add_bench(commands: Any) -> None:
         commands,
         "bench",
         _bench,
-        "Measure this machine: what cascades cost beside the same thing "
-        "written by hand.",
+        "Measure: what cascades cost on this machine beside the same thing "
+        "written by hand, and what retention keeps.",
     )
     parser.add_argument(
         "names",
         nargs="+",
         type=_benchmark,
         metavar="NAME",
-        help="what to measure, such as build, step or pca",
+        help="what to measure, such as build, step, pca or forgetting",
     )
 
 
 def _bench(arguments: argparse.Namespace) -> int:
+    reports = [(name, _run_benchmark(path)) for name, path in arguments.names]
     rows = [
         {"benchmark": name, **row}
-        for name, path in arguments.names
-        for row in _run_benchmark(path)
+        for name, report in reports
+        for row in report.rows
     ]
     if arguments.json:
         _print_json(rows)
-    else:
-        Console().print(_table(rows))
+        return 0
+    # One table for all that have the same columns.
+    for heads in dict.fromkeys((r.title, r.columns) for _, r in reports):
+        chosen = {n for n, r in reports if (r.title, r.columns) == heads}
+        Console().print(
+            _table(*heads, [r for r in rows if r["benchmark"] in chosen])
+        )
     return 0
 
 
@@ -262,40 +287,33 @@ def _benchmark(name: str) -> tuple[str, Path]:
     return name, paths[name]
 
 
-def _run_benchmark(path: Path) -> list[Row]:
+def _run_benchmark(path: Path) -> Report:
     """Runs a benchmark's `run()` in a process that nothing ran in before."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(_run_file, path).result()
 
 
-def _run_file(path: Path) -> list[Row]:
+def _run_file(path: Path) -> Report:
     # Standard output belongs to the table or the JSON.
     with contextlib.redirect_stdout(sys.stderr):
-        return runpy.run_path(str(path))["run"]()
+        module = runpy.run_path(str(path))
+        rows = module["run"]()
+    columns = module.get("COLUMNS", dict(_COLUMNS))
+    return Report(rows, module.get("TITLE", _TITLE), tuple(columns.items()))
 
 
-def _table(rows: Sequence[Row]) -> Table:
-    table = Table(title="Times in seconds; the ratio is ours / reference")
+def _table(title: str, columns: Columns, rows: Sequence[Row]) -> Table:
+    table = Table(title=title)
     table.add_column("benchmark")
     table.add_column("case")
-    for column in ("ours", "reference", "ratio", "bound"):
+    for column, _ in columns:
         table.add_column(column, justify="right")
     table.add_column("holds")
     for row in rows:
-        table.add_row(*_cells(row))
+        cells = [template.format(**row) for _, template in columns]
+        holds = "yes" if row["holds"] else "no"
+        table.add_row(row["benchmark"], row["name"], *cells, holds)
     return table
-
-
-def _cells(row: Row) -> list[str]:
-    return [
-        row["benchmark"],
-        row["name"],
-        f"{row['ours_s']:.4g}",
-        f"{row['reference_s']:.4g}",
-        f"{row['ratio']:.3g}",
-        str(row["bound"]),
-        "yes" if row["holds"] else "no",
-    ]
 
 
 if __name__ == "__main__":

@@ -36,6 +36,7 @@ from keras_cascade.spec import (
 )
 from keras_cascade.streams import check_adapters_are_used, plan_streams
 from keras_cascade.training.lora import check_not_shared
+from keras_cascade.training.retention.covering import normalise_retention
 from keras_cascade.wiring import (
     Wiring,
     check_direction,
@@ -97,6 +98,7 @@ def make_plan(
     preprocess: Any,
     trainable: Any,
     learning_rates: Any,
+    retention: Any,
     copy: bool,
 ) -> Plan:
     """Checks the arguments of `build_cascade` and settles what they mean.
@@ -115,6 +117,7 @@ def make_plan(
         "head": normalise_head(head),
         "trainable": normalise_trainable(trainable),
         "learning_rates": normalise_rates(learning_rates),
+        "retention": normalise_retention(retention),
         "shares": not copy,
     }
     given = _given(upstream, downstream)

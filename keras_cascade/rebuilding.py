@@ -18,6 +18,8 @@ from keras_cascade.injection.merging import feed_names
 from keras_cascade.injection.sites import find_sites, site_at_input
 from keras_cascade.operations import own
 from keras_cascade.spec import CascadeSpec
+from keras_cascade.training.retention import EWC
+from keras_cascade.training.retention.keeper import kept_of
 
 
 def rebuild(cascade: Cascade, changes: Mapping[str, Any]) -> Cascade:
@@ -34,6 +36,7 @@ def rebuild(cascade: Cascade, changes: Mapping[str, Any]) -> Cascade:
         TypeError: If there is no such argument.
     """
     _check_names(changes)
+    _check_originals_are_there(cascade, changes)
     new = build_cascade(**{**_arguments(cascade, changes), **changes})
     new.keep_network_info(cascade, changes)
     new.remember_started_anew(_carry_over(cascade, new, changes))
@@ -72,8 +75,45 @@ def _arguments(cascade: Cascade, changes: Mapping[str, Any]) -> dict[str, Any]:
         "preprocess": _preprocess(cascade, changes),
         "trainable": spec.trainable,
         "learning_rates": spec.learning_rates,
+        "retention": _retention(cascade, changes),
         "copy": not spec.shares,
         "name": cascade.name,
+    }
+
+
+def _check_originals_are_there(
+    cascade: Cascade, changes: Mapping[str, Any]
+) -> None:
+    """New retention cannot keep what trained blocks were to begin with."""
+    if not changes.get("retention"):
+        return
+    blocks = {*cascade.spec.networks} - _brought(cascade, changes)
+    if gone := sorted(b for b in blocks if cascade.source(b) is None):
+        names = ", ".join(f"'{name}'" for name in gone)
+        raise ValueError(
+            "rebuild(retention=...) needs the networks as they were, and those "
+            f"of {names} are not there any more. Pass them as upstream= and "
+            "downstream=."
+        )
+
+
+def _brought(cascade: Cascade, changes: Mapping[str, Any]) -> set[str]:
+    """The networks that come anew, of those that the cascade has."""
+    upstreams = set(cascade.upstreams) if "upstream" in changes else set()
+    return upstreams | {"downstream"} & set(changes)
+
+
+def _retention(cascade: Cascade, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The methods, which need not estimate again what is known."""
+    brought = _brought(cascade, changes)
+    known = {
+        path: fisher
+        for path, fisher in cascade.known_fishers().items()
+        if path.split("/")[0] not in brought
+    }
+    return {
+        pattern: method.with_known(known) if isinstance(method, EWC) else method
+        for pattern, method in cascade.spec.retention.items()
     }
 
 
@@ -230,14 +270,18 @@ def _carry_over(
             if getattr(layer, "built", False)
         }
     known = _known(old, new)
+    if "retention" in changes:
+        # It has seen the original networks, and data of its own.
+        known = {p: v for p, v in known.items() if kept_of(p) == p}
     anew = []
     for variable in new.variables:
-        if any(variable.path.startswith(f"{path}/") for path in brought):
+        subject = kept_of(variable.path)
+        if any(subject.startswith(f"{path}/") for path in brought):
             continue
         match = known.get(variable.path)
         if match is not None and match.shape == variable.shape:
             variable.assign(own(match))
-        else:
+        elif subject == variable.path:
             anew.append(variable.path)
     return tuple(anew)
 

@@ -13,6 +13,7 @@ from keras_cascade.injection.arguments import Injection
 from keras_cascade.training.block_rates import validate_rate
 from keras_cascade.training.layerwise_decay import LayerwiseDecay
 from keras_cascade.training.lora import LoRA
+from keras_cascade.training.retention import Retention
 
 # What blocks are called, but for several upstreams, which the user names.
 BLOCKS = (
@@ -79,6 +80,7 @@ class CascadeSpec:
         preprocess: Network to what is done to its input.
         trainable: As the user gave it.
         learning_rates: Path pattern to rate.
+        retention: Path pattern to method; loaded ones have no data.
         shares: Whether the networks' own layers are used.
         started_anew: The weights that a `rebuild` could not carry over.
     """
@@ -95,6 +97,7 @@ class CascadeSpec:
     preprocess: dict[str, Any] = field(default_factory=dict)
     trainable: bool | dict[str, bool | LoRA] | None = None
     learning_rates: dict[str, Any] = field(default_factory=dict)
+    retention: dict[str, Retention] = field(default_factory=dict)
     shares: bool = False
     started_anew: tuple[str, ...] = ()
 

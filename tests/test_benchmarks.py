@@ -4,19 +4,27 @@ import importlib.util
 import inspect
 import os
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
 FOLDER = Path(__file__).parent / "benchmarks"
 FILES = sorted(FOLDER.glob("bench_*.py"))
-KEYS = {"name", "ours_s", "reference_s", "ratio", "bound", "holds"}
+TIMES = {"ours_s", "reference_s", "ratio"}
+FIGURES = {"letters", "letters_std", "kept", "digits", "digits_std", "lost"}
 # Arguments of `run`, or constants of the module, by name.
 TINY = {
     "bench_build": {
         "taps": {"MobileNetV3Small": ("expanded_conv_2_add", "-1")},
         "pairs": 1,
         "size": 32,
+    },
+    "bench_forgetting": {
+        "seeds": (0,),
+        "strengths": {"LwF": 1.0},
+        "LETTERS": 512,
+        "LABELS": 2,
+        "EPOCHS": 1,
     },
     "bench_pca": {"WIDTH": 32, "COMPONENTS": 4, "PAIRS": 1},
     "bench_rates": {
@@ -77,8 +85,25 @@ def test_a_tiny_benchmark_gives_the_documented_rows(path, monkeypatch):
 
     assert rows
     for row in rows:
-        assert set(row) == KEYS
+        own = FIGURES if "letters" in row else TIMES
+        assert set(row) == own | {"name", "bound", "holds"}
         assert isinstance(row["name"], str)
         assert isinstance(row["bound"], str)
         assert isinstance(row["holds"], bool)
-        assert min(row[k] for k in ("ours_s", "reference_s", "ratio")) > 0
+        if own is TIMES:
+            assert min(row[key] for key in TIMES) > 0
+        for template in getattr(module, "COLUMNS", {}).values():
+            assert template.format(**row)
+
+
+def test_the_bound_on_forgetting_is_both_of_what_is_kept_and_what_is_lost():
+    row = load(FOLDER / "bench_forgetting.py").row
+    old = SimpleNamespace(accuracy=80.0)
+
+    kept = row("both", old, [(78.0, 91.0), (76.0, 89.0)], plain=91.0)
+    forgot = row("letters", old, [(75.0, 95.0)], plain=91.0)
+    lost = row("digits", old, [(80.0, 89.5)], plain=91.0)
+
+    assert (kept["letters"], kept["letters_std"]) == (77.0, 2**0.5)
+    assert (kept["kept"], kept["lost"]) == (96.25, 1.0)
+    assert [r["holds"] for r in (kept, forgot, lost)] == [True, False, False]

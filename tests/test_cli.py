@@ -93,12 +93,31 @@ def test_bench_prints_the_rows_of_each_benchmark_as_json(benchmarks, capsys):
 
 
 def test_bench_prints_one_table(benchmarks, monkeypatch, capsys):
-    monkeypatch.setattr(cli, "_run_benchmark", lambda path: [ROW])
+    monkeypatch.setattr(cli, "_run_benchmark", lambda path: cli.Report([ROW]))
     monkeypatch.setenv("COLUMNS", "120")
     assert exit_status(["bench", "good", "bad"]) == 0
     out = capsys.readouterr().out
     assert out.count("PCA of 20,000 x 1,280") == 2
     assert out.count("at most 0.167") == 2
+
+
+def test_a_benchmark_may_have_a_table_of_its_own(
+    benchmarks, monkeypatch, capsys
+):
+    (benchmarks / "bench_own.py").write_text(
+        "TITLE = 'Accuracies'\n"
+        "COLUMNS = {'letters': '{letters:.1f} %'}\n"
+        "def run():\n"
+        "    return [{'name': 'plain', 'letters': 61.234, 'holds': False}]\n"
+    )
+    monkeypatch.setenv("COLUMNS", "120")
+    assert exit_status(["bench", "own", "good"]) == 0
+    own, timed = capsys.readouterr().out.split("Times in seconds")
+    assert "Accuracies" in own
+    assert "letters" in own
+    assert "61.2 %" in own
+    assert "PCA of 20,000 x 1,280" in timed
+    assert "61.2 %" not in timed
 
 
 def test_a_benchmark_that_lacks_a_package_says_what_to_install(

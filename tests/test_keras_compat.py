@@ -245,6 +245,23 @@ def test_a_layer_without_any_inside_is_its_only_sublayer():
     assert list(_keras_compat.sublayers(layer)) == [layer]
 
 
+@pytest.mark.parametrize("flag", [True, False])
+def test_what_training_can_move_is_told_from_moments_whatever_the_flag(flag):
+    layer = layers.Bidirectional(layers.LSTM(2, dropout=0.5))
+    norm = layers.BatchNormalization()
+    for one in (layer, norm):
+        one.build((None, 5, 3))
+    trained = [v.path for x in (layer, norm) for v in x.trainable_variables]
+    layer.trainable = norm.trainable = flag
+    found = [
+        variable.path
+        for one in (layer, norm)
+        for variable in _keras_compat.trainable_kind(one)
+    ]
+    assert sorted(found) == sorted(trained)
+    assert len(found) == 8
+
+
 def test_a_variable_can_be_renamed():
     variable = keras.Variable(np.ones(2, "float32"), name="kernel")
     _keras_compat.set_variable_path(variable, "upstream/h/weight")
@@ -270,6 +287,14 @@ def test_the_mask_of_a_tensor_is_what_its_layer_computed():
         _numpy(_keras_compat.keras_mask(layer(tokens))), tokens != 0
     )
     assert _keras_compat.keras_mask(keras.ops.ones((2, 2))) is None
+
+
+def test_a_layer_heeds_a_mask_that_was_hung_on_a_tensor():
+    tensor = keras.ops.convert_to_tensor(np.array([[[1.0], [2.0], [4.0]]]))
+    mask = keras.ops.convert_to_tensor(np.array([[True, True, False]]))
+    _keras_compat.set_keras_mask(tensor, mask)
+    mean = layers.GlobalAveragePooling1D()(tensor)
+    np.testing.assert_allclose(_numpy(mean), [[1.5]])
 
 
 # --- LoRA --------------------------------------------------------------------

@@ -43,6 +43,7 @@ from keras_cascade.graph.reading import read_graph
 from keras_cascade.graph.taps import Taps
 from keras_cascade.planning import Plan, make_plan
 from keras_cascade.training.lora import LoRA
+from keras_cascade.training.retention import Retention
 
 Network = keras.Model | str | Path
 
@@ -62,6 +63,7 @@ def check_interface(
     preprocess: Any = "auto",
     trainable: bool | Mapping[str, bool | LoRA] | None = None,
     learning_rates: Mapping[str, Any] | None = None,
+    retention: Mapping[str, Retention] | None = None,
     optimizer: Any = "adam",
     loss: Any = None,
     metrics: Any = None,
@@ -110,6 +112,7 @@ def check_interface(
         trainable: Checked for its kind; whether its patterns match anything
             is found when building. Defaults to `None`.
         learning_rates: Likewise. Defaults to `None`.
+        retention: Likewise. Defaults to `None`.
         optimizer: No effect; accepted so that the same arguments can be
             passed. Defaults to `"adam"`.
         loss: No effect. Defaults to `None`.
@@ -155,6 +158,7 @@ def check_interface(
         preprocess=None,
         trainable=trainable,
         learning_rates=learning_rates,
+        retention=retention,
         copy=copy,
     )
     given = _given(upstream, downstream)

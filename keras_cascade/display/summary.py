@@ -105,7 +105,14 @@ def _rates(cascade: Any, block: dict[str, Any]) -> str:
 
 
 def _caption(cascade: Any) -> str | None:
-    if not cascade.spec.started_anew:
-        return None
-    paths = ", ".join(cascade.spec.started_anew)
-    return f"Started anew by rebuild: {paths}"
+    lines = []
+    if retention := cascade.spec.retention:
+        methods = ", ".join(
+            f"{pattern} by {type(method).__name__}({method.strength:g})"
+            for pattern, method in retention.items()
+        )
+        lines.append(f"Retained: {methods}")
+    if cascade.spec.started_anew:
+        paths = ", ".join(cascade.spec.started_anew)
+        lines.append(f"Started anew by rebuild: {paths}")
+    return "\n".join(lines) or None

@@ -15,6 +15,7 @@ from keras_cascade.testing.checks import (
     reloaded,
     run,
 )
+from keras_cascade.training.retention.keeper import PREFIX
 
 
 def check_cascade(cascade: Cascade, inputs: Any) -> list[str]:
@@ -48,11 +49,12 @@ def check_cascade(cascade: Cascade, inputs: Any) -> list[str]:
 def paths_are_unique_and_begin_with_a_block(
     cascade: Cascade, inputs: Any
 ) -> None:
-    """No two variables share a path."""
+    """No two variables share a path; what is retained lies beside them."""
     paths = [variable.path for variable in cascade.variables]
     twice = [path for path, count in Counter(paths).items() if count > 1]
     expect(not twice, f"Several variables have one path: {twice}.")
-    astray = [p for p in paths if p.split("/")[0] not in cascade.blocks]
+    known = {*cascade.blocks, PREFIX}
+    astray = [p for p in paths if p.split("/")[0] not in known]
     expect(not astray, f"Paths that begin with no block: {astray}.")
 
 

@@ -205,3 +205,11 @@ def test_many_rates_of_a_block_are_shown_as_a_range():
     )
     (text,) = printed(cascade)
     assert rows(text)["upstream"][-1] == "0.001 to 6.25e-05"
+
+
+def test_what_is_retained_stands_below(networks):
+    retention = {"upstream/conv": kc.L2SP(0.1)}
+    (text,) = printed(build(networks, retention=retention))
+    assert (
+        text.splitlines()[-1].strip() == "Retained: upstream/conv by L2SP(0.1)"
+    )

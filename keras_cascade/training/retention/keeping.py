@@ -1,0 +1,184 @@
+"""Makes the keeper of a cascade: checks, remembers, estimates."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_cascade import _keras_compat as compat
+from keras_cascade import data as user_data
+from keras_cascade.graph.block import leaf_layers
+from keras_cascade.graph.copying import copy_graph
+from keras_cascade.graph.reading import Graph
+from keras_cascade.operations import own
+from keras_cascade.training.retention.answers import (
+    Kind,
+    kinds_of,
+    last_layer,
+)
+from keras_cascade.training.retention.covering import (
+    Weight,
+    covered_weights,
+    original_layers,
+    taught_blocks,
+    weights_at,
+    weights_of,
+)
+from keras_cascade.training.retention.ewc import EWC
+from keras_cascade.training.retention.fisher import fisher_diagonal
+from keras_cascade.training.retention.keeper import Keeper
+from keras_cascade.training.retention.method import Retention
+from keras_cascade.training.routing import Path, Routes
+
+
+def make_keeper(
+    cascade: Any,
+    retention: Mapping[str, Retention],
+    graphs: Mapping[str, Graph],
+) -> Keeper:
+    """What a cascade keeps of its networks.
+
+    Everything is checked before anything is estimated.
+
+    Args:
+        cascade: The cascade, its layers in place.
+        retention: Path pattern to method.
+        graphs: The original networks, by their blocks.
+
+    Raises:
+        ValueError: If a method cannot keep what it is asked to.
+    """
+    routes = Routes(cascade, cascade.upstreams)
+    taught = taught_blocks(routes.upstreams, retention, graphs)
+    kinds = {
+        block: _kinds(graphs[block], pattern, retention[pattern])
+        for block, pattern in taught.items()
+    }
+    originals = original_layers(graphs)
+    found = {
+        pattern: weights_at(paths, routes.layers, originals)
+        for pattern, paths in covered_weights(routes, retention, graphs).items()
+    }
+    weights = {p: [weight for weight, _ in pairs] for p, pairs in found.items()}
+    _check_weights(weights)
+    _check_data(retention, weights)
+    keeper = Keeper(
+        retention,
+        weights,
+        teachers={b: copy_graph(graphs[b], b) for b in taught},
+        taught=taught,
+        kinds=kinds,
+    )
+    keeper.attach(cascade)
+    fishers: dict[str, np.ndarray] = {}
+    for pattern, several in weights.items():
+        if isinstance(method := retention[pattern], EWC):
+            fishers |= _fishers(method, several, graphs)
+    anchors = {w.path: own(x) for pairs in found.values() for w, x in pairs}
+    keeper.remember(anchors, fishers)
+    return keeper
+
+
+def _kinds(graph: Graph, pattern: str, method: Any) -> list[Kind]:
+    """What the answers of a network are; an error if it gives none."""
+    kinds = kinds_of(graph, method.outputs)
+    if "linear" not in kinds:
+        return kinds
+    layer = last_layer(graph, kinds.index("linear")).operation
+    activation = getattr(getattr(layer, "activation", None), "__name__", None)
+    kind = ", ".join(filter(None, (type(layer).__name__, activation)))
+    raise ValueError(
+        f"retention['{pattern}'] is LwF, and network '{graph.name}' ends in "
+        f"'{layer.name}' ({kind}): these are features, no answers, so there "
+        "is no old head to keep. Pass the network with the head that it was "
+        "trained with, which may lie behind the last tap; if its outputs are "
+        "logits, say so: LwF(..., outputs='softmax_logits'); or take L2SP or "
+        "EWC."
+    )
+
+
+def _check_weights(weights: Mapping[str, Sequence[Weight]]) -> None:
+    for pattern, several in weights.items():
+        if not several:
+            raise ValueError(
+                f"retention['{pattern}'] covers no weights that were "
+                "pretrained, so there is nothing to keep."
+            )
+
+
+def _check_data(
+    retention: Mapping[str, Retention], weights: Mapping[str, Sequence[Weight]]
+) -> None:
+    """EWC's data are there, and can be read as often as is needed."""
+    for pattern, several in weights.items():
+        method = retention[pattern]
+        if not isinstance(method, EWC) or _is_known(method, several):
+            continue
+        if method.data is None:
+            raise ValueError(
+                f"retention['{pattern}'] is EWC without data: a file keeps "
+                "the Fisher information, not the data. Give them again: "
+                "EWC(strength, data)."
+            )
+        blocks = list(dict.fromkeys(weight.layer[0] for weight in several))
+        if len(blocks) > 1 and not user_data.is_reiterable(method.data):
+            raise ValueError(
+                f"retention['{pattern}'] is EWC of {len(blocks)} networks, "
+                "each of which reads the data, and a generator can be read "
+                "once. Pass an array or a data set, or a pattern for each."
+            )
+
+
+def _is_known(method: EWC, weights: Sequence[Weight]) -> bool:
+    return all(
+        weight.path in method.known
+        and method.known[weight.path].shape == weight.shape
+        for weight in weights
+    )
+
+
+def _fishers(
+    method: EWC, weights: Sequence[Weight], graphs: Mapping[str, Graph]
+) -> dict[str, np.ndarray]:
+    """The Fisher information of weights, by their paths."""
+    if _is_known(method, weights):
+        return {weight.path: method.known[weight.path] for weight in weights}
+    found: dict[str, np.ndarray] = {}
+    for block in dict.fromkeys(weight.layer[0] for weight in weights):
+        own_weights = [w for w in weights if w.layer[0] == block]
+        found |= _fishers_of_network(method, own_weights, graphs[block], block)
+    return found
+
+
+def _fishers_of_network(
+    method: EWC, weights: Sequence[Weight], graph: Graph, block: str
+) -> dict[str, np.ndarray]:
+    network = copy_graph(graph, block)
+    layers = {(block, *path): layer for path, layer in leaf_layers(network)}
+    _train_only(layers, {weight.layer for weight in weights})
+    diagonal = fisher_diagonal(
+        network,
+        method.data,
+        kinds_of(graph, method.outputs),
+        method.probes,
+        method.batch_size,
+        method.seed,
+    )
+    variables = map(id, network.trainable_variables)
+    by_variable = dict(zip(variables, diagonal, strict=True))
+    return {
+        weight.path: by_variable[
+            id(weights_of(layers[weight.layer])[weight.number])
+        ]
+        for weight in weights
+    }
+
+
+def _train_only(
+    layers: Mapping[Path, keras.Layer], wanted: set[tuple[str, ...]]
+) -> None:
+    """Frees the layers that are asked about: no gradient for the others."""
+    for path, layer in layers.items():
+        for inner in compat.sublayers(layer):
+            inner.trainable = path in wanted

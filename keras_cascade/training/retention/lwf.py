@@ -1,0 +1,96 @@
+"""LwF: the network goes on giving its old answers, on the new data."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_cascade.training.retention.answers import (
+    Kind,
+    check_kind,
+    divergence,
+)
+from keras_cascade.training.retention.method import Retention, finite_number
+
+
+@keras.saving.register_keras_serializable(package="keras_cascade")
+class LwF(Retention):
+    """Distils a network's own old answers on the new data into it.
+
+    The penalty is `strength * KL(old answers || new answers)`, both at the
+    temperature, mean over the batch, summed over several outputs: the paper's
+    cross-entropy less the entropy of the old answers, so that it is 0 while
+    nothing is forgotten. The old answers are those of a frozen copy of the
+    network; the new ones those of its layers in the cascade, with its old
+    head, frozen, behind them where the cascade leaves it out. It needs no old
+    data, and the network must give answers: probabilities or logits.
+
+    Both are taken in inference mode, of what the network gets in the cascade
+    (without augmentation; sample weights do not count). No gradient flows
+    into what computes that. Inputs that are features are computed again.
+
+    Each step costs a forward pass of the old network and a forward and
+    backward pass of the new one on top: with an upstream that trains whole,
+    about twice the time of a step without.
+
+    Args:
+        strength: Of the penalty; at least 0.
+        temperature: Divides the logits of both; above 1, what the network
+            holds for less probable counts more. Defaults to `2.0`.
+        outputs: What the network's outputs are: `"softmax"`, `"sigmoid"`
+            (probabilities), `"softmax_logits"` or `"sigmoid_logits"`. `None`
+            goes by the activation of the last layer. Defaults to `None`.
+
+    Raises:
+        ValueError: If the strength is negative, the temperature not positive,
+            or `outputs` none of the above.
+
+    Example:
+    >>> cascade = kc.build_cascade(
+    ...     classifier, taps="features", head=10, trainable=True,
+    ...     retention={"upstream": kc.LwF(1.0)},
+    ... )
+
+    Source: Li, Hoiem: Learning without Forgetting (ECCV 2016), equations 2
+    and 3.
+    """
+
+    loss_name = "lwf_loss"
+
+    def __init__(
+        self,
+        strength: float,
+        temperature: float = 2.0,
+        outputs: str | None = None,
+    ):
+        super().__init__(strength)
+        self.temperature = finite_number(
+            temperature, "The temperature of LwF", zero=False
+        )
+        self.outputs = check_kind(outputs, "LwF")
+        if self.outputs == "linear":
+            raise ValueError(
+                "LwF's outputs is 'linear', which is no answer that has a "
+                "temperature. It keeps classifiers: 'softmax', 'sigmoid', "
+                "'softmax_logits', 'sigmoid_logits'. For a regression take "
+                "L2SP or EWC."
+            )
+
+    def penalty(
+        self, old: Iterable[Any], new: Iterable[Any], kinds: Iterable[Kind]
+    ) -> Any:
+        """The penalty on old and new answers, output by output."""
+        divergences = [
+            ops.mean(divergence(a, b, kind, self.temperature))
+            for a, b, kind in zip(old, new, kinds, strict=True)
+        ]
+        return self.strength * sum(divergences)
+
+    def get_config(self) -> dict[str, Any]:
+        """Its arguments."""
+        return {
+            **super().get_config(),
+            "temperature": self.temperature,
+            "outputs": self.outputs,
+        }
