@@ -11,6 +11,7 @@ from keras import layers, ops
 
 import keras_cascade as kc
 from keras_cascade.adapters import PCAAdapter
+from keras_cascade.trainer import Trainer
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(24, 6)).astype("float32")
@@ -230,8 +231,8 @@ def test_the_examples_of_the_docstrings_run():
     }
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
     finder = doctest.DocTestFinder()
-    for documented in (kc.build_cascade, kc.Cascade):
+    for documented in (kc.build_cascade, kc.Cascade, Trainer):
         for example in finder.find(documented, globs=given):
             runner.run(example)
-    assert runner.tries > 4
+    assert runner.tries > 7
     assert runner.failures == 0
