@@ -15,5 +15,6 @@ from keras_cascade.cascade import Cascade as Cascade
 from keras_cascade.graph.taps import list_taps as list_taps
 from keras_cascade.graph.truncating import truncate as truncate
 from keras_cascade.injection.arguments import Injection as Injection
+from keras_cascade.training.drift import DriftMonitor as DriftMonitor
 
 __version__ = "0.1.0"
