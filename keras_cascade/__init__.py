@@ -16,5 +16,8 @@ from keras_cascade.graph.taps import list_taps as list_taps
 from keras_cascade.graph.truncating import truncate as truncate
 from keras_cascade.injection.arguments import Injection as Injection
 from keras_cascade.training.drift import DriftMonitor as DriftMonitor
+from keras_cascade.training.learning_rate_finder import (
+    find_learning_rates as find_learning_rates,
+)
 
 __version__ = "0.1.0"

@@ -1,0 +1,106 @@
+"""Rules that read a learning rate off the losses of a range test."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+
+def smooth(losses: np.ndarray, smoothing: float) -> np.ndarray:
+    """A moving average with exponential weights, without its start's bias.
+
+    Args:
+        losses: A loss a step.
+        smoothing: How much of the average stays from step to step; 0 leaves
+            the losses as they are.
+
+    Returns:
+        The averages, each the weighted mean of the losses so far.
+    """
+    average, averages = 0.0, []
+    for count, loss in enumerate(losses, start=1):
+        average = smoothing * average + (1 - smoothing) * loss
+        averages.append(average / (1 - smoothing**count))
+    return np.array(averages)
+
+
+def diverged(smoothed: np.ndarray) -> bool:
+    """Whether the last loss is not finite, or far above the best so far.
+
+    Far is four times the best, as in fastai; by its size where it is
+    negative.
+    """
+    if not np.isfinite(smoothed[-1]):
+        return True
+    best = float(smoothed.min())
+    return bool(smoothed[-1] > best + 3 * abs(best))
+
+
+def usable(smoothed: np.ndarray) -> slice:
+    """The part of a curve that rules look at.
+
+    As in fastai the first tenth, in which the average settles, and the last
+    five points, which are those of divergence, are left out.
+    """
+    finite = np.isfinite(smoothed)
+    end = len(smoothed) if finite.all() else int(finite.argmin())
+    return slice(len(smoothed) // 10, max(end - 5, 0))
+
+
+def steepest(rates: np.ndarray, losses: np.ndarray) -> float | None:
+    """The rate from which on the loss falls fastest, over the rate's log.
+
+    Only what lies before the lowest loss counts: behind it batches that differ
+    can make steeper steps than learning did.
+
+    Args:
+        rates: Rising learning rates.
+        losses: The loss at each.
+
+    Returns:
+        The rate where the steepest step begins; None where no step falls.
+
+    References:
+        Smith 2015, Cyclical Learning Rates for Training Neural Networks
+        (the range test); the rule is fastai's "steep".
+    """
+    if not len(losses) or not (end := int(losses.argmin())):
+        return None
+    slopes = np.diff(losses[: end + 1]) / np.diff(np.log(rates[: end + 1]))
+    return float(rates[slopes.argmin()])
+
+
+def valley(rates: np.ndarray, losses: np.ndarray) -> float | None:
+    """The rate half way down the longest descent.
+
+    A descent is a run of losses, each below the one before, among which
+    others may lie that are not: bumps do not end it.
+
+    Args:
+        rates: Rising learning rates.
+        losses: The loss at each.
+
+    Returns:
+        The rate in the middle between where the descent begins and where it
+        ends; None where nothing falls.
+
+    References:
+        The rule is fastai's "valley" (ESRI, the authors of arcgis.learn).
+    """
+    lengths = np.ones(len(losses), dtype=int)
+    starts = np.arange(len(losses))
+    for here in range(1, len(losses)):
+        above = np.flatnonzero(losses[:here] > losses[here])
+        if len(above):
+            before = above[lengths[above].argmax()]
+            lengths[here] = lengths[before] + 1
+            starts[here] = starts[before]
+    if len(losses) < 2 or lengths.max() < 2:
+        return None
+    end = int(lengths.argmax())
+    return float(rates[(starts[end] + end) // 2])
+
+
+RULES: dict[str, Callable[[np.ndarray, np.ndarray], float | None]] = {
+    "valley": valley,
+    "steepest": steepest,
+}
