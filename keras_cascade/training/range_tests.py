@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from keras_cascade import _figures, _tables
-from keras_cascade.training.suggesting import RULES, usable
+from keras_cascade.training.suggesting import RULES, suggest, usable
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,11 +29,7 @@ class RangeTest:
     @property
     def suggestions(self) -> dict[str, float | None]:
         """Rule to the rate that it suggests; None where nothing fell."""
-        part = usable(self.smoothed)
-        return {
-            name: rule(self.rates[part], self.smoothed[part])
-            for name, rule in RULES.items()
-        }
+        return suggest(self.rates, self.smoothed)
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,8 +157,8 @@ def _draw(axis: Any, name: str, test: RangeTest, rule: str) -> None:
 
 def _limits(test: RangeTest) -> tuple[float, float]:
     """What lies before the explosion, which would flatten all else."""
-    part = test.smoothed[: usable(test.smoothed).stop]
-    part = part if len(part) else test.smoothed[:1]
-    low, high = float(part.min()), float(part.max())
-    margin = 0.25 * (high - low) or 0.1 * abs(high) or 1.0
+    end = max(usable(test.smoothed).stop, 1)
+    low = float(test.losses[:end].min())
+    high = float(test.smoothed[:end].max())
+    margin = 0.15 * (high - low) or 0.1 * abs(high) or 1.0
     return low - margin, high + margin

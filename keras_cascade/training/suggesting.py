@@ -4,6 +4,9 @@ from collections.abc import Callable
 
 import numpy as np
 
+# Losses are float32: smaller differences are rounding.
+RESOLUTION = 1e-6
+
 
 def smooth(losses: np.ndarray, smoothing: float) -> np.ndarray:
     """A moving average with exponential weights, without its start's bias.
@@ -91,6 +94,8 @@ def valley(rates: np.ndarray, losses: np.ndarray) -> float | None:
     for here in range(1, len(losses)):
         above = np.flatnonzero(losses[:here] > losses[here])
         if len(above):
+            # Of equally long ones that which begins last, where it is steeper.
+            above = above[::-1]
             before = above[lengths[above].argmax()]
             lengths[here] = lengths[before] + 1
             starts[here] = starts[before]
@@ -98,6 +103,16 @@ def valley(rates: np.ndarray, losses: np.ndarray) -> float | None:
         return None
     end = int(lengths.argmax())
     return float(rates[(starts[end] + end) // 2])
+
+
+def suggest(rates: np.ndarray, smoothed: np.ndarray) -> dict[str, float | None]:
+    """What each rule makes of a whole curve; None where nothing falls."""
+    part = usable(smoothed)
+    rates, losses = rates[part], smoothed[part]
+    size = np.abs(losses).max(initial=0.0)
+    if not len(losses) or np.ptp(losses) <= RESOLUTION * size:
+        return dict.fromkeys(RULES)
+    return {name: rule(rates, losses) for name, rule in RULES.items()}
 
 
 RULES: dict[str, Callable[[np.ndarray, np.ndarray], float | None]] = {
