@@ -17,6 +17,7 @@ from keras_cascade.training.drift_arguments import (
 )
 from keras_cascade.training.drift_plot import draw
 from keras_cascade.training.old_tasks import OldTask
+from keras_cascade.training.random_states import random_states_kept
 from keras_cascade.training.references import (
     Comparison,
     Reference,
@@ -129,26 +130,9 @@ class DriftMonitor(keras.callbacks.Callback):
     def set_model(self, model: Any) -> None:
         """Keras's hook: takes the pretrained weights before anything moves."""
         super().set_model(model)
-        if model is self._watched:
-            return
-        sources = find_sources(model, self.pretrained)
-        old_tasks = find_old_data(model, self.old_task, sources)
-        batch = next(user_data.batches(self.reference_data, self.batch_size))
-        inputs_of(model, batch)
-        self._references = make_references(model, sources)
-        self._old_tasks = {
-            block: OldTask(
-                model,
-                block,
-                original_of(sources, block, model),
-                data,
-                self.metric,
-                self.batch_size,
-            )
-            for block, data in old_tasks.items()
-        }
-        self._comparison = Comparison(model, self._references)
-        self._watched = model
+        if model is not self._watched:
+            with random_states_kept():
+                self._watch(model)
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Keras's hook: a new table, as Keras makes a new `History`."""
@@ -188,11 +172,13 @@ class DriftMonitor(keras.callbacks.Callback):
             f"drift/{name}": reference.distance()
             for name, reference in self._references.items()
         }
-        similarities = self._similarities(self._comparison)
-        scores = {
-            f"old_task/{name}": task.score()
-            for name, task in self._old_tasks.items()
-        }
+        # A torch DataLoader draws from torch's state whenever it is read.
+        with random_states_kept():
+            similarities = self._similarities(self._comparison)
+            scores = {
+                f"old_task/{name}": task.score()
+                for name, task in self._old_tasks.items()
+            }
         return {**distances, **similarities, **scores}
 
     @property
@@ -226,6 +212,26 @@ class DriftMonitor(keras.callbacks.Callback):
                 "fit(callbacks=[monitor]) first."
             )
         return draw(self.to_dict())
+
+    def _watch(self, model: Any) -> None:
+        sources = find_sources(model, self.pretrained)
+        old_tasks = find_old_data(model, self.old_task, sources)
+        batch = next(user_data.batches(self.reference_data, self.batch_size))
+        inputs_of(model, batch)
+        self._references = make_references(model, sources)
+        self._old_tasks = {
+            block: OldTask(
+                model,
+                block,
+                original_of(sources, block, model),
+                data,
+                self.metric,
+                self.batch_size,
+            )
+            for block, data in old_tasks.items()
+        }
+        self._comparison = Comparison(model, self._references)
+        self._watched = model
 
     def _similarities(self, comparison: Comparison) -> dict[str, float]:
         """One pass over the reference data."""

@@ -98,10 +98,10 @@ def find_learning_rates(
     check_rule(rule)
     _check_cascade(cascade)
     patterns = _trained(cascade, blocks)
-    _check_labels(data, batch_size, seed)
     sweep = Sweep(minimum, maximum, steps, _accumulated(cascade.optimizer))
     tests = {}
     with random_states_kept():
+        _check_labels(data, batch_size, seed)
         copy = _copy(cascade)
         before = [(v, np.array(own(v))) for v in copy.variables]
         for pattern in patterns:

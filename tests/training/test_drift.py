@@ -472,6 +472,27 @@ def test_channels_that_come_first_are_the_features():
     assert monitor.measure()["cka/map"] == pytest.approx(expected, rel=1e-5)
 
 
+def test_watching_changes_nothing_of_the_training():
+    """Dropout without a seed and shuffling draw what they would have."""
+    upstream, downstream = encoder(), expert()
+    losses = []
+    for watched in (False, True):
+        cascade = build(upstream, downstream, trainable=True)
+        keras.utils.set_random_seed(11)
+        data = loader() if keras.backend.backend() == "torch" else INPUTS
+        monitors = [kc.DriftMonitor(data, old_task=(X, OLD_LABELS))]
+        history = fit(cascade, *monitors[: int(watched)], shuffle=True)
+        losses.append(history["loss"])
+    assert losses[0] == losses[1]
+
+
+def loader():
+    import torch
+
+    rows = [({k: v[i] for k, v in INPUTS.items()}, Y[i]) for i in range(40)]
+    return torch.utils.data.DataLoader(rows, batch_size=20, shuffle=True)
+
+
 def test_every_other_epoch_is_measured_and_the_last():
     upstream, downstream = encoder(), expert()
     cascade = build(upstream, downstream, trainable={"downstream": False})
