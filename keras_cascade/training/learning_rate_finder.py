@@ -71,8 +71,10 @@ def find_learning_rates(
         rule: What `suggestions` follow: `"valley"`, half way down the longest
             descent, or `"steepest"`, where the descent is steepest. Defaults
             to `"valley"`.
-        smoothing: How much of the losses' moving average stays from step to
-            step. Rules read the average. Defaults to `0.9`.
+        smoothing: The weight of the neighbouring step in the losses' moving
+            average, of the next but one its square, and so on. Rules read
+            the average of both sides, which does not lag; that of the steps
+            so far tells of the explosion. Defaults to `0.9`.
         seed: Of the order of arrays. Defaults to `0`.
 
     Returns:
@@ -156,7 +158,7 @@ def _range_test(
 ) -> RangeTest:
     """Trains until the highest rate or the explosion."""
     losses: list[float] = []
-    smoothed, exploded, skipped = np.array([]), False, 0
+    exploded, skipped = False, 0
     while len(losses) < sweep.updates and not exploded:
         loss = np.mean([_step(model, stream) for _ in range(sweep.every)])
         if int(model.optimizer.iterations) == len(losses) and (
@@ -167,12 +169,12 @@ def _range_test(
             continue
         losses.append(float(loss))
         skipped = 0
-        smoothed = smooth(np.array(losses), smoothing)
-        exploded = diverged(smoothed)
+        averages = smooth(np.array(losses), smoothing)
+        exploded = diverged(averages, settling=sweep.updates // 10)
     return RangeTest(
         rates=sweep.rates[: len(losses)].astype(np.float64),
         losses=np.array(losses),
-        smoothed=smoothed,
+        smoothing=smoothing,
         diverged=exploded,
     )
 

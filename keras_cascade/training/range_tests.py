@@ -2,12 +2,18 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from keras_cascade import _figures, _tables
-from keras_cascade.training.suggesting import RULES, suggest, usable
+from keras_cascade.training.suggesting import (
+    RULES,
+    before_the_end,
+    smooth_both_ways,
+    suggest,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,14 +23,19 @@ class RangeTest:
     Attributes:
         rates: The learning rate of each step.
         losses: The loss of each step, before the step is taken.
-        smoothed: The moving average that rules read.
+        smoothing: The weight of a neighbour in their moving average.
         diverged: Whether the loss exploded before the highest rate.
     """
 
     rates: np.ndarray
     losses: np.ndarray
-    smoothed: np.ndarray
+    smoothing: float
     diverged: bool
+
+    @cached_property
+    def smoothed(self) -> np.ndarray:
+        """The moving average that rules read; it ends before the losses do."""
+        return smooth_both_ways(before_the_end(self.losses), self.smoothing)
 
     @property
     def suggestions(self) -> dict[str, float | None]:
@@ -122,12 +133,12 @@ def _row(name: str, test: RangeTest) -> tuple:
         "does not fall" if suggested[rule] is None else f"{suggested[rule]:.2g}"
         for rule in RULES
     ]
-    finite = np.where(np.isfinite(test.smoothed), test.smoothed, np.inf)
-    lowest = int(finite.argmin())
+    curve = test.smoothed if len(test.smoothed) else test.losses[:1]
+    lowest = int(curve.argmin())
     return (
         name,
         *cells,
-        f"{finite[lowest]:.4g}",
+        f"{curve[lowest]:.4g}",
         f"{test.rates[lowest]:.2g}",
         len(test.rates),
         "diverged" if test.diverged else "highest rate",
@@ -136,15 +147,15 @@ def _row(name: str, test: RangeTest) -> tuple:
 
 def _draw(axis: Any, name: str, test: RangeTest, rule: str) -> None:
     axis.plot(test.rates, test.losses, color="0.75", linewidth=1, label="loss")
-    axis.plot(
-        test.rates, test.smoothed, color=_figures.COLOURS[0], label="smoothed"
-    )
+    rates = test.rates[: len(test.smoothed)]
+    blue = _figures.COLOURS[0]
+    axis.plot(rates, test.smoothed, color=blue, label="smoothed")
     for number, (one, rate) in enumerate(test.suggestions.items(), start=1):
         if rate is None:
             continue
         axis.plot(
             rate,
-            np.interp(rate, test.rates, test.smoothed),
+            np.interp(rate, rates, test.smoothed),
             linestyle="none",
             markersize=9 if one == rule else 6,
             label=f"{one}: {rate:.2g}",
@@ -157,8 +168,9 @@ def _draw(axis: Any, name: str, test: RangeTest, rule: str) -> None:
 
 def _limits(test: RangeTest) -> tuple[float, float]:
     """What lies before the explosion, which would flatten all else."""
-    end = max(usable(test.smoothed).stop, 1)
-    low = float(test.losses[:end].min())
-    high = float(test.smoothed[:end].max())
+    shown = before_the_end(test.losses)
+    shown = shown if len(shown) else np.nan_to_num(test.losses[:1])
+    curve = test.smoothed if len(test.smoothed) else shown
+    low, high = float(shown.min()), float(curve.max())
     margin = 0.15 * (high - low) or 0.1 * abs(high) or 1.0
     return low - margin, high + margin

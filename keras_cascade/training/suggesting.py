@@ -26,27 +26,59 @@ def smooth(losses: np.ndarray, smoothing: float) -> np.ndarray:
     return np.array(averages)
 
 
-def diverged(smoothed: np.ndarray) -> bool:
+def smooth_both_ways(losses: np.ndarray, smoothing: float) -> np.ndarray:
+    """The same with the losses that follow, which does not lag behind.
+
+    A rate read off a curve that lags is too high.
+
+    Args:
+        losses: A loss a step.
+        smoothing: The weight of a neighbour; that of the next one is its
+            square, and so on.
+
+    Returns:
+        The averages.
+    """
+    steps = np.arange(len(losses))
+    weights = float(smoothing) ** np.abs(steps[:, None] - steps)
+    return weights @ losses / weights.sum(axis=1)
+
+
+def diverged(smoothed: np.ndarray, settling: int = 0) -> bool:
     """Whether the last loss is not finite, or far above the best so far.
 
     Far is four times the best, as in fastai; by its size where it is
     negative.
+
+    Args:
+        smoothed: The moving averages so far.
+        settling: How many of the first do not count: of few batches that
+            differ, one may be easy. Defaults to `0`.
     """
     if not np.isfinite(smoothed[-1]):
         return True
-    best = float(smoothed.min())
+    best = float(smoothed[settling:].min(initial=np.inf))
     return bool(smoothed[-1] > best + 3 * abs(best))
 
 
-def usable(smoothed: np.ndarray) -> slice:
-    """The part of a curve that rules look at.
+def before_the_end(losses: np.ndarray) -> np.ndarray:
+    """The losses without the last five, in which they explode; as fastai."""
+    finite = np.isfinite(losses)
+    end = len(losses) if finite.all() else int(finite.argmin())
+    return losses[: max(end - 5, 0)]
 
-    As in fastai the first tenth, in which the average settles, and the last
-    five points, which are those of divergence, are left out.
+
+def suggest(rates: np.ndarray, smoothed: np.ndarray) -> dict[str, float | None]:
+    """What each rule makes of a curve; None where nothing falls.
+
+    As in fastai the first tenth is left out: averages settle there.
     """
-    finite = np.isfinite(smoothed)
-    end = len(smoothed) if finite.all() else int(finite.argmin())
-    return slice(len(smoothed) // 10, max(end - 5, 0))
+    start = len(smoothed) // 10
+    rates, losses = rates[start : len(smoothed)], smoothed[start:]
+    size = np.abs(losses).max(initial=0.0)
+    if not len(losses) or np.ptp(losses) <= RESOLUTION * size:
+        return dict.fromkeys(RULES)
+    return {name: rule(rates, losses) for name, rule in RULES.items()}
 
 
 def steepest(rates: np.ndarray, losses: np.ndarray) -> float | None:
@@ -103,16 +135,6 @@ def valley(rates: np.ndarray, losses: np.ndarray) -> float | None:
         return None
     end = int(lengths.argmax())
     return float(rates[(starts[end] + end) // 2])
-
-
-def suggest(rates: np.ndarray, smoothed: np.ndarray) -> dict[str, float | None]:
-    """What each rule makes of a whole curve; None where nothing falls."""
-    part = usable(smoothed)
-    rates, losses = rates[part], smoothed[part]
-    size = np.abs(losses).max(initial=0.0)
-    if not len(losses) or np.ptp(losses) <= RESOLUTION * size:
-        return dict.fromkeys(RULES)
-    return {name: rule(rates, losses) for name, rule in RULES.items()}
 
 
 RULES: dict[str, Callable[[np.ndarray, np.ndarray], float | None]] = {

@@ -29,7 +29,7 @@ def linear(optimizer=None, trainable=True, loss="mse", **arguments):
     downstream = keras.Sequential(
         [keras.Input((3,)), layers.Dense(2, name="out", **dense)]
     )
-    return kc.build_cascade(
+    cascade = kc.build_cascade(
         upstream,
         downstream,
         adapters=None,
@@ -38,6 +38,10 @@ def linear(optimizer=None, trainable=True, loss="mse", **arguments):
         loss=loss,
         **arguments,
     )
+    # The same on every backend.
+    draw = np.random.default_rng(2).normal
+    cascade.set_weights([draw(size=(4, 3)), draw(size=(3, 2))])
+    return cascade
 
 
 def value(variable):
@@ -144,7 +148,8 @@ def test_the_losses_are_those_of_sgd_by_hand(accumulated):
         )
         count = len(test.losses)
         expected = sgd_by_hand(*before, test.rates, block, accumulated)
-        assert expected[:count].min() < 0.7 * expected[0]
+        # It learns before it diverges: the third batch, again and again.
+        assert expected[2:count:3].min() < 0.7 * expected[2]
         np.testing.assert_allclose(test.losses, expected, rtol=1e-4)
 
 

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 
 from keras_cascade.training.suggesting import (
+    before_the_end,
     diverged,
     smooth,
+    smooth_both_ways,
     steepest,
     suggest,
-    usable,
     valley,
 )
 
@@ -57,9 +58,10 @@ def test_a_fall_within_the_rounding_of_float32_is_none():
     rates = np.geomspace(1e-5, 1.0, 40)
     flat = 3 - 3e-8 * np.arange(40)
     assert suggest(rates, flat) == {"valley": None, "steepest": None}
+    assert suggest(rates[:0], flat[:0]) == {"valley": None, "steepest": None}
     falling = suggest(rates, 3 - 1e-5 * np.arange(40))
-    # From index 4 to 34.
-    assert falling["valley"] == rates[19]
+    # From index 4, after the first tenth, to 39.
+    assert falling["valley"] == rates[21]
 
 
 @pytest.mark.parametrize("rule", [steepest, valley])
@@ -92,7 +94,31 @@ def test_a_loss_explodes_at_four_times_the_best(curve, expected):
     assert diverged(losses(*curve)) is expected
 
 
-def test_rules_leave_out_the_first_tenth_and_the_last_five():
-    assert usable(np.ones(100)) == slice(10, 95)
-    assert usable(np.array([1.0] * 40 + [np.nan])) == slice(4, 35)
-    assert usable(np.ones(3)) == slice(0, 0)
+def test_an_easy_batch_at_the_start_is_no_best_loss():
+    curve = losses(1, 10, 10, 9, 20)
+    assert diverged(curve)
+    assert not diverged(curve, settling=1)
+    assert not diverged(curve[:1], settling=1)
+    assert diverged(losses(1, 10, 10, 9, 37), settling=1)
+    assert diverged(losses(np.nan), settling=1)
+
+
+def test_what_explodes_is_left_out():
+    np.testing.assert_array_equal(
+        before_the_end(np.arange(100.0)), np.arange(95)
+    )
+    curve = np.array([*np.arange(40.0), np.nan, 3.0])
+    np.testing.assert_array_equal(before_the_end(curve), np.arange(35))
+    assert len(before_the_end(np.ones(3))) == 0
+
+
+def test_the_average_of_both_sides_weighs_by_distance_and_does_not_lag():
+    curve = losses(4, 1, 7, 2)
+    for here in range(4):
+        weights = 0.8 ** np.abs(np.arange(4) - here)
+        expected = np.average(curve, weights=weights)
+        assert smooth_both_ways(curve, 0.8)[here] == pytest.approx(expected)
+    np.testing.assert_array_equal(smooth_both_ways(curve, 0.0), curve)
+    bell = np.exp(-(np.linspace(-3, 3, 61) ** 2))
+    assert smooth_both_ways(-bell, 0.9).argmin() == 30
+    assert smooth(-bell, 0.9).argmin() > 33
