@@ -20,7 +20,7 @@ from keras_cascade.training.range_tests import (
     RangeTest,
     check_rule,
 )
-from keras_cascade.training.routing import Routes
+from keras_cascade.training.routing import Path, Routes
 from keras_cascade.training.suggesting import diverged, smooth
 
 # Steps in a row that loss scaling may skip before the block counts as diverged.
@@ -37,7 +37,7 @@ def find_learning_rates(
     steps: int = 100,
     batch_size: int = 32,
     rule: str = "valley",
-    smoothing: float = 0.9,
+    smoothing: float = 0.8,
     seed: int = 0,
 ) -> FoundLearningRates:
     """Suggests a learning rate for each block, by a range test of each.
@@ -74,7 +74,7 @@ def find_learning_rates(
         smoothing: The weight of the neighbouring step in the losses' moving
             average, of the next but one its square, and so on. Rules read
             the average of both sides, which does not lag; that of the steps
-            so far tells of the explosion. Defaults to `0.9`.
+            so far tells of the explosion. Defaults to `0.8`.
         seed: Of the order of arrays. Defaults to `0`.
 
     Returns:
@@ -202,6 +202,9 @@ def _copy(cascade: Any) -> Any:
 def _compile(copy: Any, cascade: Any, pattern: str, sweep: Sweep) -> None:
     """As the cascade is compiled, without metrics; one block has a rate."""
     scales = isinstance(cascade.optimizer, keras.optimizers.LossScaleOptimizer)
+    routes = Routes(cascade, cascade.upstreams)
+    others = _training(routes) - set(routes.covered(pattern, "blocks"))
+    still = {"**": 0.0} if others else {}
     arguments = {
         **compat.compile_arguments(cascade),
         "optimizer": cascade.optimizer,
@@ -209,7 +212,7 @@ def _compile(copy: Any, cascade: Any, pattern: str, sweep: Sweep) -> None:
         "weighted_metrics": None,
         "steps_per_execution": 1,
         "auto_scale_loss": scales,
-        "learning_rates": {"**": 0.0, pattern: sweep},
+        "learning_rates": {**still, pattern: sweep},
     }
     copy.compile(**arguments)
 
@@ -219,11 +222,7 @@ def _trained(cascade: Any, blocks: Sequence[str] | None) -> list[str]:
     if isinstance(blocks, str):
         blocks = [blocks]
     routes = Routes(cascade, cascade.upstreams)
-    training = {
-        path
-        for path, layer in routes.layers.items()
-        if layer.trainable_variables
-    }
+    training = _training(routes)
     if blocks is None:
         blocks = [
             name
@@ -242,6 +241,11 @@ def _trained(cascade: Any, blocks: Sequence[str] | None) -> list[str]:
                 "What is frozen needs no learning rate."
             )
     return list(blocks)
+
+
+def _training(routes: Routes) -> set[Path]:
+    """The layers that have something to train."""
+    return {p for p, x in routes.layers.items() if x.trainable_variables}
 
 
 def _accumulated(optimizer: Any) -> int:

@@ -508,7 +508,7 @@ def test_ten_times_the_reference_data_take_no_more_memory():
     cascade = build(upstream, downstream)
 
     def peak(batches):
-        data = Batches(batches, repeats=50, labels=False)
+        data = Batches(batches, repeats=10, labels=False)
         monitor = watching(cascade, data)
         monitor.measure()
         tracemalloc.start()
