@@ -10,7 +10,6 @@ from keras import layers, ops, optimizers
 
 import keras_cascade as kc
 from keras_cascade import _keras_compat
-from keras_cascade.training.learning_rate_finder import Sweep
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(24, 4)).astype("float32")
@@ -378,16 +377,6 @@ def test_under_mixed_float16_rates_are_those_of_the_updates_made():
         error = x @ low @ out - y
         assert loss == pytest.approx((error**2).mean(), rel=2e-2)
         out = out - rate * 2 / error.size * (x @ low).T @ error
-
-
-def test_the_schedule_reports_the_rates_it_gives():
-    sweep = Sweep(1e-3, 1e1, 5, every=2)
-    found = [float(sweep(step)) for step in range(12)]
-    expected = np.repeat([1e-3, 1e-2, 1e-1, 1.0, 10.0, 10.0], 2)
-    np.testing.assert_allclose(found, expected, rtol=1e-6)
-    assert found[::2][:5] == sweep.rates.tolist()
-    again = Sweep.from_config(sweep.get_config())
-    assert float(again(3)) == found[3]
 
 
 @pytest.fixture(scope="module")
