@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from keras_cascade import _figures
 
 PANELS = {
@@ -11,7 +13,7 @@ PANELS = {
     "old_task": ("Old task with the old head", "score"),
 }
 # Less is no drift: an axis must not blow rounding up.
-SMALLEST_SPAN = 0.02
+SMALLEST_SPAN = 0.01
 
 
 def draw(table: Mapping[str, list[float]]) -> Any:
@@ -31,11 +33,20 @@ def draw(table: Mapping[str, list[float]]) -> Any:
         title, label = PANELS[kind]
         axis.set(title=title, xlabel="epochs of training", ylabel=label)
         axis.xaxis.get_major_locator().set_params(integer=True)
-        axis.set_ylim(*_limits(*axis.get_ylim()))
-        axis.legend(frameon=False)
+        axis.set_ylim(*_limits(kind, [table[name] for name in names]))
+        axis.legend(framealpha=0.85, edgecolor="none")
     return figure
 
 
-def _limits(low: float, high: float) -> tuple[float, float]:
-    middle, span = (low + high) / 2, max(high - low, SMALLEST_SPAN)
-    return middle - span / 2, middle + span / 2
+def _limits(kind: str, columns: list[list[float]]) -> tuple[float, float]:
+    """From 0 up for distances, from 1 down for CKA, with a margin."""
+    values = np.array(columns, dtype=np.float64)
+    values = values[np.isfinite(values)]
+    starts = {"drift": [0.0, SMALLEST_SPAN], "cka": [1.0, 1 - SMALLEST_SPAN]}
+    shown = np.append(values, starts.get(kind, []))
+    low, high = shown.min(initial=np.inf), shown.max(initial=-np.inf)
+    if low > high:
+        return 0.0, 1.0
+    span = high - low
+    margin = 0.06 * span if span >= SMALLEST_SPAN else SMALLEST_SPAN / 2
+    return low - margin, high + margin

@@ -39,6 +39,7 @@ def find_learning_rates(
     rule: str = "valley",
     smoothing: float = 0.8,
     seed: int = 0,
+    verbose: bool = True,
 ) -> FoundLearningRates:
     """Suggests a learning rate for each block, by a range test of each.
 
@@ -76,6 +77,8 @@ def find_learning_rates(
             the average of both sides, which does not lag; that of the steps
             so far tells of the explosion. Defaults to `0.8`.
         seed: Of the order of arrays. Defaults to `0`.
+        verbose: Whether to show a progress bar for each block. Defaults to
+            `True`.
 
     Returns:
         A `FoundLearningRates`: `suggestions` is what `learning_rates=` takes,
@@ -111,16 +114,25 @@ def find_learning_rates(
                 variable.assign(value)
             _compile(copy, cascade, pattern, sweep)
             stream = user_data.training_batches(data, batch_size, seed)
-            tests[pattern] = _range_test(copy, sweep, stream, smoothing)
+            shown = pattern if verbose else ""
+            tests[pattern] = _range_test(copy, sweep, stream, smoothing, shown)
     return FoundLearningRates(tests, rule)
 
 
 def _range_test(
-    model: Any, sweep: Sweep, stream: Iterator[tuple], smoothing: float
+    model: Any,
+    sweep: Sweep,
+    stream: Iterator[tuple],
+    smoothing: float,
+    shown: str,
 ) -> RangeTest:
     """Trains until the highest rate or the explosion."""
     losses: list[float] = []
     exploded, skipped = False, 0
+    label = f"{shown}: loss"
+    bar = keras.utils.Progbar(
+        sweep.updates, verbose=int(bool(shown)), stateful_metrics=[label]
+    )
     while len(losses) < sweep.updates and not exploded:
         loss = np.mean([_step(model, stream) for _ in range(sweep.every)])
         if int(model.optimizer.iterations) == len(losses) and (
@@ -133,6 +145,11 @@ def _range_test(
         skipped = 0
         averages = smooth(np.array(losses), smoothing)
         exploded = diverged(averages, settling=sweep.updates // 10)
+        bar.update(
+            len(losses),
+            values=[(label, averages[-1])],
+            finalize=exploded or len(losses) == sweep.updates,
+        )
     return RangeTest(
         rates=sweep.rates[: len(losses)].astype(np.float64),
         losses=np.array(losses),

@@ -163,7 +163,7 @@ def _draw(axis: Any, name: str, test: RangeTest, rule: str) -> None:
         )
     axis.set(title=name, xlabel="learning rate", ylabel="loss", xscale="log")
     axis.set_ylim(*_limits(test))
-    axis.legend(frameon=False)
+    axis.legend(framealpha=0.85, edgecolor="none")
 
 
 def _limits(test: RangeTest) -> tuple[float, float]:

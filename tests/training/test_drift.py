@@ -9,6 +9,7 @@ import pytest
 from keras import layers, ops
 
 import keras_cascade as kc
+from keras_cascade.training.drift_plot import draw
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(40, 6, 6, 1)).astype("float32")
@@ -544,6 +545,21 @@ def test_the_plot_has_a_panel_a_kind_and_a_named_line_each():
         "epochs of training"
     ] * 3
     assert all(axis.get_legend() is not None for axis in figure.axes)
+
+
+def test_the_plot_of_what_did_not_move_does_not_blow_rounding_up():
+    pytest.importorskip("matplotlib")
+    table = {
+        "epochs": [0, 1],
+        "drift/upstream": [0.0, 0.0],
+        "cka/shape": [1.0, 1.0 + 1e-15],
+        "old_task/upstream": [0.5, 0.5],
+    }
+    for axis in draw(table).axes:
+        low, high = axis.get_ylim()
+        assert high - low >= 0.01
+    diverged = {**table, "cka/shape": [np.nan, np.nan]}
+    assert len(draw(diverged).axes) == 3
 
 
 def bad(data=INPUTS, upstream=None, model=None, **arguments):

@@ -259,9 +259,8 @@ def fit(cascade, epochs=1):
 
 
 def search(cascade, data=(X, Y), **arguments):
-    return kc.find_learning_rates(
-        cascade, data, steps=20, batch_size=8, **arguments
-    )
+    arguments = {"steps": 20, "batch_size": 8, "verbose": False, **arguments}
+    return kc.find_learning_rates(cascade, data, **arguments)
 
 
 @pytest.mark.parametrize(
@@ -328,6 +327,15 @@ def test_suggestions_can_be_compiled_with_as_they_are():
 def test_what_is_frozen_gets_no_suggestion():
     found = search(linear(trainable=None))
     assert list(found.tests) == list(found.suggestions) == ["downstream"]
+
+
+@pytest.mark.parametrize("verbose", [True, False])
+def test_a_progress_bar_for_each_block_is_shown_if_wanted(capsys, verbose):
+    search(linear(), verbose=verbose)
+    printed = capsys.readouterr().out
+    for block in ("upstream", "downstream"):
+        assert (f"{block}: loss" in printed) is verbose
+    assert bool(printed) is verbose
 
 
 def test_a_pattern_is_tested_like_a_block():
