@@ -15,8 +15,12 @@ from keras_cascade.cascade import Cascade as Cascade
 from keras_cascade.graph.taps import list_taps as list_taps
 from keras_cascade.graph.truncating import truncate as truncate
 from keras_cascade.injection.arguments import Injection as Injection
+from keras_cascade.training.drift import DriftMonitor as DriftMonitor
 from keras_cascade.training.layerwise_decay import (
     LayerwiseDecay as LayerwiseDecay,
+)
+from keras_cascade.training.learning_rate_finder import (
+    find_learning_rates as find_learning_rates,
 )
 from keras_cascade.training.lora import LoRA as LoRA
 from keras_cascade.training.retention import EWC as EWC

@@ -10,8 +10,10 @@ from types import MethodType
 from typing import Any, NamedTuple
 
 import keras
-from keras.src.backend.common import masking
+import numpy as np
+from keras.src.backend.common import global_state, masking
 from keras.src.models.functional import Functional
+from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR
 
 # --- Graphs (seen on Keras 3.15.1) -----------------------------------------
 
@@ -234,6 +236,40 @@ def save_and_load_with(layer: Any, save: Callable, load: Callable) -> None:
     """
     vars(layer)["save_own_variables"] = MethodType(save, layer)
     vars(layer)["load_own_variables"] = MethodType(load, layer)
+
+
+# --- Compiling and random states (seen on Keras 3.15.1) --------------------
+
+
+def compile_arguments(model: keras.Model) -> dict[str, Any]:
+    """What a model was compiled with, as the objects that were passed.
+
+    The public `get_compile_config` serializes them, which fails for a loss
+    that is a function of the user's.
+    """
+    return dict(model._compile_config.config)  # type: ignore[attr-defined]
+
+
+def global_seed() -> Any:
+    """The state that unseeded `keras.random` draws from, or None before any.
+
+    `keras.random` has no way to look at it, or to put it back.
+    """
+    generator = global_state.get_global_attribute(GLOBAL_SEED_GENERATOR)
+    return (
+        None
+        if generator is None
+        else np.array(keras.ops.convert_to_numpy(generator.state))
+    )
+
+
+def set_global_seed(state: Any) -> None:
+    """Puts back what `global_seed` gave; None is as before any draw."""
+    generator = global_state.get_global_attribute(GLOBAL_SEED_GENERATOR)
+    if state is None:
+        global_state.set_global_attribute(GLOBAL_SEED_GENERATOR, None)
+    elif generator is not None:
+        generator.state.assign(state)
 
 
 # --- Optimizers (seen on Keras 3.15.1) -------------------------------------

@@ -1,6 +1,7 @@
 """The only place that looks at the type of the user's data."""
 
 import dataclasses
+import itertools
 import math
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -78,6 +79,53 @@ def labelled_batches(
     [[0, 1], [2, 3], [4]]
     """
     return _open(data, batch_size, labelled=True).start()
+
+
+def training_batches(
+    data: Any, batch_size: int = 32, seed: int = 0
+) -> Iterator[tuple[Any, Any, Any]]:
+    """Yields whole batches of `data` to train on, over and over.
+
+    Arrays are shuffled anew for every pass, by a generator of its own: no
+    global random state is drawn from. What is left over for a batch that is
+    not full is left out of that pass. Everything else comes in its own
+    order, from its beginning when it is through.
+
+    Args:
+        data: what `batches` accepts; it may be a data set without end.
+        batch_size: int, rows of a batch that is cut from arrays, all rows if
+            there are fewer. Defaults to `32`.
+        seed: int, of the generator that shuffles. Defaults to `0`.
+
+    Returns:
+        An iterator without end over `(x, y, sample_weight)`; what the data
+        lacks is None.
+
+    Raises:
+        TypeError: `data` is none of what is accepted.
+        ValueError: `data` is empty or of unequal lengths, or can be read only
+            once.
+
+    Example:
+    >>> import numpy as np
+    >>> stream = training_batches((np.zeros((5, 3)), np.arange(5)), 2)
+    >>> [len(next(stream)[1]) for _ in range(4)]
+    [2, 2, 2, 2]
+    """
+    if isinstance(data, keras.utils.PyDataset):
+        size = data.num_batches
+        numbers = itertools.count() if size is None else range(int(size))
+        return _over_and_over(lambda: (data[i] for i in numbers))
+    if isinstance(data, (tuple, list, dict)) or _is_array(data):
+        return _shuffled(data, batch_size, seed)
+    if isinstance(data, Iterator):
+        raise ValueError(
+            f"A {type(data).__name__} can be read only once. Pass arrays, a "
+            "data set or a PyDataset."
+        )
+    if isinstance(data, Iterable) and not isinstance(data, (str, bytes)):
+        return _over_and_over(lambda: data)
+    raise TypeError(f"Data is {ACCEPTED}. Received {_describe(data)}.")
 
 
 def is_reiterable(data: Any) -> bool:
@@ -226,6 +274,46 @@ def _read(found: Iterable[Any], labelled: bool) -> Iterator[Any]:
             "The data is empty: it gave no batch. A generator that was read "
             "before gives nothing; make a new one."
         )
+
+
+def _over_and_over(
+    start: Callable[[], Iterable[Any]],
+) -> Iterator[tuple[Any, Any, Any]]:
+    while True:
+        batch = None
+        for batch in start():
+            parts = keras.utils.unpack_x_y_sample_weight(batch)
+            yield tuple(_labels_to_numpy(part) for part in parts)
+        if batch is None:
+            raise ValueError("The data is empty: it gave no batch.")
+
+
+def _shuffled(
+    data: Any, batch_size: int, seed: int
+) -> Iterator[tuple[Any, Any, Any]]:
+    _parts_of(data)
+    parts = data if isinstance(data, tuple) else (data,)
+    rows = _count_rows([part for part in parts if part is not None])
+    x, y, weights = (
+        keras.tree.map_structure(to_numpy, part) if part is not None else None
+        for part in (*parts, None, None)[:3]
+    )
+    size, draw = min(batch_size, rows), np.random.default_rng(seed)
+
+    def passes() -> Iterator[tuple[Any, Any, Any]]:
+        while True:
+            order = draw.permutation(rows)
+            for start in range(0, rows - size + 1, size):
+                chosen = order[start : start + size]
+                yield tuple(_rows_of(part, chosen) for part in (x, y, weights))
+
+    return passes()
+
+
+def _rows_of(part: Any, chosen: np.ndarray) -> Any:
+    if part is None:
+        return None
+    return keras.tree.map_structure(lambda array: array[chosen], part)
 
 
 def _labels_to_numpy(y: Any) -> Any:

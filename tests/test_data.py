@@ -290,3 +290,62 @@ def test_a_batch_size_below_one_is_an_error():
 def test_a_batch_that_holds_no_array_is_an_error():
     with pytest.raises(TypeError, match="type str"):
         list(data.batches(iter(["images/1.png"])))
+
+
+def taken(stream, count):
+    return [next(stream) for _ in range(count)]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [Batches, Reiterable, tf_dataset, torch_loader],
+    ids=lambda make: make.__name__,
+)
+def test_batches_to_train_on_come_in_order_over_and_over(make):
+    for number, (x, y, _) in enumerate(taken(data.training_batches(make()), 7)):
+        expected = EXPECTED[number % 3]
+        np.testing.assert_array_equal(x, expected)
+        assert len(y) == len(expected)
+
+
+def test_arrays_to_train_on_are_shuffled_anew_in_whole_batches():
+    before = np.random.get_state()[1].copy()
+    given = {"a": X, "b": Y}, Y, X[:, 0]
+    stream = taken(data.training_batches(given, 4, seed=1), 20)
+    again = taken(data.training_batches(given, 4, seed=1), 20)
+    other = taken(data.training_batches(given, 4, seed=2), 20)
+    np.testing.assert_array_equal(np.random.get_state()[1], before)
+    orders = [
+        [batch[1].tolist() for batch in s] for s in (stream, again, other)
+    ]
+    assert orders[0] == orders[1] != orders[2]
+    assert orders[0][:2] != orders[0][2:4]
+    for first, second in zip(orders[0][::2], orders[0][1::2], strict=True):
+        assert len(set(first + second)) == 8
+    for x, y, weights in stream:
+        np.testing.assert_array_equal(x["a"], X[y])
+        np.testing.assert_array_equal(x["b"], y)
+        np.testing.assert_array_equal(weights, X[y, 0])
+    ((x, y, weights),) = taken(data.training_batches(X, 32), 1)
+    assert (len(x), y, weights) == (10, None, None)
+
+
+def test_a_data_set_without_end_can_be_trained_on():
+    stream = data.training_batches(Batches(size=None))
+    np.testing.assert_array_equal(next(stream)[0], X[:4])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "message"),
+    [
+        (generator(), ValueError, "generator can be read only once"),
+        ([], ValueError, "has no rows"),
+        (X[:0], ValueError, "has no rows"),
+        (Batches(size=0), ValueError, "gave no batch"),
+        ((X, Y[:3]), ValueError, r"\[10, 3\]"),
+        ("text", TypeError, "object of type str"),
+    ],
+)
+def test_what_cannot_be_trained_on_is_an_error(wrong, error, message):
+    with pytest.raises(error, match=message):
+        next(data.training_batches(wrong))

@@ -39,6 +39,7 @@ CORE = {"keras", "numpy", "rich"}
 # this list. An entry is a module or a folder of the package.
 LAYERS = {
     "_keras_compat": "what has no public Keras API; knows only Keras",
+    "_figures": "empty figures; knows only matplotlib",
     "_resources": "finds shipped files; knows only paths",
     "_tables": "tables as text; knows only rich",
     "data": "the user's data as batches; knows no network",

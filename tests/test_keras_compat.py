@@ -1,5 +1,7 @@
 """What is private in Keras and the package stands on, as it is today."""
 
+import random
+
 import keras
 import numpy as np
 import pytest
@@ -427,6 +429,49 @@ def test_keras_writes_and_loads_by_a_layers_own_functions(tmp_path):
     model.save_weights(tmp_path / "own.weights.h5")
     model.load_weights(tmp_path / "own.weights.h5")
     np.testing.assert_array_equal(_numpy(layer.kernel), kernel + 1.0)
+
+
+# --- Compiling and random states ---------------------------------------------
+
+
+def test_what_a_model_was_compiled_with_are_the_objects_passed():
+    model = keras.Sequential([keras.Input((2,)), layers.Dense(1)])
+    given = {
+        "optimizer": keras.optimizers.SGD(),
+        "loss": lambda y, y_pred: y - y_pred,
+        "loss_weights": [0.5],
+        "metrics": [keras.metrics.MeanSquaredError()],
+        "weighted_metrics": ["mae"],
+        "run_eagerly": True,
+        "steps_per_execution": 1,
+        "jit_compile": False,
+    }
+    model.compile(**given)
+    found = _keras_compat.compile_arguments(model)
+    assert list(found) == list(given)
+    assert all(found[name] is value for name, value in given.items())
+
+
+def test_the_global_seed_can_be_put_back():
+    keras.random.normal((2,))
+    before = _keras_compat.global_seed()
+    first = _numpy(keras.random.normal((3,)))
+    assert not np.array_equal(_keras_compat.global_seed(), before)
+    assert not np.array_equal(_numpy(keras.random.normal((3,))), first)
+    _keras_compat.set_global_seed(before)
+    np.testing.assert_array_equal(_numpy(keras.random.normal((3,))), first)
+
+
+def test_a_global_seed_that_was_never_drawn_can_be_forgotten():
+    """The next draw then begins with Python's random state."""
+    keras.random.normal((2,))
+    draws = []
+    for _ in range(2):
+        _keras_compat.set_global_seed(None)
+        assert _keras_compat.global_seed() is None
+        random.seed(4)
+        draws.append(_numpy(keras.random.normal((3,))))
+    np.testing.assert_array_equal(*draws)
 
 
 # --- Optimizers --------------------------------------------------------------

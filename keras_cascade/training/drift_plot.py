@@ -1,0 +1,52 @@
+"""Draws what a DriftMonitor measured."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from keras_cascade import _figures
+
+PANELS = {
+    "drift": ("Weights", "relative distance from pretrained"),
+    "cka": ("Representations", "linear CKA with pretrained"),
+    "old_task": ("Old task with the old head", "score"),
+}
+# Less is no drift: an axis must not blow rounding up.
+SMALLEST_SPAN = 0.01
+
+
+def draw(table: Mapping[str, list[float]]) -> Any:
+    """Draws a table of `DriftMonitor.to_dict`, a panel a kind of value."""
+    lines = {
+        kind: [name for name in table if name.startswith(f"{kind}/")]
+        for kind in PANELS
+    }
+    lines = {kind: names for kind, names in lines.items() if names}
+    figure, axes = _figures.figure(len(lines), 3, "DriftMonitor.plot")
+    styles: dict[str, dict[str, str]] = {}
+    for (kind, names), axis in zip(lines.items(), axes, strict=True):
+        for name in names:
+            label = name.removeprefix(f"{kind}/")
+            style = styles.setdefault(label, _figures.style(len(styles)))
+            axis.plot(table["epochs"], table[name], label=label, **style)
+        title, label = PANELS[kind]
+        axis.set(title=title, xlabel="epochs of training", ylabel=label)
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.set_ylim(*_limits(kind, [table[name] for name in names]))
+        axis.legend(framealpha=0.85, edgecolor="none")
+    return figure
+
+
+def _limits(kind: str, columns: list[list[float]]) -> tuple[float, float]:
+    """From 0 up for distances, from 1 down for CKA, with a margin."""
+    values = np.array(columns, dtype=np.float64)
+    values = values[np.isfinite(values)]
+    starts = {"drift": [0.0, SMALLEST_SPAN], "cka": [1.0, 1 - SMALLEST_SPAN]}
+    shown = np.append(values, starts.get(kind, []))
+    low, high = shown.min(initial=np.inf), shown.max(initial=-np.inf)
+    if low > high:
+        return 0.0, 1.0
+    span = high - low
+    margin = 0.06 * span if span >= SMALLEST_SPAN else SMALLEST_SPAN / 2
+    return low - margin, high + margin

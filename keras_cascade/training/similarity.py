@@ -1,0 +1,147 @@
+"""Linear CKA of two streams of features, in memory that no sample adds to."""
+
+import numpy as np
+
+
+class CentredProducts:
+    """Linear CKA of features that come in batches.
+
+    Centred kernel alignment of two representations X and Y of the same
+    samples is `||YᵀX||² / (||XᵀX|| ||YᵀY||)` with centred columns and
+    Frobenius norms: 1 where they differ by a rotation and a factor, 0 where
+    they have nothing in common. Only means and the three products are kept,
+    in float64. A batch's products are taken about its own means and then
+    moved to those of all samples (Chan 1983), so that a large mean costs no
+    digits.
+
+    A product has features times features entries. Beyond `max_features`,
+    features are summed into so many groups with random signs (a count
+    sketch), the same ones for both streams. What the groups add to the
+    norms on average is taken off again; equal streams still give 1, and
+    other values have an error of a few `1 / sqrt(max_features)` at most.
+
+    Args:
+        max_features: The most features that are kept apart; the memory is
+            that of three matrices of so many rows and columns. Defaults to
+            `2048`.
+
+    References:
+        Kornblith et al. 2019, Similarity of Neural Network Representations
+        Revisited, equation 3 and the linear case of section 3. Chan, Golub,
+        LeVeque 1983, Algorithms for Computing the Sample Variance. Charikar,
+        Chen, Farach-Colton 2002, Finding Frequent Items in Data Streams.
+
+    Example:
+    >>> products = CentredProducts()
+    >>> for x, y in batches:
+    ...     products.update(x, y)
+    >>> products.similarity()
+    """
+
+    def __init__(self, max_features: int = 2048):
+        self._max_features = max_features
+        self._sketch: Sketch | None = None
+        self._count = 0
+        self._means: list[np.ndarray] = []
+        # Of XᵀX, YᵀY and YᵀX: the matrix, and the diagonal before sketching.
+        self._matrices: list[np.ndarray] = []
+        self._diagonals: list[np.ndarray] = []
+
+    def update(self, x: np.ndarray, y: np.ndarray) -> None:
+        """Adds samples.
+
+        Args:
+            x: Features of one representation, `(samples, features)`.
+            y: Of the other, for the same samples and with as many features.
+        """
+        if not len(x):
+            return
+        if not self._count:
+            self._begin(x.shape[1])
+        batch = [np.asarray(features, dtype=np.float64) for features in (x, y)]
+        # A network that diverged gives what no sum can hold: it shows as nan.
+        with np.errstate(invalid="ignore", over="ignore"):
+            means = [features.mean(axis=0) for features in batch]
+            centred = [a - mean for a, mean in zip(batch, means, strict=True)]
+            self._add(centred)
+            self._move(means, len(x))
+
+    def similarity(self) -> float:
+        """The linear CKA; nan where a stream is constant or not finite."""
+        if not self._count:
+            return float("nan")
+        # Scaled first: fourth powers of features may leave float64.
+        with np.errstate(divide="ignore", invalid="ignore"):
+            scales = [np.sqrt(diagonal.sum()) for diagonal in self._diagonals]
+            x, y = scales[:2]
+            square = self._squared_norm
+            both = square(2, x * y)
+            return float(both / np.sqrt(square(0, x * x) * square(1, y * y)))
+
+    def _begin(self, features: int) -> None:
+        size = min(features, self._max_features)
+        if size < features:
+            self._sketch = Sketch(features, size)
+        self._means = [np.zeros(features) for _ in range(2)]
+        self._matrices = [np.zeros((size, size)) for _ in range(3)]
+        self._diagonals = [np.zeros(features) for _ in range(3)]
+
+    def _add(self, centred: list[np.ndarray], weight: float = 1.0) -> None:
+        """Adds the products of rows to those that are there."""
+        sketch = self._sketch
+        narrow = centred if sketch is None else [sketch(a) for a in centred]
+        for index, (first, second) in enumerate(((0, 0), (1, 1), (1, 0))):
+            product = narrow[first].T @ narrow[second]
+            self._matrices[index] += weight * product
+            diagonal = (centred[first] * centred[second]).sum(axis=0)
+            self._diagonals[index] += weight * diagonal
+
+    def _move(self, means: list[np.ndarray], count: int) -> None:
+        """Moves all products to the means of all samples."""
+        total = self._count + count
+        steps = [new - old for new, old in zip(means, self._means, strict=True)]
+        rows = [step[np.newaxis] for step in steps]
+        self._add(rows, weight=self._count * count / total)
+        for mean, step in zip(self._means, steps, strict=True):
+            mean += step * (count / total)
+        self._count = total
+
+    def _squared_norm(self, index: int, scale: float) -> float:
+        matrix = self._matrices[index] / scale
+        squared = np.vdot(matrix, matrix)
+        if self._sketch is None:
+            return float(squared)
+        diagonal = self._diagonals[index] / scale
+        # What pairs of features that meet in a group add on average.
+        met = (
+            diagonal.sum() ** 2
+            + np.vdot(matrix, matrix.T)
+            - 2 * np.vdot(diagonal, diagonal)
+        )
+        return float(squared - met / len(matrix))
+
+
+class Sketch:
+    """Sums of features with random signs, each feature in one of them.
+
+    Inner products between samples are kept on average. The draw has a fixed
+    seed: the same features meet in every sketch of these sizes.
+
+    Args:
+        features: How many features come in.
+        sums: How many go out; fewer.
+    """
+
+    def __init__(self, features: int, sums: int):
+        draw = np.random.default_rng(0)
+        self._order = draw.permutation(features)
+        self._signs = draw.choice([-1.0, 1.0], size=features)
+        # One feature for each sum, and the rest anywhere: none is empty.
+        rest = draw.integers(sums, size=features - sums)
+        target = np.sort(np.concatenate([np.arange(sums), rest]))
+        self._starts = np.searchsorted(target, np.arange(sums))
+
+    def __call__(self, features: np.ndarray) -> np.ndarray:
+        """The sums, `(samples, sums)`."""
+        signed = (features * self._signs)[:, self._order]
+        return np.add.reduceat(signed, self._starts, axis=1)
