@@ -59,6 +59,10 @@ cascade = kc.build_cascade(
         "upstream": 1e-3,
         "downstream": keras.optimizers.schedules.ExponentialDecay(0.05, 3, 0.5),
     },
+    retention={
+        "upstream": kc.EWC(1.0, data["inputs"]),
+        "downstream": kc.LwF(0.5),
+    },
     optimizer=keras.optimizers.AdamW(1e-2, global_clipnorm=1.0),
     loss="sparse_categorical_crossentropy",
 ).adapt(data, verbose=False)
