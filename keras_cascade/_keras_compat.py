@@ -145,16 +145,12 @@ def sublayers(layer: keras.Layer) -> Iterator[keras.Layer]:
 
 
 def trainable_kind(layer: keras.Layer) -> list[keras.Variable]:
-    """The variables that training can move, whatever flags are set now.
+    """A layer's own variables that training can move, whatever its flag.
 
     Publicly a frozen layer tells its kernel from its moments only once it is
     unfrozen, and unfreezing it to look would lose the flags inside it.
     """
-    return [
-        variable
-        for inner in sublayers(layer)
-        for variable in inner._trainable_variables
-    ]
+    return list(layer._trainable_variables)
 
 
 def set_variable_path(variable: keras.Variable, path: str) -> None:

@@ -9,8 +9,6 @@ import numpy as np
 
 from keras_cascade import _keras_compat as compat
 from keras_cascade import data as user_data
-from keras_cascade.graph.reading import read_graph
-from keras_cascade.graph.replaying import Replay
 from keras_cascade.operations import own
 from keras_cascade.training.adaptation import unfitted
 from keras_cascade.training.random_states import random_states_kept
@@ -167,15 +165,11 @@ def _step(model: Any, stream: Iterator[tuple]) -> float:
 
 
 def _copy(cascade: Any) -> Any:
-    """A cascade of its own with the weights, flags and seeds of this one."""
-    replay = Replay()
-    graph = read_graph(cascade, keep_names=True)
-    network = replay.whole(graph, cascade.name)
-    replay.fill()
-    kind = type(cascade)
-    return kind(
-        network.input, network.output, spec=cascade.spec, name=cascade.name
-    )
+    """A cascade as a file would give it back, low-rank updates included."""
+    copy = type(cascade).from_config(cascade.get_config())
+    for source, target in zip(cascade.variables, copy.variables, strict=True):
+        target.assign(own(source))
+    return copy
 
 
 def _compile(copy: Any, cascade: Any, pattern: str, sweep: Sweep) -> None:

@@ -10,6 +10,7 @@ from keras import layers, ops, optimizers
 
 import keras_cascade as kc
 from keras_cascade import _keras_compat
+from keras_cascade.training import learning_rate_finder
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(24, 4)).astype("float32")
@@ -477,3 +478,34 @@ def test_mistakes_are_explained_before_anything_trains(
 ):
     with pytest.raises(error, match=message):
         kc.find_learning_rates(make(), **{"data": (X, Y), **arguments})
+
+
+def test_what_trains_low_rank_and_is_retained_does_so_in_the_test_as_well():
+    """With a LoRA kernel the plain one must not move, nor penalties go."""
+    keras.utils.set_random_seed(0)
+    network = keras.Sequential([keras.Input((5,)), layers.Dense(4, name="low")])
+    x = np.random.default_rng(0).normal(size=(32, 5)).astype("float32")
+    cascade = kc.build_cascade(
+        network,
+        head=1,
+        trainable={"upstream": kc.LoRA(2)},
+        retention={"upstream": kc.L2SP(0.1)},
+        loss="mse",
+        optimizer="sgd",
+    )
+    copy = learning_rate_finder._copy(cascade)
+    for one, other in zip(cascade.variables, copy.variables, strict=True):
+        assert one.path == other.path
+        np.testing.assert_array_equal(
+            *(keras.ops.convert_to_numpy(v) for v in (one, other))
+        )
+    assert [v.path for v in copy.trainable_variables] == [
+        v.path for v in cascade.trainable_variables
+    ]
+    assert "upstream/low/lora_kernel_a" in {
+        v.path for v in copy.trainable_variables
+    }
+    found = kc.find_learning_rates(
+        cascade, (x, x[:, :1]), steps=20, verbose=False
+    )
+    assert set(found.tests) == {"upstream", "head"}

@@ -1,12 +1,14 @@
 """Which weights and networks a mapping of retention covers."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import keras
 
 from keras_cascade import _keras_compat as compat
+from keras_cascade import low_rank
 from keras_cascade.graph.reading import Graph
 from keras_cascade.training.retention.lwf import LwF
 from keras_cascade.training.retention.method import Retention
@@ -79,13 +81,35 @@ def normalise_retention(retention: Any) -> dict[str, Retention]:
 def weights_of(layer: keras.Layer) -> list[keras.Variable]:
     """The weights of a layer that training can move, frozen or not.
 
-    The low-rank updates of LoRA are none of what was pretrained.
+    Of a layer with low-rank updates these are the weights that it had before:
+    what it computes with instead, `current_values` tells.
     """
+    found = []
+    for inner in compat.sublayers(layer):
+        if low_rank.has_low_rank(inner):
+            found += low_rank.plain_variables(inner)
+        else:
+            found += compat.trainable_kind(inner)
+    return found
+
+
+def current_values(layer: keras.Layer) -> list[Callable[[], Any]]:
+    """What gives the values that a layer computes with, of each weight.
+
+    A kernel with a low-rank update is what comes of both.
+    """
+    merged = {
+        id(low_rank.base(inner)): partial(low_rank.merged, inner)
+        for inner in low_rank.low_rank_layers(layer)
+    }
     return [
-        variable
-        for variable in compat.trainable_kind(layer)
-        if not variable.name.startswith("lora_")
+        merged.get(id(variable), partial(_itself, variable))
+        for variable in weights_of(layer)
     ]
+
+
+def _itself(variable: keras.Variable) -> keras.Variable:
+    return variable
 
 
 def original_layers(graphs: Mapping[str, Graph]) -> dict[Path, keras.Layer]:
@@ -167,8 +191,8 @@ def weights_at(
     paths: Iterable[Path],
     layers: Mapping[Path, keras.Layer],
     originals: Mapping[Path, keras.Layer],
-) -> list[tuple[Weight, keras.Variable]]:
-    """The weights of layers, with what the original network has for them.
+) -> list[tuple[Weight, Callable[[], Any]]]:
+    """The weights of layers, with what gives the original network's values.
 
     Layers that entered with an injection have no original, and none is kept.
     """
@@ -179,7 +203,7 @@ def weights_at(
         for number, (variable, original) in enumerate(
             zip(
                 weights_of(layers[path]),
-                weights_of(originals[path]),
+                current_values(originals[path]),
                 strict=True,
             )
         )

@@ -14,7 +14,7 @@ from keras_cascade.graph.block import Block, leaf_layers
 from keras_cascade.graph.names import name_variables
 from keras_cascade.operations import own
 from keras_cascade.training.retention.answers import Kind
-from keras_cascade.training.retention.covering import Weight, weights_of
+from keras_cascade.training.retention.covering import Weight, current_values
 from keras_cascade.training.retention.ewc import EWC
 from keras_cascade.training.retention.lwf import LwF
 from keras_cascade.training.retention.method import Retention
@@ -187,16 +187,17 @@ class Keeper(keras.Layer):
 
     def _pull(
         self, weight: Weight, layers: Mapping[tuple, keras.Layer]
-    ) -> tuple[keras.Variable, ...]:
-        variable = weights_of(layers[weight.layer])[weight.number]
-        pull = (variable, self.anchors[weight.path])
+    ) -> tuple[Any, ...]:
+        value = current_values(layers[weight.layer])[weight.number]
+        pull = (value, self.anchors[weight.path])
         fisher = self.fishers.get(weight.path)
         return pull if fisher is None else (*pull, fisher)
 
     def _penalty(self, pattern: str, x: Any) -> Any:
         method: Any = self._plan.methods[pattern]
         if not isinstance(method, LwF):
-            return method.penalty(self._ties.pulls[pattern])
+            pulls = self._ties.pulls[pattern]
+            return method.penalty([(now(), *kept) for now, *kept in pulls])
         if x is None:
             raise ValueError(
                 f"The retention of '{pattern}' is LwF, which needs the inputs: "
@@ -240,7 +241,8 @@ class _Ties:
     """What a keeper looks at in its cascade, which is not its own to track.
 
     Attributes:
-        pulls: Weights beside what is kept of them, by pattern.
+        pulls: What gives a weight's value beside what is kept of it, by
+            pattern.
         lessons: Old and new answers, by block.
     """
 

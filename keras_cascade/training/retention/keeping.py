@@ -5,13 +5,13 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras import ops
 
 from keras_cascade import _keras_compat as compat
 from keras_cascade import data as user_data
 from keras_cascade.graph.block import leaf_layers
 from keras_cascade.graph.copying import copy_graph
 from keras_cascade.graph.reading import Graph
-from keras_cascade.operations import own
 from keras_cascade.training.retention.answers import (
     Kind,
     kinds_of,
@@ -75,7 +75,11 @@ def make_keeper(
     for pattern, several in weights.items():
         if isinstance(method := retention[pattern], EWC):
             fishers |= _fishers(method, several, graphs)
-    anchors = {w.path: own(x) for pairs in found.values() for w, x in pairs}
+    anchors = {
+        weight.path: np.array(ops.convert_to_numpy(original()))
+        for pairs in found.values()
+        for weight, original in pairs
+    }
     keeper.remember(anchors, fishers)
     return keeper
 

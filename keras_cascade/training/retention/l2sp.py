@@ -46,7 +46,7 @@ class L2SP(Retention):
         return 0.5 * self.strength * sum(distances)
 
 
-def difference(weight: keras.Variable, anchor: keras.Variable) -> Any:
+def difference(weight: Any, anchor: keras.Variable) -> Any:
     """How far a weight is from what it was, in float32 or better."""
-    dtype = keras.backend.result_type(weight.dtype, "float32")
+    dtype = keras.backend.result_type(anchor.dtype, "float32")
     return ops.cast(weight, dtype) - ops.cast(anchor, dtype)

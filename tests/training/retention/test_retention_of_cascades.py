@@ -352,3 +352,27 @@ def test_a_cascade_is_a_network_of_the_next_without_what_it_keeps(classifier):
     ]
     assert "retention/teachers/upstream/head/dense/kernel" in kept(outer)
     assert not any("old" in variable.path for variable in outer.variables)
+
+
+def test_of_what_trains_low_rank_the_kernel_with_its_update_is_pulled():
+    """0.5 * strength * |alpha / rank * A B|^2; the bias is as it was."""
+    cascade = kc.build_cascade(
+        keras.Sequential([keras.Input((5,)), layers.Dense(4, name="low")]),
+        head=1,
+        trainable={"upstream": kc.LoRA(2, alpha=8)},
+        retention={"upstream": kc.L2SP(0.3)},
+        loss="mse",
+    )
+    layer = cascade.blocks["upstream"].get_layer("low")
+    x = np.ones((2, 5), "float32")
+    zeros = np.zeros((2, 1), "float32")
+    plain = ops.convert_to_numpy(
+        cascade.compute_loss(x=x, y=zeros, y_pred=ops.zeros((2, 1)))
+    )
+    assert plain == 0
+    b = np.arange(8, dtype="float32").reshape(2, 4)
+    layer.lora_kernel_b.assign(b)
+    a = ops.convert_to_numpy(layer.lora_kernel_a)
+    expected = 0.5 * 0.3 * np.square(4.0 * (a.astype("float64") @ b)).sum()
+    loss = cascade.compute_loss(x=x, y=zeros, y_pred=ops.zeros((2, 1)))
+    np.testing.assert_allclose(ops.convert_to_numpy(loss), expected, rtol=1e-5)
