@@ -276,6 +276,11 @@ def set_global_seed(state: Any) -> None:
 # grouped update go past it.
 
 
+def _set_untracked(owner: Any, name: str, value: Any) -> None:
+    """Sets an attribute past Keras's tracking, which would wrap a list."""
+    vars(owner)[name] = value
+
+
 class RatedUpdates(keras.optimizers.Optimizer):
     """Mixin that gives each group of variables a rate and steps of its own.
 
@@ -298,10 +303,10 @@ class RatedUpdates(keras.optimizers.Optimizer):
 
     def build(self, variables):
         super().build(variables)
-        vars(self)["_built_on"] = list(variables)
+        _set_untracked(self, "_built_on", list(variables))
         if self.use_ema:
             averages = list(self._model_variables_moving_average)
-            vars(self)["_every_average"] = averages
+            _set_untracked(self, "_every_average", averages)
 
     def use_variables(self, variables):
         """Has steps without a list of variables work on these.
@@ -309,11 +314,11 @@ class RatedUpdates(keras.optimizers.Optimizer):
         `stateless_apply` and averaging read `_trainable_variables`, the
         slots of all variables stay where they are.
         """
-        vars(self)["_trainable_variables"] = list(variables)
+        _set_untracked(self, "_trainable_variables", list(variables))
         if self.use_ema:
             indices = map(self._get_variable_index, variables)
             averages = [self._every_average[i] for i in indices]
-            vars(self)["_model_variables_moving_average"] = averages
+            _set_untracked(self, "_model_variables_moving_average", averages)
 
     def _backend_update_step(self, grads, trainable_variables, learning_rate):
         # Once a step, not once a variable. Keras hands the list on as it
@@ -406,7 +411,7 @@ def use_variables(
     `stateless_apply` expects a value for each of `_trainable_variables`, the
     variables that the optimizer was built on.
     """
-    vars(optimizer)["_trainable_variables"] = list(variables)
+    _set_untracked(optimizer, "_trainable_variables", list(variables))
 
 
 def built_on(

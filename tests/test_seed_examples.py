@@ -91,7 +91,10 @@ def test_projection_and_downstream_train_at_rates_of_their_own(jointly):
         taps={"penultimate": "penultimate", "features": "features"},
         adapters={"penultimate": 8, "features": 12},
         trainable=None if jointly else {"downstream": False},
-        learning_rates={"adapters": 1e-2, "downstream": 1e-3},
+        learning_rates={
+            "adapters": 1e-2,
+            **({"downstream": 1e-3} if jointly else {}),
+        },
         optimizer=keras.optimizers.Adam(1e-4),
         loss=LOSS,
     )

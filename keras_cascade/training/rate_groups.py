@@ -76,7 +76,7 @@ def named_variables(
         ]
         alike = len({owners.get(path) for path in paths}) == 1
         for path in paths:
-            name = block if alike else owners.get(path, block)
+            name = block if alike else owners.get(path) or block
             found.setdefault(name, []).extend(routes.layers[path].weights)
     return found
 

@@ -159,7 +159,9 @@ def _fishers_of_network(
     method: EWC, weights: Sequence[Weight], graph: Graph, block: str
 ) -> dict[str, np.ndarray]:
     network = copy_graph(graph, block)
-    layers = {(block, *path): layer for path, layer in leaf_layers(network)}
+    layers: dict[Path, keras.Layer] = {
+        (block, *path): layer for path, layer in leaf_layers(network)
+    }
     _train_only(layers, {weight.layer for weight in weights})
     diagonal = fisher_diagonal(
         network,
