@@ -27,9 +27,10 @@ class Composition(Block):
         # At most one keeper: a list lets Keras forget what leaves it.
         self._kept: list[Keeper] = []
         self._learning_rates: dict[str, Any] = {}
-        # The flags of all layers, and those for which the step was traced.
+        # The flags of all layers; those, and the optimizer's state, for which
+        # the step was traced.
         self._read_flags: Callable[[], list[bool]] = list
-        self._traced_flags: list[bool] | None = None
+        self._traced: tuple[list[bool], int] | None = None
         # What is fitted stays so: looked up until it is, then no more.
         self._all_fitted = False
 

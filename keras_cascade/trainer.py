@@ -152,7 +152,7 @@ class Trainer(Retaining):
         # Keras would track layers that are kept in an attribute.
         layers = list(compat.sublayers(self))
         self._read_flags = lambda: [layer.trainable for layer in layers]
-        self._traced_flags = None
+        self._traced = None
 
     def get_compile_config(self) -> dict | None:
         """What `compile` was called with, for a `.keras` file."""
@@ -315,10 +315,10 @@ class Trainer(Retaining):
 
         Flags that were changed since the last step, by hand or by `unfreeze`,
         take effect here: the step is traced again, and the optimizer takes up
-        what trains now.
+        what trains now. So does an optimizer that knows more than it did.
         """
         self._check_fitted("training")
-        return super().make_train_function(self._flags_changed() or force)
+        return super().make_train_function(self._is_stale() or force)
 
     def make_test_function(self, force: bool = False) -> Any:
         """Keras's hook before `evaluate`; the adapters must be fitted."""
@@ -330,13 +330,18 @@ class Trainer(Retaining):
         self._check_fitted("prediction")
         return super().make_predict_function(force)
 
-    def _flags_changed(self) -> bool:
-        flags = self._read_flags()
-        if not self.compiled or flags == self._traced_flags:
+    def _is_stale(self) -> bool:
+        if not self.compiled or self._traced == self._traced_now():
             return False
         prepare_optimizer(self)
-        self._traced_flags = flags
+        self._traced = self._traced_now()
         return True
+
+    def _traced_now(self) -> tuple[list[bool], int]:
+        """What a step that is traced now would be traced for."""
+        blockwise = find_blockwise(self.optimizer)
+        generation = 0 if blockwise is None else blockwise.generation
+        return self._read_flags(), generation
 
     def _set_flags(self, patterns: str | Sequence[str], flag: bool) -> Self:
         call = "unfreeze()" if flag else "freeze()"
@@ -346,7 +351,7 @@ class Trainer(Retaining):
         # At once, for training loops that never ask for a train function.
         if self.compiled and known_variables(self.optimizer):
             self.train_function = None
-            self._flags_changed()
+            self._is_stale()
         return self
 
     def _own_optimizer(self, optimizer: Any, rates: Mapping[str, Any]) -> Any:

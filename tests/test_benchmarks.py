@@ -65,10 +65,16 @@ def test_a_benchmark_needs_no_arguments(path):
     assert all(p.default is not p.empty for p in parameters)
 
 
+# What is quick everywhere, and what is on TensorFlow, which compiles nothing.
+QUICK = ("bench_pca",)
+QUICK_ON_TENSORFLOW = ("bench_build", "bench_step", "bench_forgetting")
+
+
 def slow_where_it_compiles(path: Path):
-    """The networks of all but `pca` are small on TensorFlow only."""
-    slow = os.environ.get("KERAS_BACKEND") != "tensorflow"
-    marks = [pytest.mark.large] if slow and path.stem != "bench_pca" else []
+    quick = QUICK
+    if os.environ.get("KERAS_BACKEND") == "tensorflow":
+        quick += QUICK_ON_TENSORFLOW
+    marks = [] if path.stem in quick else [pytest.mark.large]
     return pytest.param(path, id=path.stem, marks=marks)
 
 

@@ -160,6 +160,8 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
         self._plain_class = type(inner_optimizer)
         self._undecayed = tuple(undecayed)
         self._began_at: Any = None
+        # What was traced with the state of an earlier one is stale.
+        self.generation = 0
         # Under this name Keras's callbacks find what LossScaleOptimizer wraps.
         self.inner_optimizer = _keras_compat.copy_with_rates(
             inner_optimizer, self._rates
@@ -360,6 +362,7 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
         for i, position in positions.items():
             began[position] = before[i]
         self.inner_optimizer = new
+        self.generation += 1
         self._undecayed = _keras_compat.undecayed(new, variables)
         self._count_steps(began)
 
