@@ -65,7 +65,7 @@ def test_a_benchmark_needs_no_arguments(path):
     assert all(p.default is not p.empty for p in parameters)
 
 
-# What is quick everywhere, and what is on TensorFlow, which compiles nothing.
+# What is quick everywhere, and what is where compiling is quick.
 QUICK = ("bench_pca",)
 QUICK_ON_TENSORFLOW = ("bench_build", "bench_step", "bench_forgetting")
 
