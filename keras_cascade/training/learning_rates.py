@@ -322,7 +322,9 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
         self.inner_optimizer.exclude_from_weight_decay(var_list, var_names)
 
     def set_weights(self, weights) -> None:
-        self.inner_optimizer.set_weights(weights)
+        *of_inner, began = weights
+        self.inner_optimizer.set_weights(of_inner)
+        self._began_at.assign(began)
 
     def get_config(self) -> dict:
         serialize = keras.saving.serialize_keras_object

@@ -637,3 +637,18 @@ def test_routing_a_group_without_a_rate_names_those_that_have_one():
     blockwise = BlockwiseOptimizer(optimizers.SGD(), {"front": 1e-3})
     with pytest.raises(ValueError, match=r"\['heads'\].*\['front'\]"):
         blockwise.route({"heads": []})
+
+
+def test_weights_of_an_optimizer_can_be_set():
+    """Slots and the steps at which variables began, as Keras's `variables`."""
+    optimizer, variables = _on_variables(optimizers.Adam(0.01), {})
+    optimizer.extend(variables).activate(variables[:2])
+    gradients = [keras.ops.ones(v.shape) for v in variables[:2]]
+    optimizer.apply(gradients, variables[:2])
+    other, others = _on_variables(optimizers.Adam(0.01), {})
+    other.extend(others)
+    other.set_weights(_values(optimizer.variables))
+    found = _values(other.variables)
+    for one, two in zip(_values(optimizer.variables), found, strict=True):
+        np.testing.assert_array_equal(one, two)
+    np.testing.assert_array_equal(found[-1], [0, 0, -1, -1])
