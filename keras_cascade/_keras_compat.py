@@ -386,7 +386,8 @@ class RatedUpdates(keras.optimizers.Optimizer):
 
     def _by_group_and_steps(self, variables, steps):
         # One read for all: torch's variables are where Python can read them.
-        counts = keras.ops.convert_to_numpy(steps).tolist()
+        own: Any = keras.ops.convert_to_numpy(steps)
+        counts = own.tolist()
         alike: dict[tuple[int, int], list] = {}
         for variable in variables:
             key = self._var_key(variable)

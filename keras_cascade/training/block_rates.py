@@ -169,4 +169,5 @@ def to_float(value: Any) -> float:
     """A number, variable or tensor as a float."""
     if isinstance(value, numbers.Real):
         return float(value)
-    return float(ops.convert_to_numpy(value))
+    array: Any = ops.convert_to_numpy(value)
+    return float(array)

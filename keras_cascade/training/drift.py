@@ -149,7 +149,8 @@ class DriftMonitor(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Keras's hook: adds to the logs."""
         done = epoch - (self._first_epoch or 0)
-        last = epoch + 1 == self.params.get("epochs")
+        known = self.params or {}
+        last = epoch + 1 == known.get("epochs")
         if done % self.every and not last:
             return
         values = self.measure()

@@ -120,7 +120,8 @@ class _Stages(keras.callbacks.Callback):
             set_flags(self._routes, stage.flags)
         self._waiting = self._waiting[len(due) :]
         # Which also takes up flags that a callback of the user's changed.
-        self.model.make_train_function()
+        model: Any = self.model
+        model.make_train_function()
 
 
 class _RateLog(keras.callbacks.Callback):
@@ -135,7 +136,8 @@ class _RateLog(keras.callbacks.Callback):
         """Other callbacks change the rate after this one, for what follows."""
         if logs is None:
             return
-        rates = self.model.learning_rates()
+        model: Any = self.model
+        rates = model.learning_rates()
         for name, paths in self._paths.items():
             training = [rates[path] for path in paths if path in rates]
             logs[RATE + name] = max(training, default=0.0)

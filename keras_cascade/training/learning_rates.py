@@ -253,7 +253,7 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
         variables = list(variables)
         active = {id(variable) for variable in variables}
         trains = [id(v) in active for v in self.known_variables]
-        before = keras.ops.convert_to_numpy(self._began_at)
+        before: Any = keras.ops.convert_to_numpy(self._began_at)
         step = int(to_float(self.iterations))
         after = began_at(before, step, trains)
         if (before != after).any():
@@ -360,7 +360,7 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
         positions = {i: place[id(v)] for i, v in enumerate(known)}
         _keras_compat.copy_slots(old, new, positions)
         began = np.full(len(variables), AT_REST)
-        before = keras.ops.convert_to_numpy(self._began_at)
+        before: Any = keras.ops.convert_to_numpy(self._began_at)
         for i, position in positions.items():
             began[position] = before[i]
         self.inner_optimizer = new
@@ -373,7 +373,8 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
             shape=(len(began),), dtype="int", name="began_at"
         )
         self._began_at.assign(began.astype("int32"))
-        vars(self.inner_optimizer)["began_at"] = self._began_at
+        inner: Any = self.inner_optimizer
+        vars(inner)["began_at"] = self._began_at
 
     def _join(self, indices: list[int]) -> None:
         """What was accumulated before, or never, counts for nothing."""

@@ -65,13 +65,16 @@ def statistic(output: Any, kind: Kind) -> Any:
         Of shape (batch, outputs), in float32.
     """
     output = ops.cast(output, "float32")
+    p: Any
     if kind in ("softmax", "softmax_logits"):
         p = ops.softmax(output) if kind.endswith("logits") else output
-        output = 2 * ops.sqrt(ops.maximum(p, TINY))
+        output = ops.multiply(2, ops.sqrt(ops.maximum(p, TINY)))
     elif kind in ("sigmoid", "sigmoid_logits"):
         p = ops.sigmoid(output) if kind.endswith("logits") else output
-        output = 2 * ops.arcsin(ops.sqrt(ops.clip(p, EDGE, 1 - EDGE)))
-    return ops.reshape(output, (ops.shape(output)[0], -1))
+        inside = ops.clip(p, EDGE, 1 - EDGE)
+        output = ops.multiply(2, ops.arcsin(ops.sqrt(inside)))
+    rows: Any = ops.shape(output)
+    return ops.reshape(output, (rows[0], -1))
 
 
 def divergence(old: Any, new: Any, kind: Kind, temperature: float) -> Any:
@@ -111,8 +114,8 @@ def _log_probabilities(
     if kind == "softmax":
         answers = ops.log(ops.maximum(answers, TINY))
     elif kind == "sigmoid":
-        p = ops.clip(answers, EDGE, 1 - EDGE)
-        answers = ops.log(p) - ops.log(1 - p)
+        p: Any = ops.clip(answers, EDGE, 1 - EDGE)
+        answers = ops.subtract(ops.log(p), ops.log(1 - p))
     logits = answers / temperature
     if kind in ("softmax", "softmax_logits"):
         return [ops.log_softmax(logits)]

@@ -89,7 +89,7 @@ class EWC(Retention):
 
     def penalty(self, pulls: Iterable[Pull]) -> Any:
         """The penalty on weights, what they were, and their information."""
-        distances = [
+        distances: list[Any] = [
             ops.sum(fisher * ops.square(difference(weight, anchor)))
             for weight, anchor, fisher in pulls
         ]

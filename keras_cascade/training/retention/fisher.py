@@ -86,7 +86,7 @@ class SquaredGradients(keras.optimizers.Optimizer):
         self, gradient: Any, variable: keras.Variable, learning_rate: Any
     ) -> None:
         """Adds the square."""
-        square = self.squares[self._get_variable_index(variable)]
+        square: Any = self.squares[self._get_variable_index(variable)]
         # On TensorFlow an embedding's gradient is a list of rows, with
         # repetitions; adding to zeros makes one of it before it is squared.
         gradient = ops.add(ops.zeros(square.shape, square.dtype), gradient)

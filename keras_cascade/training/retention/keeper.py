@@ -134,10 +134,13 @@ class Keeper(keras.Layer):
             x: What the cascade gets, for the methods that compare answers.
         """
         values = [self._penalty(pattern, x) for pattern in self._plan.methods]
-        rows = None if x is None else ops.shape(keras.tree.flatten(x)[0])[0]
+        first: Any = None if x is None else keras.tree.flatten(x)[0]
+        shape: Any = (None,) if x is None else ops.shape(first)
         for tracker, value in zip(self.trackers, values, strict=True):
             # By rows, as Keras's own losses are averaged over batches.
-            tracker.update_state(ops.stop_gradient(value), sample_weight=rows)
+            tracker.update_state(
+                ops.stop_gradient(value), sample_weight=shape[0]
+            )
         return values
 
     def get_config(self) -> dict[str, Any]:

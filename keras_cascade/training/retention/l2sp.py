@@ -39,7 +39,7 @@ class L2SP(Retention):
 
     def penalty(self, pulls: Iterable[Pull]) -> Any:
         """The penalty on pairs of a weight and what it was."""
-        distances = [
+        distances: list[Any] = [
             ops.sum(ops.square(difference(weight, anchor)))
             for weight, anchor in pulls
         ]

@@ -81,7 +81,7 @@ class LwF(Retention):
         self, old: Iterable[Any], new: Iterable[Any], kinds: Iterable[Kind]
     ) -> Any:
         """The penalty on old and new answers, output by output."""
-        divergences = [
+        divergences: list[Any] = [
             ops.mean(divergence(a, b, kind, self.temperature))
             for a, b, kind in zip(old, new, kinds, strict=True)
         ]

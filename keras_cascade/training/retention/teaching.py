@@ -60,7 +60,7 @@ def _stand_ins(
 
 
 def _run(
-    network: keras.Model, inputs: Any, stand_ins: Mapping[int, keras.Layer]
+    network: Any, inputs: Any, stand_ins: Mapping[int, keras.Layer]
 ) -> Any:
     """Runs a graph in inference mode, with other layers for some."""
 
