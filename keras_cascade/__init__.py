@@ -9,9 +9,14 @@ from keras_cascade import adapters as adapters
 from keras_cascade import rebuilding as rebuilding
 from keras_cascade import testing as testing
 from keras_cascade import zoo as zoo
+from keras_cascade._version import __version__ as __version__
 from keras_cascade.analysis import check_interface as check_interface
 from keras_cascade.build import build_cascade as build_cascade
 from keras_cascade.cascade import Cascade as Cascade
+from keras_cascade.exporting import ExportReport as ExportReport
+from keras_cascade.exporting import ParityError as ParityError
+from keras_cascade.exporting import export as export
+from keras_cascade.exporting import read_card as read_card
 from keras_cascade.graph.taps import list_taps as list_taps
 from keras_cascade.graph.truncating import truncate as truncate
 from keras_cascade.injection.arguments import Injection as Injection
@@ -26,5 +31,3 @@ from keras_cascade.training.lora import LoRA as LoRA
 from keras_cascade.training.retention import EWC as EWC
 from keras_cascade.training.retention import L2SP as L2SP
 from keras_cascade.training.retention import LwF as LwF
-
-__version__ = "0.1.0"

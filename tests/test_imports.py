@@ -27,11 +27,14 @@ LAZY = BACKENDS | {
     "grain",
     "keras_hub",
     "matplotlib",
+    "flatbuffers",
+    "jax2onnx",
     "onnx",
     "onnxruntime",
     "ray",
     "scipy",
     "sklearn",
+    "tf2onnx",
 }
 CORE = {"keras", "numpy", "rich"}
 
@@ -41,6 +44,7 @@ LAYERS = {
     "_keras_compat": "what has no public Keras API; knows only Keras",
     "_figures": "empty figures; knows only matplotlib",
     "_resources": "finds shipped files; knows only paths",
+    "_version": "the version; knows nothing",
     "_tables": "tables as text; knows only rich",
     "data": "the user's data as batches; knows no network",
     "low_rank": "low-rank updates of single layers; knows no network",
@@ -67,6 +71,7 @@ LAYERS = {
     "cascade": "the model; shows, saves and rebuilds itself",
     "build": "the whole flow, which ends in a cascade",
     "rebuilding": "builds again, with changes",
+    "exporting": "files for where a cascade runs, and their proof",
     "analysis": "looks at networks and features before building",
     "zoo": "networks that ship",
     "testing": "checks users run on their adapters and cascades",

@@ -2,11 +2,23 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import keras
 
 from keras_cascade.graph.paths import Address
 from keras_cascade.graph.reading import Graph, Node, Reference
+
+
+@dataclass(frozen=True)
+class Source:
+    """Stands for a tensor among the arguments of a call.
+
+    Attributes:
+        reference: Where it comes from; None if that is not in the graph.
+    """
+
+    reference: Reference | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,12 +31,16 @@ class FlatCall:
         inputs: Where its tensors come from, masks left out; what is no tensor
             of the graph is None.
         outputs: The tensors that it gives.
+        args: Its positional arguments, with a `Source` for each tensor.
+        kwargs: Its keyword arguments, likewise, masks included.
     """
 
     address: Address
     operation: keras.Operation
     inputs: tuple[Reference | None, ...]
     outputs: tuple[Reference, ...]
+    args: tuple
+    kwargs: dict[str, Any]
 
     @property
     def name(self) -> str:
@@ -43,6 +59,8 @@ class FlatGraph:
     Attributes:
         calls: In topological order.
         inputs: The inputs of the network.
+        outputs: Its outputs; None if that is not in the graph.
+        shapes: Of each tensor, with the batch.
         producers: The call that gives a tensor; inputs have none.
         consumers: The calls that a tensor goes into.
         aliases: The other references of tensors that cross borders.
@@ -50,6 +68,8 @@ class FlatGraph:
 
     calls: list[FlatCall] = field(default_factory=list)
     inputs: list[Reference] = field(default_factory=list)
+    outputs: list[Reference | None] = field(default_factory=list)
+    shapes: dict[Reference, tuple] = field(default_factory=dict)
     producers: dict[Reference, FlatCall] = field(default_factory=dict)
     consumers: dict[Reference, list[FlatCall]] = field(default_factory=dict)
     aliases: dict[Reference, Reference] = field(default_factory=dict)
@@ -71,7 +91,7 @@ def flatten(graph: Graph) -> FlatGraph:
     "Conv2D 'block1_conv1'"
     """
     flat = FlatGraph()
-    _walk(graph, (), None, flat)
+    flat.outputs.extend(_walk(graph, (), None, flat))
     return flat
 
 
@@ -88,6 +108,7 @@ def _walk(
         known[id(tensor)] = own if given is None else given[position]
         if given is None:
             flat.inputs.append(own)
+            flat.shapes[own] = tuple(tensor.shape)
         elif (origin := given[position]) is not None:
             flat.aliases[own] = origin
     for node in graph.nodes:
@@ -109,7 +130,8 @@ def _add(
     address = (*prefix, node.key)
     outputs = tuple((*address, i) for i in range(len(node.outputs)))
     inputs = tuple(known.get(id(x)) for x in _tensors(node))
-    call = FlatCall(address, node.operation, inputs, outputs)
+    args, kwargs = _sources(node.args, known), _sources(node.kwargs, known)
+    call = FlatCall(address, node.operation, inputs, outputs, args, kwargs)
     flat.calls.append(call)
     for reference in dict.fromkeys(inputs):
         if reference is not None:
@@ -117,6 +139,18 @@ def _add(
     for tensor, reference in zip(node.outputs, outputs, strict=True):
         known[id(tensor)] = reference
         flat.producers[reference] = call
+        flat.shapes[reference] = tuple(tensor.shape)
+
+
+def _sources(structure: Any, known: dict[int, Reference | None]) -> Any:
+    """The arguments with a `Source` for each tensor."""
+
+    def source(x: Any) -> Any:
+        return (
+            Source(known.get(id(x))) if isinstance(x, keras.KerasTensor) else x
+        )
+
+    return keras.tree.map_structure(source, structure)
 
 
 def _enter(

@@ -1,0 +1,72 @@
+"""A cascade as it answers: stock layers, without what only training needs."""
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_cascade.adapters import PCAAdapter
+from keras_cascade.data import to_numpy
+from keras_cascade.exporting import affine
+from keras_cascade.exporting.folding import Folded, Means, fold
+from keras_cascade.exporting.program import Program, as_program
+from keras_cascade.graph.block import leaf_layers
+
+
+def freeze(
+    model: Any, outputs: list[str] | None = None, folding: bool = True
+) -> Folded:
+    """What is written of a model.
+
+    Args:
+        model: A cascade, or any Functional model; it stays as it is.
+        outputs: The names of the outputs that are written; None is all of
+            them. Defaults to `None`.
+        folding: Whether linear layers are folded. Defaults to `True`.
+
+    Returns:
+        The program, and what was folded.
+    """
+    program = as_program(stock(model))
+    program = program.pruned(outputs or list(program.outputs))
+    if not folding:
+        return Folded(program)
+    return fold(program, _known_means(model, program))
+
+
+def stock(model: Any) -> keras.Model:
+    """The model in stock layers, as far as its adapters can be written so."""
+    if not hasattr(model, "to_plain"):
+        return model
+    try:
+        return model.to_plain()
+    except NotImplementedError:
+        # An adapter of the user's that runs as it is.
+        return model
+
+
+def _known_means(model: keras.Model, program: Program) -> Means:
+    """How many deviations from zero the means lie, where it is known."""
+    means = {
+        step.name: _rms(affine.array(step.operation.mean))
+        / _rms(np.sqrt(affine.array(step.operation.variance)))
+        for step in program.steps
+        if type(step.operation) is keras.layers.Normalization
+        and (affine.array(step.operation.variance) != 1).any()
+    }
+    for path, layer in leaf_layers(model):
+        if isinstance(layer, PCAAdapter) and layer.fitted:
+            name = "/".join((*path[:-1], f"{layer.name}_mean"))
+            means[name] = mean_in_deviations(layer)
+    return means
+
+
+def mean_in_deviations(adapter: PCAAdapter) -> float:
+    """How far a PCA's mean lies from zero, in deviations of the features."""
+    mean = to_numpy(adapter.mean)
+    variance = float(to_numpy(adapter.total_variance)) / mean.size
+    return _rms(mean) / max(np.sqrt(variance), np.finfo("float32").tiny)
+
+
+def _rms(values: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(np.square(values, dtype="float64"))))

@@ -1,0 +1,206 @@
+"""What `export` wrote, and how it answers."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from keras_cascade import _tables
+from keras_cascade.exporting.parity import OutputParity
+
+# Of the table, in characters.
+_WIDTH = 100
+
+
+@dataclass(frozen=True)
+class Latency:
+    """How long one sample takes.
+
+    Attributes:
+        median_ms: In milliseconds.
+        p95_ms: What 95 of 100 runs stay below.
+        runs: How many were timed.
+    """
+
+    median_ms: float
+    p95_ms: float
+    runs: int
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What was written, and how it compares with the model.
+
+    It prints as a table. What needs `check_data` is empty without.
+
+    Attributes:
+        path: The file or folder.
+        format: `"saved_model"`, `"tflite"`, `"onnx"`, `"keras"`, `"torch"`.
+        backend: The backend that wrote it.
+        rehosted: Whether that was another one, in a process of its own.
+        quantize: How its numbers are stored; None is float32.
+        size_bytes: Its size.
+        inputs: Name to shape, with the batch.
+        outputs: Likewise.
+        folded: What was folded, in words, and how often.
+        operators: Operator to how often it is used; empty for formats that
+            name none.
+        builtin_only: Whether LiteRT's own operators suffice; None for other
+            formats.
+        layers: Of `"mixed"`: a row a layer with its error, worst first.
+        tolerance: How far the answers may be apart, in spreads.
+        bounds: What it bounds: `"maximum"` or `"mean"`.
+        parity: Output to how far its answers are from the model's.
+        metrics: Metric to its values: `model`, `file`.
+        latency: `one_thread` and `all_threads`.
+        peak_memory_bytes: The most that the process held which ran it, its
+            runtime included.
+        tried: The backends whose file was not right, and why.
+    """
+
+    path: Path
+    format: str
+    backend: str
+    rehosted: bool
+    quantize: str | None
+    size_bytes: int
+    inputs: Mapping[str, tuple[int | None, ...]]
+    outputs: Mapping[str, tuple[int | None, ...]]
+    folded: Mapping[str, int] = field(default_factory=dict)
+    operators: Mapping[str, int] = field(default_factory=dict)
+    builtin_only: bool | None = None
+    layers: tuple[Mapping[str, Any], ...] = ()
+    tolerance: float = 0.0
+    bounds: str = "maximum"
+    parity: Mapping[str, OutputParity] = field(default_factory=dict)
+    metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    latency: Mapping[str, Latency] = field(default_factory=dict)
+    peak_memory_bytes: int | None = None
+    tried: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def difference(self) -> float | None:
+        """What the tolerance bounds, of the worst output."""
+        found = [getattr(x, self.bounds) for x in self.parity.values()]
+        return max(found) if found else None
+
+    @property
+    def holds(self) -> bool | None:
+        """Whether the answers are within the tolerance; None if unchecked."""
+        difference = self.difference
+        return None if difference is None else difference <= self.tolerance
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report in plain values, for JSON."""
+        found = asdict(self)
+        for name in ("inputs", "outputs"):
+            found[name] = {k: list(v) for k, v in found[name].items()}
+        found.update(
+            path=str(self.path),
+            layers=[dict(row) for row in self.layers],
+            difference=self.difference,
+            holds=self.holds,
+        )
+        return found
+
+    def __str__(self) -> str:
+        rows = [*_facts(self), *_answers(self), *_costs(self)]
+        columns = (self.format, self.path.name)
+        tables = [_tables.as_text("", columns, rows, width=_WIDTH)]
+        if self.layers:
+            tables.append(_layers(self.layers))
+        return "\n".join(tables)
+
+
+class ParityError(RuntimeError):
+    """A file does not answer as the model does.
+
+    Attributes:
+        report: The `ExportReport`; its path is where the file was kept.
+    """
+
+    def __init__(self, message: str, report: ExportReport):
+        super().__init__(message)
+        self.report = report
+
+
+def _facts(report: ExportReport) -> list[tuple[str, str]]:
+    where = ", in a process of its own" if report.rehosted else ""
+    rows = [
+        ("written by", f"{report.backend}{where}"),
+        *((f"  not by {k}", why) for k, why in report.tried.items()),
+        ("numbers", report.quantize or "float32"),
+        ("size", f"{report.size_bytes:,} bytes"),
+        ("inputs", _tensors(report.inputs)),
+        ("outputs", _tensors(report.outputs)),
+        *((f"  {what}", _times(n)) for what, n in report.folded.items()),
+    ]
+    if report.operators:
+        used = ", ".join(f"{n} {name}" for name, n in report.operators.items())
+        rows.append(("operators", used))
+    if report.builtin_only is not None:
+        rows.append(("built-in operators suffice", _yes(report.builtin_only)))
+    return rows
+
+
+def _answers(report: ExportReport) -> list[tuple[str, str]]:
+    if not report.parity:
+        return [("compared with the model", "no: pass check_data")]
+    rows = []
+    for name, parity in report.parity.items():
+        rows += [
+            (f"{name}: largest difference", f"{parity.maximum:.1e} σ"),
+            (f"{name}: mean difference", f"{parity.mean:.1e} σ"),
+        ]
+        if parity.agreement is not None:
+            rows.append((f"{name}: same top answer", f"{parity.agreement:.2%}"))
+    rows += [
+        (metric, f"{x['model']:.4f} model, {x['file']:.4f} file")
+        for metric, x in report.metrics.items()
+    ]
+    what = {"maximum": "largest", "mean": "mean"}[report.bounds]
+    allowed = f"{what} difference at most {report.tolerance:g} σ"
+    return [*rows, (f"within tolerance ({allowed})", _yes(bool(report.holds)))]
+
+
+def _costs(report: ExportReport) -> list[tuple[str, str]]:
+    rows = [
+        (
+            f"one sample, {name.replace('_', ' ')}",
+            f"{x.median_ms:.3g} ms median, {x.p95_ms:.3g} ms p95",
+        )
+        for name, x in report.latency.items()
+    ]
+    if report.peak_memory_bytes is not None:
+        peak = f"{report.peak_memory_bytes / 2**20:,.0f} MiB with its runtime"
+        rows.append(("peak memory", peak))
+    return rows
+
+
+def _layers(layers: tuple[Mapping[str, Any], ...]) -> str:
+    rows = [
+        (
+            row["operator"],
+            row["layer"].partition(";")[0],
+            f"{row['error']:.2f}",
+            row["stored"],
+        )
+        for row in layers
+    ]
+    columns = ("operator", "layer", "error", "stored in")
+    title = "Error of each layer in 8 bits, in steps of its scale"
+    return _tables.as_text(title, columns, rows, right=("error",))
+
+
+def _tensors(tensors: Mapping[str, tuple[int | None, ...]]) -> str:
+    return ", ".join(
+        f"{name} ({_tables.shape(shape)})" for name, shape in tensors.items()
+    )
+
+
+def _times(number: int) -> str:
+    return "once" if number == 1 else f"{number} times"
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"

@@ -1,0 +1,209 @@
+"""Runs an exported file with its own runtime, in a process of its own.
+
+It is run as a script, `python runner.py REQUEST.json`, and imports nothing of
+this package: what it shows is what a process without it sees.
+"""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Batch = Mapping[str, np.ndarray]
+Run = Callable[[Batch], dict[str, np.ndarray]]
+
+# What the names of arrays begin with in files: NumPy has words of its own.
+_KEY = "tensor:"
+# What is timed: single samples, for so long or so often, after a warm-up.
+_WARM_UP = 5
+_SECONDS = 2.0
+_RUNS = 200
+
+
+def main(request_path: str) -> None:
+    """Answers every batch, times single samples, and writes both down."""
+    request = json.loads(Path(request_path).read_text())
+    run = _OPENERS[request["format"]](request)
+    folder = Path(request["answers"])
+    folder.mkdir()
+    paths = sorted(Path(request["inputs"]).glob("*.npz"))
+    for path in paths:
+        _store(folder / path.name, run(_batch(path)))
+    single = {name: x[:1] for name, x in _batch(paths[0]).items()}
+    times = _time(run, single)
+    found = {
+        "median_ms": float(np.median(times)),
+        "p95_ms": float(np.percentile(times, 95)),
+        "runs": len(times),
+        "peak_memory_bytes": _peak_memory(),
+    }
+    Path(request["result"]).write_text(json.dumps(found))
+
+
+def _batch(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path, allow_pickle=False) as arrays:
+        return {key.removeprefix(_KEY): x for key, x in arrays.items()}
+
+
+def _store(path: Path, answers: Batch) -> None:
+    named: dict[str, Any] = {_KEY + name: x for name, x in answers.items()}
+    np.savez(path, **named)
+
+
+def _time(run: Run, single: Batch) -> list[float]:
+    """Milliseconds of each run of one sample."""
+    for _ in range(_WARM_UP):
+        run(single)
+    times: list[float] = []
+    end = time.perf_counter() + _SECONDS
+    while len(times) < _RUNS and (time.perf_counter() < end or len(times) < 3):
+        start = time.perf_counter()
+        run(single)
+        times.append(1e3 * (time.perf_counter() - start))
+    return times
+
+
+def _peak_memory() -> int | None:
+    """The most memory that this process has held; unknown on Windows."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        # Of this program alone: Linux's `ru_maxrss` knows what started it.
+        lines = status.read_text().splitlines()
+        found = [x.split()[1] for x in lines if x.startswith("VmHWM:")]
+        return 1024 * int(found[0]) if found else None
+    try:
+        import resource
+    except ModuleNotFoundError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def _open_litert(request: dict[str, Any]) -> Run:
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ModuleNotFoundError:
+        from tensorflow.lite import Interpreter
+    threads = request["threads"] or os.cpu_count()
+    interpreter = Interpreter(request["file"], num_threads=threads)
+    runner = interpreter.get_signature_runner("serving_default")
+    inputs, outputs = runner.get_input_details(), runner.get_output_details()
+
+    def run(batch: Batch) -> dict[str, np.ndarray]:
+        given = {k: _quantize(batch[k], x) for k, x in inputs.items()}
+        found = runner(**given)
+        return {k: _dequantize(found[k], x) for k, x in outputs.items()}
+
+    return run
+
+
+def _quantize(values: np.ndarray, detail: Mapping[str, Any]) -> np.ndarray:
+    scale, zero = detail["quantization"]
+    if not scale:
+        return values.astype(detail["dtype"])
+    bounds = np.iinfo(detail["dtype"])
+    steps = np.round(values / scale + zero)
+    return np.clip(steps, bounds.min, bounds.max).astype(detail["dtype"])
+
+
+def _dequantize(values: np.ndarray, detail: Mapping[str, Any]) -> np.ndarray:
+    scale, zero = detail["quantization"]
+    if not scale:
+        return values
+    return ((values.astype("float64") - zero) * scale).astype("float32")
+
+
+def _open_onnx(request: dict[str, Any]) -> Run:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = request["threads"] or 0
+    session = onnxruntime.InferenceSession(
+        request["file"], options, providers=["CPUExecutionProvider"]
+    )
+    names = [x.name for x in session.get_outputs()]
+    wanted = [x.name for x in session.get_inputs()]
+
+    def run(batch: Batch) -> dict[str, np.ndarray]:
+        given = {name: batch[name] for name in wanted}
+        return dict(zip(names, session.run(names, given), strict=True))
+
+    return run
+
+
+def _open_saved_model(request: dict[str, Any]) -> Run:
+    import tensorflow as tf
+
+    if request["threads"]:
+        tf.config.threading.set_intra_op_parallelism_threads(request["threads"])
+        tf.config.threading.set_inter_op_parallelism_threads(request["threads"])
+    # Kept here: the signature alone does not keep the variables alive.
+    loaded = tf.saved_model.load(request["file"])
+    signature = loaded.signatures["serving_default"]
+
+    def run(batch: Batch, _loaded: Any = loaded) -> dict[str, np.ndarray]:
+        found = signature(**{k: tf.constant(x) for k, x in batch.items()})
+        return {name: x.numpy() for name, x in found.items()}
+
+    return run
+
+
+def _open_torch(request: dict[str, Any]) -> Run:
+    import torch
+
+    if request["threads"]:
+        torch.set_num_threads(request["threads"])
+    module = torch.export.load(request["file"]).module()
+
+    def run(batch: Batch) -> dict[str, np.ndarray]:
+        with torch.no_grad():
+            found = module(**{k: torch.as_tensor(x) for k, x in batch.items()})
+        return {name: x.numpy() for name, x in found.items()}
+
+    return run
+
+
+def _open_keras(request: dict[str, Any]) -> Run:
+    _limit_keras_threads(request)
+    import keras
+
+    model: Any = keras.saving.load_model(request["file"], compile=False)
+    names = request["outputs"]
+
+    def run(batch: Batch) -> dict[str, np.ndarray]:
+        arrays = [batch[tensor.name] for tensor in model.inputs]
+        given = keras.tree.pack_sequence_as(model.input, arrays)
+        found = keras.tree.flatten(model.predict_on_batch(given))
+        pairs = zip(names, found, strict=True)
+        return {name: np.asarray(x) for name, x in pairs}
+
+    return run
+
+
+def _limit_keras_threads(request: dict[str, Any]) -> None:
+    """What the backends read when they are imported."""
+    if not (threads := request["threads"]):
+        return
+    for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"):
+        os.environ[name] = str(threads)
+    if threads == 1:
+        eigen = "--xla_cpu_multi_thread_eigen=false"
+        flags = os.environ.get("XLA_FLAGS", "")
+        os.environ["XLA_FLAGS"] = f"{flags} {eigen}".strip()
+
+
+_OPENERS: dict[str, Callable[[dict[str, Any]], Run]] = {
+    "keras": _open_keras,
+    "onnx": _open_onnx,
+    "saved_model": _open_saved_model,
+    "tflite": _open_litert,
+    "torch": _open_torch,
+}
+
+if __name__ == "__main__":
+    main(sys.argv[1])

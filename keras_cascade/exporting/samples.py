@@ -1,0 +1,152 @@
+"""Batches of the user's data, checked, as files: memory does not grow."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_cascade.data import labelled_batches, to_numpy
+from keras_cascade.exporting.program import Port
+
+Batch = dict[str, np.ndarray]
+
+# What the names of arrays begin with in files: NumPy has words of its own.
+_KEY = "tensor:"
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Batches of inputs in a folder, a file each.
+
+    Attributes:
+        folder: Where they are.
+        rows: How many samples there are.
+        labels: The labels of each batch; None where there are none.
+    """
+
+    folder: Path
+    rows: int
+    labels: list[Any] = field(default_factory=list)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for path in sorted(self.folder.glob("*.npz")):
+            yield read_batch(path)
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether each batch has its labels."""
+        return all(label is not None for label in self.labels)
+
+    def single(self, limit: int | None = None) -> Iterator[Batch]:
+        """The samples one by one, each a batch of one."""
+        left = self.rows if limit is None else min(limit, self.rows)
+        for batch in self:
+            count = len(next(iter(batch.values())))
+            for row in range(min(count, left)):
+                yield {name: x[row : row + 1] for name, x in batch.items()}
+            left -= count
+            if left <= 0:
+                return
+
+
+def read_batch(path: Path) -> Batch:
+    """The arrays of one file."""
+    with np.load(path, allow_pickle=False) as arrays:
+        return {key.removeprefix(_KEY): x for key, x in arrays.items()}
+
+
+def open_samples(folder: Path) -> Samples:
+    """What another process stored; without its labels."""
+    found = [read_batch(path) for path in sorted(folder.glob("*.npz"))]
+    return Samples(folder, sum(len(next(iter(x.values()))) for x in found))
+
+
+def store_samples(
+    data: Any,
+    ports: Sequence[Port],
+    folder: Path,
+    argument: str,
+    limit: int | None = None,
+) -> Samples:
+    """Reads data, checks each batch against the inputs, and stores it.
+
+    Args:
+        data: What `keras_cascade.data.batches` accepts.
+        ports: The inputs.
+        folder: Where the files go; it is made.
+        argument: What the data was passed as, for errors.
+        limit: The number of samples to stop at. Defaults to `None`: all.
+
+    Raises:
+        ValueError: An input is missing, or of another shape or kind.
+    """
+    folder.mkdir()
+    rows, labels = 0, []
+    for x, y in labelled_batches(data):
+        batch = _checked(x, ports, argument)
+        count = len(next(iter(batch.values())))
+        keep = count if limit is None else min(count, limit - rows)
+        stored: Any = {_KEY + name: x[:keep] for name, x in batch.items()}
+        np.savez(folder / f"{len(labels):06d}.npz", **stored)
+        labels.append(
+            y
+            if y is None
+            else keras.tree.map_structure(lambda leaf, n=keep: leaf[:n], y)
+        )
+        rows += keep
+        if rows == limit:
+            break
+    return Samples(folder, rows, labels)
+
+
+def _checked(x: Any, ports: Sequence[Port], argument: str) -> Batch:
+    """One batch by the inputs' names, in their dtypes."""
+    found = _by_name(x, ports, argument)
+    return {
+        port.name: _one(to_numpy(found[port.name]), port, argument)
+        for port in ports
+    }
+
+
+def _by_name(x: Any, ports: Sequence[Port], argument: str) -> dict[str, Any]:
+    names = [port.name for port in ports]
+    if isinstance(x, Mapping):
+        if missing := [name for name in names if name not in x]:
+            raise ValueError(
+                f"{argument} lacks {_quoted(missing)}: it has {_quoted(x)}, "
+                f"the inputs are {_quoted(names)}."
+            )
+        return dict(x)
+    arrays = list(x) if isinstance(x, (list, tuple)) else [x]
+    if len(arrays) != len(names):
+        raise ValueError(
+            f"{argument} has {len(arrays)} inputs, {len(names)} are needed: "
+            f"{_quoted(names)}. Pass a dict with an array for each."
+        )
+    return dict(zip(names, arrays, strict=True))
+
+
+def _one(array: np.ndarray, port: Port, argument: str) -> np.ndarray:
+    expected, shape = port.shape[1:], array.shape[1:]
+    fits = len(expected) == len(shape) and all(
+        size in (None, given)
+        for size, given in zip(expected, shape, strict=True)
+    )
+    if not fits:
+        raise ValueError(
+            f"{argument}: input '{port.name}' has samples of shape {shape}, "
+            f"the model takes {expected}."
+        )
+    if array.dtype.kind not in "biuf" and array.dtype.name != "bfloat16":
+        raise ValueError(
+            f"{argument}: input '{port.name}' holds values of dtype "
+            f"{array.dtype}; the model takes {port.dtype}."
+        )
+    return array.astype(port.dtype)
+
+
+def _quoted(names: Any) -> str:
+    return ", ".join(f"'{name}'" for name in names)
