@@ -1,7 +1,4 @@
-"""The linear layers of a network as arrays, and layers made of arrays.
-
-What is folded is computed in float64 and rounded once.
-"""
+"""Which layers of a network are linear, and what they do, as arrays."""
 
 import math
 from collections.abc import Sequence
@@ -14,24 +11,24 @@ import numpy as np
 Array = np.ndarray
 
 # Layers whose kernel ends in the channels that they give.
-_CONVOLUTIONS = (
+CONVOLUTIONS = (
     keras.layers.Conv1D,
     keras.layers.Conv2D,
     keras.layers.Conv3D,
 )
-_DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
-_SEPARABLE = (keras.layers.SeparableConv1D, keras.layers.SeparableConv2D)
-_TRANSPOSED = (
+DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
+SEPARABLE = (keras.layers.SeparableConv1D, keras.layers.SeparableConv2D)
+TRANSPOSED = (
     keras.layers.Conv1DTranspose,
     keras.layers.Conv2DTranspose,
     keras.layers.Conv3DTranspose,
 )
 KERNELS = (
     keras.layers.Dense,
-    *_CONVOLUTIONS,
-    *_DEPTHWISE,
-    *_SEPARABLE,
-    *_TRANSPOSED,
+    *CONVOLUTIONS,
+    *DEPTHWISE,
+    *SEPARABLE,
+    *TRANSPOSED,
 )
 
 
@@ -110,11 +107,15 @@ def mixes(layer: Any) -> bool:
 
     A Dense, or a convolution of size and stride one.
     """
-    if type(layer) is keras.layers.Dense:
-        return not getattr(layer, "lora_enabled", False)
-    if type(layer) not in _CONVOLUTIONS or layer.groups != 1:
+    if type(layer) not in (keras.layers.Dense, *CONVOLUTIONS):
         return False
-    return all(x == 1 for x in (*layer.kernel_size, *layer.strides))
+    if not is_float32(layer) or getattr(layer, "lora_enabled", False):
+        return False
+    if type(layer) is keras.layers.Dense:
+        return True
+    return layer.groups == 1 and all(
+        x == 1 for x in (*layer.kernel_size, *layer.strides)
+    )
 
 
 def matrix_of(layer: Any) -> Array:
@@ -125,11 +126,11 @@ def matrix_of(layer: Any) -> Array:
 
 def can_lead(layer: Any) -> bool:
     """Whether what mixes its channels can become a part of it."""
-    kinds = (keras.layers.Dense, *_CONVOLUTIONS)
+    kinds = (keras.layers.Dense, *CONVOLUTIONS)
     return (
         is_linear(layer)
         and type(layer) in kinds
-        and (getattr(layer, "groups", 1) == 1)
+        and getattr(layer, "groups", 1) == 1
     )
 
 
@@ -153,97 +154,6 @@ def saved_by_joining(layers: Sequence[Any], last: Any) -> int:
     )
 
 
-def kernel_of(layer: Any) -> Array:
-    """The kernel that makes the channels that a layer gives."""
-    if type(layer) in _SEPARABLE:
-        return array(layer.pointwise_kernel)
-    return array(layer.kernel)
-
-
-def bias_of(layer: Any) -> Array:
-    """The bias; zeros where there is none."""
-    if layer.use_bias:
-        return array(layer.bias)
-    shape = kernel_of(layer).shape
-    if type(layer) in _DEPTHWISE:
-        return np.zeros(shape[-2] * shape[-1])
-    return np.zeros(shape[-2 if type(layer) in _TRANSPOSED else -1])
-
-
-def scaled(layer: Any, scaling: Scaling) -> keras.Layer:
-    """A layer with a scaling behind it, as one layer."""
-    kernel = kernel_of(layer)
-    scale = scaling.scale
-    if type(layer) in _DEPTHWISE:
-        scale = scale.reshape(kernel.shape[-2:])
-    elif type(layer) in _TRANSPOSED:
-        scale = scale[:, None]
-    bias = bias_of(layer) * scaling.scale + scaling.shift
-    return with_weights(layer, kernel * scale, bias)
-
-
-def behind(layer: Any, scaling: Scaling) -> keras.Layer:
-    """A layer that mixes channels, with a scaling before it, as one layer."""
-    matrix = matrix_of(layer)
-    kernel = matrix * scaling.scale[:, None]
-    return with_weights(layer, kernel, bias_of(layer) + scaling.shift @ matrix)
-
-
-def chained(first: Any, second: Any) -> keras.Layer:
-    """A linear layer and one that mixes what it gives, as one layer.
-
-    It is of the first one's kind and has the second one's activation.
-    """
-    matrix = matrix_of(second)
-    bias = bias_of(first) @ matrix + bias_of(second)
-    return with_weights(
-        first, kernel_of(first) @ matrix, bias, second.activation
-    )
-
-
-def joined(
-    layers: Sequence[Any], widths: Sequence[int], last: Any
-) -> keras.Layer:
-    """Layers whose outputs are joined and then mixed, as one layer.
-
-    Args:
-        layers: The linear layer of each part; None where there is none.
-        widths: The channels of each part.
-        last: What mixes them.
-
-    Returns:
-        The layer that mixes what went into the layers, joined.
-    """
-    blocks = np.split(matrix_of(last), np.cumsum(widths)[:-1])
-    bias, kernels = bias_of(last), []
-    for layer, block in zip(layers, blocks, strict=True):
-        if layer is None:
-            kernels.append(block)
-        else:
-            kernels.append(matrix_of(layer) @ block)
-            bias = bias + bias_of(layer) @ block
-    return with_weights(last, np.concatenate(kernels), bias)
-
-
-def with_weights(
-    layer: Any, kernel: Array, bias: Array, activation: Any = None
-) -> keras.Layer:
-    """A layer like another, with other weights and perhaps another width."""
-    config = {**layer.get_config(), "use_bias": True, "trainable": False}
-    config.update(_no_training(config))
-    for name in {"units", "filters"} & config.keys():
-        config[name] = len(bias)
-    config["activation"] = activation or layer.activation
-    new: Any = type(layer).from_config(config)
-    new.build(_input_shape(layer, kernel))
-    separable = type(layer) in _SEPARABLE
-    weights = [array(layer.depthwise_kernel)] if separable else []
-    target = new.get_weights()
-    weights += [kernel.reshape(target[len(weights)].shape), bias]
-    new.set_weights([x.astype("float32") for x in weights])
-    return new
-
-
 def array(variable: Any) -> Array:
     """The values in float64."""
     return np.asarray(keras.ops.convert_to_numpy(variable), dtype="float64")
@@ -251,30 +161,3 @@ def array(variable: Any) -> Array:
 
 def _size(variable: Any) -> int:
     return math.prod(variable.shape)
-
-
-def _no_training(config: dict[str, Any]) -> dict[str, None]:
-    """What only training reads."""
-    ends = ("_regularizer", "_constraint")
-    return {name: None for name in config if name.endswith(ends)}
-
-
-def _input_shape(layer: Any, kernel: Array) -> tuple[int | None, ...]:
-    """The shape to build a layer for, of which only the channels count."""
-    if type(layer) is keras.layers.Dense:
-        return (None, kernel.shape[-2])
-    channels = _channels_in(layer, kernel)
-    open_axes = (None,) * layer.rank
-    if layer.data_format == "channels_first":
-        return (None, channels, *open_axes)
-    return (None, *open_axes, channels)
-
-
-def _channels_in(layer: Any, kernel: Array) -> int:
-    if type(layer) in _SEPARABLE:
-        return layer.depthwise_kernel.shape[-2]
-    if type(layer) in _DEPTHWISE:
-        return kernel.shape[-2]
-    if type(layer) in _TRANSPOSED:
-        return kernel.shape[-1]
-    return kernel.shape[-2] * layer.groups

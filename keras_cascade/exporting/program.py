@@ -1,5 +1,6 @@
 """A model as a list of steps on plain tensors: what files are written from."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -74,12 +75,14 @@ class Program:
         inputs: What goes in.
         outputs: What comes out, by name.
         shapes: Of each tensor, with the batch.
+        dtypes: Of each tensor.
         steps: The calls in topological order.
     """
 
     inputs: tuple[Port, ...]
     outputs: Mapping[str, Reference]
     shapes: Mapping[Reference, tuple[int | None, ...]]
+    dtypes: Mapping[Reference, str]
     steps: tuple[Step, ...]
 
     def __call__(self, *tensors: Any) -> dict[str, Any]:
@@ -120,6 +123,11 @@ class Program:
         """The step that gives a tensor; inputs have none."""
         return {ref: step for step in self.steps for ref in step.outputs}
 
+    @cached_property
+    def uses(self) -> Counter[int]:
+        """How many steps call an operation, by its id."""
+        return Counter(id(step.operation) for step in self.steps)
+
     def only_consumer(self, reference: Reference) -> Step | None:
         """The one step that a tensor goes into, if there is just one."""
         if reference in self.outputs.values():
@@ -137,11 +145,15 @@ class Program:
         ]
         return replace(self, steps=tuple(steps))
 
-    def with_shape(
-        self, reference: Reference, shape: tuple[int | None, ...]
+    def with_tensor(
+        self, reference: Reference, shape: tuple[int | None, ...], dtype: str
     ) -> "Program":
-        """The program, which knows the shape of one more tensor."""
-        return replace(self, shapes={**self.shapes, reference: shape})
+        """The program, which knows of one more tensor."""
+        return replace(
+            self,
+            shapes={**self.shapes, reference: shape},
+            dtypes={**self.dtypes, reference: dtype},
+        )
 
     def without(self, step: Step) -> "Program":
         """The program without a step that gives what it takes."""
@@ -153,6 +165,8 @@ class Program:
 
         steps = tuple(
             replace(x, **_changed(x, other))
+            if step.outputs[0] in x.inputs
+            else x
             for x in self.steps
             if x is not step
         )
@@ -199,6 +213,7 @@ def as_program(model: keras.Model) -> Program:
         inputs=inputs,
         outputs=dict(zip(names, outputs, strict=True)),
         shapes=flat.shapes,
+        dtypes=flat.dtypes,
         steps=tuple(_step(call) for call in flat.calls),
     )
 

@@ -61,6 +61,7 @@ class FlatGraph:
         inputs: The inputs of the network.
         outputs: Its outputs; None if that is not in the graph.
         shapes: Of each tensor, with the batch.
+        dtypes: Of each tensor.
         producers: The call that gives a tensor; inputs have none.
         consumers: The calls that a tensor goes into.
         aliases: The other references of tensors that cross borders.
@@ -70,6 +71,7 @@ class FlatGraph:
     inputs: list[Reference] = field(default_factory=list)
     outputs: list[Reference | None] = field(default_factory=list)
     shapes: dict[Reference, tuple] = field(default_factory=dict)
+    dtypes: dict[Reference, str] = field(default_factory=dict)
     producers: dict[Reference, FlatCall] = field(default_factory=dict)
     consumers: dict[Reference, list[FlatCall]] = field(default_factory=dict)
     aliases: dict[Reference, Reference] = field(default_factory=dict)
@@ -109,6 +111,7 @@ def _walk(
         if given is None:
             flat.inputs.append(own)
             flat.shapes[own] = tuple(tensor.shape)
+            flat.dtypes[own] = tensor.dtype
         elif (origin := given[position]) is not None:
             flat.aliases[own] = origin
     for node in graph.nodes:
@@ -140,6 +143,7 @@ def _add(
         known[id(tensor)] = reference
         flat.producers[reference] = call
         flat.shapes[reference] = tuple(tensor.shape)
+        flat.dtypes[reference] = tensor.dtype
 
 
 def _sources(structure: Any, known: dict[int, Reference | None]) -> Any:
