@@ -48,8 +48,7 @@ def stock(model: Any) -> keras.Model:
 def _known_means(model: keras.Model, program: Program) -> Means:
     """How many deviations from zero the means lie, where it is known."""
     means = {
-        step.name: _rms(affine.array(step.operation.mean))
-        / _rms(np.sqrt(affine.array(step.operation.variance)))
+        step.name: _shift(step.operation)
         for step in program.steps
         if type(step.operation) is keras.layers.Normalization
         and (affine.array(step.operation.variance) != 1).any()
@@ -66,6 +65,13 @@ def mean_in_deviations(adapter: PCAAdapter) -> float:
     mean = to_numpy(adapter.mean)
     variance = float(to_numpy(adapter.total_variance)) / mean.size
     return _rms(mean) / max(np.sqrt(variance), np.finfo("float32").tiny)
+
+
+def _shift(layer: Any) -> float:
+    """How far a Normalization moves its features, once they are scaled."""
+    deviation = np.sqrt(affine.array(layer.variance))
+    least = keras.config.epsilon()
+    return _rms(affine.array(layer.mean) / np.maximum(deviation, least))
 
 
 def _rms(values: np.ndarray) -> float:

@@ -57,10 +57,8 @@ def _compare(name: str, expected: np.ndarray, found: Answers) -> OutputParity:
         )
     wanted = expected.astype("float64").reshape(len(expected), -1)
     given = found[name].astype("float64").reshape(len(expected), -1)
-    spread = float(wanted.std(axis=0).mean()) or float(wanted.std()) or 1.0
-    difference = np.abs(given - wanted)
-    # A file that answers with NaN differs as far as can be.
-    difference = np.where(np.isfinite(given), difference, np.inf)
+    spread = _spread(wanted)
+    difference = _difference(wanted, given)
     return OutputParity(
         spread,
         float(difference.max()) / spread,
@@ -69,9 +67,28 @@ def _compare(name: str, expected: np.ndarray, found: Answers) -> OutputParity:
     )
 
 
+def _spread(wanted: np.ndarray) -> float:
+    """Over the samples; of a single one, over its values."""
+    finite = np.ma.masked_invalid(wanted)
+    if not finite.count():
+        return 1.0
+    return float(finite.std(axis=0).mean()) or float(finite.std()) or 1.0
+
+
+def _difference(wanted: np.ndarray, given: np.ndarray) -> np.ndarray:
+    """Infinite where one is NaN or infinite, and the other is not the same."""
+    same = (wanted == given) | (np.isnan(wanted) & np.isnan(given))
+    finite = np.isfinite(wanted) & np.isfinite(given)
+    apart = np.subtract(wanted, given, out=np.zeros_like(wanted), where=finite)
+    return np.where(same | finite, np.abs(apart), np.inf)
+
+
 def _agreement(wanted: np.ndarray, given: np.ndarray) -> float | None:
     if wanted.shape[1] > 1:
-        return float((wanted.argmax(1) == given.argmax(1)).mean())
+        # To NumPy a NaN is the largest value.
+        told = np.isnan(wanted).any(1) == np.isnan(given).any(1)
+        same = wanted.argmax(1) == given.argmax(1)
+        return float((told & same).mean())
     if (wanted < 0).any() or (wanted > 1).any():
         return None
     return float((wanted.round() == given.round()).mean())
@@ -103,15 +120,12 @@ def model_answers(
 
 def has_metrics(model: Any) -> bool:
     """Whether a model was compiled with metrics."""
-    if not getattr(model, "compiled", False):
-        return False
-    return bool(compat.compile_arguments(model).get("metrics"))
+    return bool(_metrics_of(model))
 
 
 def metric_names(model: Any) -> str:
     """What the metrics are, for errors."""
-    metrics = compat.compile_arguments(model)["metrics"]
-    names = [getattr(x, "name", x) for x in keras.tree.flatten(metrics)]
+    names = [_name(x) for x in keras.tree.flatten(_metrics_of(model))]
     return ", ".join(f"'{name}'" for name in names)
 
 
@@ -124,6 +138,9 @@ def score(
         model: What was compiled with metrics; they are reset.
         answers: Its outputs by name, in its own order.
         labels: Of each batch.
+
+    Returns:
+        Metric to its value; of one that has a value a class, their mean.
     """
     flat = [keras.ops.convert_to_tensor(x) for x in answers.values()]
     given = keras.tree.pack_sequence_as(model.output, flat)
@@ -133,7 +150,34 @@ def score(
     )
     model.reset_metrics()
     found = model.compute_metrics(None, truth, given)
-    values = {name: float(x) for name, x in found.items()}
+    idle = _idle(model)
+    values = {k: _number(x) for k, x in found.items() if k not in idle}
     model.reset_metrics()
-    # Nothing was trained: what is kept of losses is 0.
-    return {k: v for k, v in values.items() if not k.endswith("loss")}
+    return values
+
+
+def _metrics_of(model: Any) -> list[Any]:
+    """What a model was compiled with to be measured by."""
+    if not getattr(model, "compiled", False):
+        return []
+    arguments = compat.compile_arguments(model)
+    given = [arguments.get(x) for x in ("metrics", "weighted_metrics")]
+    return [x for x in given if x]
+
+
+def _name(metric: Any) -> str:
+    """Of a metric, a function or a string."""
+    own = getattr(metric, "name", getattr(metric, "__name__", None))
+    return own or str(metric)
+
+
+def _idle(model: Any) -> set[str]:
+    """The means that nothing was added to: those of losses, in training."""
+    means = [x for x in model.metrics if isinstance(x, keras.metrics.Mean)]
+    return {mean.name for mean in means if not float(mean.count)}
+
+
+def _number(result: Any) -> float:
+    """A metric's value; of one a class, such as F1, the mean."""
+    values: Any = keras.ops.convert_to_numpy(result)
+    return float(np.mean(values))

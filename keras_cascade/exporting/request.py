@@ -1,11 +1,13 @@
 """What is asked for, checked before any work."""
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_cascade.exporting.program import Port
 
@@ -88,15 +90,14 @@ def make_request(
     Raises:
         ValueError: Something is not possible; the message says what is.
     """
-    path = Path(path).expanduser().absolute()
+    path = _checked_path(path)
     format = _format(path, format)
     _check_quantization(format, quantize)
     dtypes = {"input_dtype": input_dtype, "output_dtype": output_dtype}
     for name, dtype in dtypes.items():
         _check_dtype(name, dtype, format, quantize)
     for name, value in {"tolerance": tolerance, "timeout": timeout}.items():
-        if value is not None and not value > 0:
-            raise ValueError(f"{name} is above 0; received {value!r}.")
+        _check_positive(name, value)
     return Request(
         path=path,
         format=format,
@@ -109,22 +110,54 @@ def make_request(
     )
 
 
+def _checked_path(path: Any) -> Path:
+    if not isinstance(path, (str, os.PathLike)) or not os.fspath(path):
+        raise ValueError(
+            "path is where the file goes, such as 'model.tflite'; received "
+            f"{path!r}."
+        )
+    return Path(path).expanduser().absolute()
+
+
+def _check_positive(name: str, value: Any) -> None:
+    if value is None and name == "tolerance":
+        return
+    is_number = isinstance(value, (int, float, np.number))
+    if not is_number or isinstance(value, bool) or not value > 0:
+        raise ValueError(f"{name} is a number above 0; received {value!r}.")
+
+
 def _format(path: Path, format: str | None) -> str:
+    ending = path.suffix.lower()
     if format is None:
-        if path.suffix not in ENDINGS:
+        if ending not in ENDINGS:
             endings = ", ".join(f"'{x}'" for x in ENDINGS if x)
             raise ValueError(
                 f"No format has the ending '{path.suffix}' of '{path.name}'. "
                 f"There are: {endings}, and none for a SavedModel; or pass "
                 f"format=, one of {_quoted(FORMATS)}."
             )
-        return ENDINGS[path.suffix]
+        return ENDINGS[ending]
     format = _KERAS_NAMES.get(format, format)
     if format not in FORMATS:
         raise ValueError(
             f"There is no format {format!r}. There are: {_quoted(FORMATS)}."
         )
+    _check_ending(path, ending, format)
     return format
+
+
+def _check_ending(path: Path, ending: str, format: str) -> None:
+    """Runtimes, and people, go by the ending."""
+    other = ENDINGS.get(ending or "none", format)
+    if other == format and (format != "keras" or ending == ".keras"):
+        return
+    own = next(x for x, name in ENDINGS.items() if name == format)
+    raise ValueError(
+        f"format={format!r}: '{path.name}' does not end like a file of that "
+        f"format. Call it '{path.with_suffix(own).name}'"
+        + (f", or pass format='{other}'." if other != format else ".")
+    )
 
 
 def _check_quantization(format: str, quantize: str | None) -> None:
@@ -173,15 +206,17 @@ def check_outputs(
     """The names of the outputs that are written."""
     if outputs is None:
         return tuple(known)
-    names = [outputs] if isinstance(outputs, str) else list(outputs)
-    if unknown := [name for name in names if name not in known] or not names:
+    names = [outputs] if isinstance(outputs, str) else outputs
+    if not isinstance(names, Sequence) or not names:
         raise ValueError(
-            f"outputs={outputs!r}: the outputs are {_quoted(known)}."
-            if unknown is True
-            else f"There is no output {_quoted(unknown)}. The outputs are: "
+            f"outputs={outputs!r}: pass one or more of {_quoted(known)}."
+        )
+    if unknown := [name for name in names if name not in known]:
+        raise ValueError(
+            f"There is no output {_quoted(unknown)}. The outputs are: "
             f"{_quoted(known)}."
         )
-    return tuple(names)
+    return tuple(dict.fromkeys(names))
 
 
 def check_labels(
@@ -203,6 +238,11 @@ def check_labels(
             raise ValueError(
                 f"labels: there is no output '{name}'. The outputs are: "
                 f"{_quoted(shapes)}."
+            )
+        if isinstance(names, str) or not isinstance(names, Iterable):
+            raise ValueError(
+                f"labels: those of output '{name}' are a list of names; "
+                f"received {names!r}."
             )
         found[name] = [str(label) for label in names]
         width = shapes[name][-1]

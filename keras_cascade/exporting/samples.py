@@ -38,7 +38,8 @@ class Samples:
     @property
     def has_labels(self) -> bool:
         """Whether each batch has its labels."""
-        return all(label is not None for label in self.labels)
+        known = [label is not None for label in self.labels]
+        return bool(known) and all(known)
 
     def single(self, limit: int | None = None) -> Iterator[Batch]:
         """The samples one by one, each a batch of one."""
@@ -85,9 +86,11 @@ def store_samples(
     """
     folder.mkdir()
     rows, labels = 0, []
-    for x, y in labelled_batches(data):
+    for x, y in _batches(data, argument):
         batch = _checked(x, ports, argument)
         count = len(next(iter(batch.values())))
+        if not count:
+            continue
         keep = count if limit is None else min(count, limit - rows)
         stored: Any = {_KEY + name: x[:keep] for name, x in batch.items()}
         np.savez(folder / f"{len(labels):06d}.npz", **stored)
@@ -99,16 +102,34 @@ def store_samples(
         rows += keep
         if rows == limit:
             break
+    if not rows:
+        raise ValueError(f"{argument} is empty: its batches have no rows.")
     return Samples(folder, rows, labels)
+
+
+def _batches(data: Any, argument: str) -> Iterator[tuple[Any, Any]]:
+    """The batches; an error says what the data was passed as."""
+    try:
+        yield from labelled_batches(data)
+    except (TypeError, ValueError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"{argument}: {error}") from error
 
 
 def _checked(x: Any, ports: Sequence[Port], argument: str) -> Batch:
     """One batch by the inputs' names, in their dtypes."""
     found = _by_name(x, ports, argument)
-    return {
+    batch = {
         port.name: _one(to_numpy(found[port.name]), port, argument)
         for port in ports
     }
+    if len({len(array) for array in batch.values()}) > 1:
+        rows = ", ".join(f"'{k}' {len(array)}" for k, array in batch.items())
+        raise ValueError(
+            f"{argument}: the inputs of a batch have the same number of "
+            f"samples; received {rows}."
+        )
+    return batch
 
 
 def _by_name(x: Any, ports: Sequence[Port], argument: str) -> dict[str, Any]:
@@ -130,6 +151,7 @@ def _by_name(x: Any, ports: Sequence[Port], argument: str) -> dict[str, Any]:
 
 
 def _one(array: np.ndarray, port: Port, argument: str) -> np.ndarray:
+    array = _in_rank(array, len(port.shape), port.shape[-1])
     expected, shape = port.shape[1:], array.shape[1:]
     fits = len(expected) == len(shape) and all(
         size in (None, given)
@@ -146,6 +168,15 @@ def _one(array: np.ndarray, port: Port, argument: str) -> np.ndarray:
             f"{array.dtype}; the model takes {port.dtype}."
         )
     return array.astype(port.dtype)
+
+
+def _in_rank(array: np.ndarray, rank: int, last: int | None) -> np.ndarray:
+    """With a last axis of one more or less, as Keras's models take it."""
+    if array.ndim == rank + 1 and array.shape[-1] == 1:
+        return array[..., 0]
+    if 0 < array.ndim == rank - 1 and last == 1:
+        return array[..., None]
+    return array
 
 
 def _quoted(names: Any) -> str:
