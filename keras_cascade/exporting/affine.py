@@ -53,7 +53,7 @@ def is_float32(layer: keras.Layer) -> bool:
     return (
         policy.compute_dtype == "float32"
         and policy.variable_dtype == "float32"
-        and not hasattr(policy, "mode")
+        and policy.quantization_mode is None
     )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from keras_cascade import _keras_compat as compat
 from keras_cascade.exporting.samples import Samples
+from keras_cascade.networks.loading import as_functional
 
 Answers = dict[str, np.ndarray]
 
@@ -106,9 +107,10 @@ def model_answers(
         kept: Those that are wanted.
     """
     batches, names, kept = [], list(names), set(kept)
+    graph = _graph_of(model)
     for batch in samples:
-        flat = [batch[tensor.name] for tensor in model.inputs]
-        given = keras.tree.pack_sequence_as(model.input, flat)
+        flat = [batch[tensor.name] for tensor in graph.inputs]
+        given = keras.tree.pack_sequence_as(graph.input, flat)
         found = keras.tree.flatten(model.predict_on_batch(given))
         batches.append(dict(zip(names, found, strict=True)))
     return {
@@ -143,7 +145,7 @@ def score(
         Metric to its value; of one that has a value a class, their mean.
     """
     flat = [keras.ops.convert_to_tensor(x) for x in answers.values()]
-    given = keras.tree.pack_sequence_as(model.output, flat)
+    given = keras.tree.pack_sequence_as(_graph_of(model).output, flat)
     truth = keras.tree.map_structure(
         lambda *parts: keras.ops.convert_to_tensor(np.concatenate(parts)),
         *labels,
@@ -154,6 +156,11 @@ def score(
     values = {k: _number(x) for k, x in found.items() if k not in idle}
     model.reset_metrics()
     return values
+
+
+def _graph_of(model: Any) -> Any:
+    """A Sequential has inputs and outputs only inside."""
+    return as_functional(model) or model
 
 
 def _metrics_of(model: Any) -> list[Any]:

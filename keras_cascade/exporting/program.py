@@ -208,7 +208,7 @@ def as_program(model: keras.Model) -> Program:
         for tensor, reference in zip(graph.inputs, flat.inputs, strict=True)
     )
     outputs = [ref for ref in flat.outputs if ref is not None]
-    names = output_names(model, outputs)
+    names = output_names(graph.output_structure, outputs)
     return Program(
         inputs=inputs,
         outputs=dict(zip(names, outputs, strict=True)),
@@ -218,16 +218,14 @@ def as_program(model: keras.Model) -> Program:
     )
 
 
-def output_names(
-    model: keras.Model, references: Sequence[Reference]
-) -> list[str]:
+def output_names(structure: Any, references: Sequence[Reference]) -> list[str]:
     """What the outputs are called.
 
     The keys of a dict; `head` where a cascade ends in its head; else the
     operation that gives them.
     """
-    if isinstance(model.output, dict):
-        paths = (path for path, _ in keras.tree.flatten_with_path(model.output))
+    if isinstance(structure, dict):
+        paths = (path for path, _ in keras.tree.flatten_with_path(structure))
         return ["_".join(map(str, path)) for path in paths]
     names = [
         "head" if ref[0] == "head" else str(ref[-2]).partition(":")[0]

@@ -174,10 +174,12 @@ def _open_keras(request: dict[str, Any]) -> Run:
 
     model: Any = keras.saving.load_model(request["file"], compile=False)
     names = request["outputs"]
+    # A Sequential has an input only inside, and but one.
+    structure = getattr(model, "input", None)
 
     def run(batch: Batch) -> dict[str, np.ndarray]:
         arrays = [batch[tensor.name] for tensor in model.inputs]
-        given = keras.tree.pack_sequence_as(model.input, arrays)
+        given = keras.tree.pack_sequence_as(structure, arrays)
         found = keras.tree.flatten(model.predict_on_batch(given))
         pairs = zip(names, found, strict=True)
         return {name: np.asarray(x) for name, x in pairs}

@@ -4,6 +4,9 @@ import keras
 import numpy as np
 import pytest
 
+from keras_cascade.exporting.folding import fold
+from keras_cascade.exporting.program import as_program
+
 
 @pytest.fixture
 def settle():
@@ -44,3 +47,28 @@ def own_answers():
         return [keras.ops.convert_to_numpy(x) for x in found]
 
     return own_answers
+
+
+@pytest.fixture
+def folded(settle, answers):
+    """Function: folds a model of one input, and holds that it answers alike.
+
+    Gives what was done, in words, and the operations that are left.
+    """
+
+    def folded(model, means=None, run=True, bound=1e-5):
+        settle(model)
+        before = as_program(model)
+        after = fold(before, means or {})
+        if run:
+            shape = [size or 5 for size in model.inputs[0].shape[1:]]
+            draw = np.random.default_rng(1)
+            x = draw.normal(size=(6, *shape)).astype("float32")
+            own, found = answers(before, x), answers(after.program, x)
+            for name, values in own.items():
+                far = np.abs(values - found[name]).max()
+                assert far <= bound * values.std(axis=0).mean(), name
+        kinds = [type(x.operation).__name__ for x in after.program.steps]
+        return after.counts, kinds
+
+    return folded

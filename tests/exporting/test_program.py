@@ -155,6 +155,14 @@ def test_training_mode_is_left_out(agree):
     agree(keras.Model(x, layers.Dropout(0.5)(y)), 3 + 2 * ROWS)
 
 
+def test_a_sequential_model(agree):
+    made = [layers.Dense(3, activation="tanh", name="a"), layers.Dense(2)]
+    program = agree(
+        keras.Sequential([keras.Input((4,), name="x"), *made]), ROWS
+    )
+    assert [port.name for port in program.inputs] == ["x"]
+
+
 def test_an_output_that_is_an_input(agree):
     x = keras.Input((4,), name="x")
     program = agree(keras.Model(x, [x, layers.Dense(2, name="y")(x)]), ROWS)

@@ -1,0 +1,229 @@
+"""Nothing stands under a final name that is not whole."""
+
+import errno
+import os
+import subprocess
+import sys
+
+import pytest
+
+from keras_cascade.exporting import placing
+from keras_cascade.exporting.placing import put, workspace
+
+NOT_ROOT = pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() == 0,
+    reason="root may write anywhere",
+)
+
+
+def write(folder, name, content="new"):
+    path = folder / name
+    path.write_text(content)
+    return path
+
+
+def write_folder(folder, name, content="new"):
+    path = folder / name
+    (path / "inner").mkdir(parents=True)
+    write(path, "saved_model.pb", content)
+    write(path / "inner", "data", content)
+    return path
+
+
+def everything(folder):
+    return sorted(x.relative_to(folder).as_posix() for x in folder.rglob("*"))
+
+
+def test_nothing_is_there_until_it_is_put(tmp_path):
+    path = tmp_path / "deep" / "er" / "model.tflite"
+    with workspace(path) as folder:
+        staged = write(folder, path.name)
+        assert not path.exists()
+        assert folder.parent == path.parent
+        put(staged, path)
+    assert path.read_text() == "new"
+    assert everything(path.parent) == ["model.tflite"]
+
+
+@pytest.mark.parametrize("new", [write, write_folder])
+@pytest.mark.parametrize("old", [write, write_folder])
+@pytest.mark.parametrize("name", ["model", "earlier"])
+def test_files_and_folders_are_replaced(tmp_path, old, new, name):
+    path = old(tmp_path, name, "old")
+    with workspace(path) as folder:
+        put(new(folder, path.name), path)
+    left = path if path.is_file() else path / "inner" / "data"
+    assert left.read_text() == "new"
+    assert [x.name for x in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("old", [write, write_folder])
+def test_what_fails_in_the_middle_leaves_the_earlier_one(tmp_path, old):
+    path = old(tmp_path, "model", "old")
+    before = everything(tmp_path)
+    with pytest.raises(RuntimeError, match="half"), workspace(path) as folder:
+        write(folder, "half")
+        raise RuntimeError("half")
+    assert everything(tmp_path) == before
+    left = path if path.is_file() else path / "inner" / "data"
+    assert left.read_text() == "old"
+
+
+def test_an_earlier_folder_comes_back_if_the_new_one_cannot_be_put(tmp_path):
+    path = write_folder(tmp_path, "model", "old")
+    with workspace(path) as folder, pytest.raises(FileNotFoundError):
+        put(folder / "never_written", path)
+    assert (path / "inner" / "data").read_text() == "old"
+
+
+def test_folders_made_on_the_way_go_with_what_fails(tmp_path):
+    path = tmp_path / "a" / "b" / "model"
+    with pytest.raises(RuntimeError), workspace(path):
+        raise RuntimeError
+    assert everything(tmp_path) == []
+
+
+def test_folders_that_were_there_stay(tmp_path):
+    (tmp_path / "a").mkdir()
+    with pytest.raises(RuntimeError), workspace(tmp_path / "a" / "b" / "model"):
+        raise RuntimeError
+    assert everything(tmp_path) == ["a"]
+
+
+def test_a_folder_with_something_else_is_not_replaced(tmp_path):
+    path = tmp_path / "projects"
+    path.mkdir()
+    write(path, "thesis.tex")
+    with (
+        pytest.raises(
+            FileExistsError, match=r"other files in it.*projects/model"
+        ),
+        workspace(path),
+    ):
+        raise AssertionError("No work is done.")
+    with pytest.raises(FileExistsError):
+        put(write(tmp_path, "staged"), path)
+    assert everything(path) == ["thesis.tex"]
+
+
+def test_an_empty_folder_is_replaced(tmp_path):
+    path = tmp_path / "model"
+    path.mkdir()
+    with workspace(path) as folder:
+        put(write_folder(folder, "model"), path)
+    assert (path / "saved_model.pb").is_file()
+
+
+@pytest.mark.parametrize("target", ["somewhere", "nowhere"])
+@pytest.mark.parametrize("new", [write, write_folder])
+def test_a_link_is_replaced_and_what_it_leads_to_stays(tmp_path, target, new):
+    write_folder(tmp_path, "somewhere", "old")
+    path = tmp_path / "model"
+    path.symlink_to(tmp_path / target, target_is_directory=True)
+    with workspace(path) as folder:
+        put(new(folder, "model"), path)
+    assert not path.is_symlink()
+    assert (tmp_path / "somewhere" / "inner" / "data").read_text() == "old"
+
+
+def test_a_file_where_a_folder_should_be_is_named(tmp_path):
+    write(tmp_path, "notes")
+    path = tmp_path / "notes" / "deep" / "model.onnx"
+    with (
+        pytest.raises(NotADirectoryError, match=r"notes' is no folder"),
+        workspace(path),
+    ):
+        raise AssertionError("No work is done.")
+    assert everything(tmp_path) == ["notes"]
+
+
+@NOT_ROOT
+def test_a_folder_that_cannot_be_written_to_is_named(tmp_path):
+    tmp_path.chmod(0o500)
+    with (
+        pytest.raises(PermissionError, match="Cannot write to the folder of"),
+        workspace(tmp_path / "model.onnx"),
+    ):
+        raise AssertionError("No work is done.")
+
+
+class OpError(Exception):
+    """As TensorFlow's: no error of the system."""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError(errno.EDQUOT, "Disk quota exceeded"),
+        OSError("Unable to write (errno = 28, 'No space left on device')"),
+        OpError("/x/variables: No space left on device"),
+        RuntimeError(
+            "Writing failed: OSError: [Errno 28] No space left on device"
+        ),
+    ],
+    ids=["full", "quota", "h5py", "TensorFlow", "child"],
+)
+def test_a_full_disk_is_told_and_leaves_nothing(tmp_path, error):
+    path = tmp_path / "deep" / "model.onnx"
+    with (
+        pytest.raises(OSError, match=r"disk is full.*bytes that are free") as e,
+        workspace(path) as folder,
+    ):
+        write(folder, "half")
+        raise error
+    assert e.value.errno in (errno.ENOSPC, errno.EDQUOT)
+    assert e.value.__cause__ is error
+    assert everything(tmp_path) == []
+
+
+def test_other_errors_pass_as_they_are(tmp_path):
+    error = OSError(errno.EIO, "Input/output error")
+    with pytest.raises(OSError) as found, workspace(tmp_path / "model"):
+        raise error
+    assert found.value is error
+
+
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="/dev/full is Linux's"
+)
+def test_a_disk_that_is_really_full(tmp_path):
+    path = tmp_path / "model.onnx"
+    full = pytest.raises(OSError, match=r"disk is full.*model\.onnx")
+    with full, workspace(path) as folder:
+        (folder / "model.onnx").symlink_to("/dev/full")
+        (folder / "model.onnx").write_bytes(bytes(1 << 20))
+    assert everything(tmp_path) == []
+
+
+# The module alone: the package would import Keras.
+WRITER = """
+import runpy, sys
+from pathlib import Path
+placing = runpy.run_path(sys.argv[1])
+path = Path(sys.argv[2])
+with placing["workspace"](path) as folder:
+    staged = folder / path.name
+    staged.write_bytes(bytes(8 << 20))
+    placing["put"](staged, path)
+"""
+
+
+def test_a_small_file_system_that_is_full(tmp_path):
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(tmp_path)]
+    done = subprocess.run(
+        [
+            *("unshare", "--mount", "--map-root-user", "sh", "-c"),
+            f'{" ".join(mount)} || exit 77; "$0" -c "$1" "$2" "$3"; '
+            f"status=$?; ls -A {tmp_path}; exit $status",
+            *(sys.executable, WRITER, placing.__file__),
+            str(tmp_path / "model.onnx"),
+        ],
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode in (77, 127) or "unshare" in done.stderr:
+        pytest.skip(f"no small file system here: {done.stderr.strip()}")
+    assert done.returncode == 1
+    assert "The disk is full" in done.stderr
+    assert done.stdout == ""

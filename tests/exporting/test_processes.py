@@ -1,0 +1,181 @@
+"""Child processes: watched, ended, and their errors told."""
+
+import os
+import signal
+import sys
+import time
+
+import pytest
+
+from keras_cascade.exporting.processes import run_child
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Function: runs a child's code."""
+
+    def run(code, timeout=60.0, **options):
+        run_child(
+            ["-c", code],
+            what="Writing 'x.onnx'",
+            log=tmp_path / "child.log",
+            timeout=timeout,
+            **options,
+        )
+
+    return run
+
+
+def no_child_is_left():
+    """Whether this process has no child that is dead and not waited for."""
+    try:
+        done, _ = os.waitpid(-1, os.WNOHANG)
+    except ChildProcessError:
+        return True
+    return done == 0
+
+
+STAGE = "print('keras_cascade stage: {}', flush=True); "
+
+
+def test_stages_are_told_in_order_and_nothing_else(run):
+    told = []
+    code = STAGE.format("loading") + "print('noise', flush=True); import time; "
+    code += "time.sleep(0.4); " + STAGE.format("writing") + "time.sleep(0.4)"
+    run(code, report=told.append)
+    assert told == ["loading", "writing"]
+
+
+def test_stages_of_a_child_that_is_quick_are_told(run):
+    told = []
+    run(STAGE.format("a") + STAGE.format("b"), report=told.append)
+    assert told == ["a", "b"]
+
+
+def test_a_stage_is_told_while_the_child_goes_on(run):
+    times = []
+    code = STAGE.format("early") + "import time; time.sleep(1.5)"
+    start = time.monotonic()
+    run(code, report=lambda stage: times.append(time.monotonic() - start))
+    assert times[0] < time.monotonic() - start - 0.7
+
+
+def test_a_line_that_is_written_in_parts_is_one_stage(run):
+    told = []
+    code = "import sys, time; w = sys.stdout.write; f = sys.stdout.flush; "
+    code += "w('keras_cascade st'); f(); time.sleep(0.3); w('age: wri'); f(); "
+    code += "time.sleep(0.3); w('ting\\n')"
+    run(code, report=told.append)
+    assert told == ["writing"]
+
+
+def test_the_log_has_all_that_the_child_says(run, tmp_path):
+    run("import sys; print('out'); print('err', file=sys.stderr)")
+    assert sorted((tmp_path / "child.log").read_text().split()) == [
+        "err",
+        "out",
+    ]
+
+
+def test_variables_are_set_on_top_of_this_processs_own(run, monkeypatch):
+    monkeypatch.setenv("OWN", "1")
+    code = "import os; assert os.environ['OWN'] + os.environ['GIVEN'] == '12'"
+    run(code, environment={"GIVEN": "2"})
+
+
+def test_too_long_is_an_error_and_ends_the_child(run, tmp_path):
+    code = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
+    start = time.monotonic()
+    with pytest.raises(TimeoutError, match=r"'x.onnx' took longer than 1 sec"):
+        run(code, timeout=1.0)
+    assert time.monotonic() - start < 20
+    number = int((tmp_path / "child.log").read_text())
+    with pytest.raises(ProcessLookupError):
+        os.kill(number, 0)
+
+
+def test_an_error_is_told_by_its_last_line_first(run):
+    code = "print('loading');\ndef f():\n    raise ValueError('too wide')\nf()"
+    with pytest.raises(RuntimeError) as error:
+        run(code)
+    first, *rest = str(error.value).splitlines()
+    assert first == "Writing 'x.onnx' failed: ValueError: too wide"
+    assert rest[0] == "Its last output:"
+    assert "  loading" in rest
+
+
+def test_an_error_of_several_lines_is_told_from_its_first(run):
+    code = "raise RuntimeError('No way.\\nOn jax: this.\\n\\nOn torch: that.')"
+    with pytest.raises(RuntimeError) as error:
+        run(code)
+    lines = str(error.value).splitlines()
+    assert lines[0] == "Writing 'x.onnx' failed: RuntimeError: No way."
+    assert lines[1:3] == ["On jax: this.", "On torch: that."]
+
+
+def test_of_errors_that_led_to_each_other_the_last_is_told(run):
+    code = "try:\n    1 / 0\nexcept ArithmeticError as e:\n"
+    code += "    raise KeyError('lost') from e"
+    with pytest.raises(RuntimeError, match="failed: KeyError: 'lost'"):
+        run(code)
+
+
+def test_an_error_without_a_message_is_told(run):
+    with pytest.raises(RuntimeError, match=r"failed: AssertionError\n"):
+        run("raise AssertionError")
+
+
+def test_a_child_that_says_why_it_exits(run):
+    with pytest.raises(RuntimeError, match="failed: torch is too old"):
+        run("import sys; sys.exit('torch is too old')")
+
+
+def test_a_child_that_exits_without_a_word(run):
+    with pytest.raises(RuntimeError, match="it exited with status 3"):
+        run("import os; os._exit(3)")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals")
+@pytest.mark.parametrize(
+    ("name", "advice"), [("SIGKILL", True), ("SIGABRT", False)]
+)
+def test_a_child_that_is_killed(run, name, advice):
+    number = int(getattr(signal, name))
+    code = "import os; print('at work', flush=True); "
+    code += f"os.kill(os.getpid(), {number})"
+    with pytest.raises(RuntimeError, match=rf"signal {number} \({name}\)") as e:
+        run(code)
+    assert ("memory ran out" in str(e.value)) == advice
+    assert str(e.value).endswith("Its last output:\n  at work")
+    assert no_child_is_left()
+
+
+def test_what_goes_wrong_here_ends_the_child_too(run, tmp_path):
+    def report(stage):
+        raise KeyboardInterrupt
+
+    code = "import os; print(os.getpid(), flush=True); "
+    code += STAGE.format("loading") + "import time; time.sleep(60)"
+    with pytest.raises(KeyboardInterrupt):
+        run(code, report=report)
+    number = int((tmp_path / "child.log").read_text().split()[0])
+    with pytest.raises(ProcessLookupError):
+        os.kill(number, 0)
+    assert no_child_is_left()
+
+
+def test_a_child_that_does_what_it_should_leaves_no_zombie(run):
+    run("pass")
+    assert no_child_is_left()
+
+
+def test_output_that_is_no_text_is_no_error(run):
+    code = "import sys; sys.stdout.buffer.write(b'\\xff\\xfe\\n'); sys.exit(2)"
+    with pytest.raises(RuntimeError, match="failed"):
+        run(code)
+
+
+def test_a_module_beside_a_script_hides_none(run, tmp_path, monkeypatch):
+    (tmp_path / "json.py").write_text("raise RuntimeError('not this one')")
+    monkeypatch.chdir(tmp_path)
+    run("import json")

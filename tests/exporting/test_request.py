@@ -1,0 +1,239 @@
+"""Arguments that are not possible are told before any work, with what is."""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from keras_cascade.exporting.program import Port
+from keras_cascade.exporting.request import (
+    check_calibration,
+    check_labels,
+    check_outputs,
+    check_ports,
+    format_backend,
+    make_request,
+)
+
+NONE = {
+    "format": None,
+    "quantize": None,
+    "tolerance": None,
+    "input_dtype": None,
+    "output_dtype": None,
+    "fold": True,
+    "timeout": 60.0,
+}
+
+
+def request(path="model.tflite", **changes):
+    return make_request(path, **{**NONE, **changes})
+
+
+@pytest.mark.parametrize(
+    ("path", "format"),
+    [
+        ("model", "saved_model"),
+        ("model.tflite", "tflite"),
+        ("model.TFLite", "tflite"),
+        ("some.dir/model.onnx", "onnx"),
+        ("model.keras", "keras"),
+        (Path("model.pt2"), "torch"),
+    ],
+)
+def test_the_format_goes_by_the_paths_ending(path, format):
+    assert request(path).format == format
+
+
+@pytest.mark.parametrize(
+    ("path", "format", "found"),
+    [
+        ("model", "onnx", "onnx"),
+        ("model.v2", "tflite", "tflite"),
+        ("model.v2", "saved_model", "saved_model"),
+        ("model.tflite", "litert", "tflite"),
+        ("model", "tf_saved_model", "saved_model"),
+        ("model.keras", "keras", "keras"),
+    ],
+)
+def test_the_format_can_be_said_in_kerass_words_too(path, format, found):
+    assert request(path, format=format).format == found
+
+
+def test_paths_are_absolute_and_know_the_home(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert request("~/a.onnx").path == tmp_path / "a.onnx"
+    assert request("a.onnx").path == tmp_path / "a.onnx"
+
+
+@pytest.mark.parametrize(
+    ("quantize", "tolerance", "by_mean"),
+    [
+        (None, 1e-3, False),
+        ("float16", 5e-2, False),
+        ("dynamic", 5e-2, True),
+        ("int8", 1e-1, True),
+        ("mixed", 1e-1, True),
+    ],
+)
+def test_the_tolerance_goes_by_the_quantization(quantize, tolerance, by_mean):
+    found = request(quantize=quantize)
+    assert (found.tolerance, found.by_mean) == (tolerance, by_mean)
+    assert request(quantize=quantize, tolerance=0.5).tolerance == 0.5
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        (
+            {"path": "m.tf"},
+            r"ending '\.tf' of 'm\.tf'.*'\.onnx'.*or pass",
+        ),
+        ({"path": None}, "path is where the file goes.*received None"),
+        ({"path": ""}, "path is where the file goes"),
+        ({"path": 3}, "received 3"),
+        (
+            {"format": "mlmodel"},
+            "no format 'mlmodel'. There are: 'saved",
+        ),
+        (
+            {"format": "onnx"},
+            r"'model\.tflite' does not end.*'model\.onnx', or pass.*'tflite'",
+        ),
+        (
+            {"path": "model", "format": "keras"},
+            r"'model' does not end like.*Call it 'model\.keras'\.$",
+        ),
+        ({"quantize": "int4"}, "no quantization 'int4' for tflite.*'mixed'"),
+        (
+            {"path": "m.onnx", "quantize": "mixed"},
+            "no quantization 'mixed' for onnx. There are: 'dynamic', 'int8'",
+        ),
+        (
+            {"path": "m", "quantize": "int8"},
+            "'saved_model' is not quantized.*can be: 'tflite', 'onnx'",
+        ),
+        ({"input_dtype": "int16"}, "input_dtype is one of 'float32', 'int8'"),
+        ({"output_dtype": "half"}, "output_dtype is one of.*received 'half'"),
+        (
+            {"input_dtype": "uint8"},
+            "input_dtype='uint8' needs a LiteRT file with quantize='int8'",
+        ),
+        (
+            {"output_dtype": "int8", "quantize": "mixed"},
+            "output_dtype='int8' needs.*quantize='mixed'",
+        ),
+        (
+            {"path": "m.onnx", "quantize": "int8", "input_dtype": "int8"},
+            "the format is 'onnx'",
+        ),
+        ({"tolerance": 0}, "tolerance is a number above 0; received 0"),
+        ({"tolerance": -1.0}, "tolerance is a number above 0"),
+        ({"tolerance": float("nan")}, "tolerance is a number above 0"),
+        ({"tolerance": "0.1"}, "received '0.1'"),
+        ({"tolerance": True}, "received True"),
+        ({"timeout": 0.0}, "timeout is a number above 0"),
+        ({"timeout": None}, "timeout is a number above 0; received None"),
+    ],
+)
+def test_what_is_not_possible_is_told_with_what_is(changes, told):
+    with pytest.raises(ValueError, match=told):
+        request(**changes)
+
+
+def test_integer_inputs_and_outputs_are_possible_with_int8():
+    found = request(quantize="int8", input_dtype="uint8", output_dtype="int8")
+    assert (found.input_dtype, found.output_dtype) == ("uint8", "int8")
+
+
+@pytest.mark.parametrize("quantize", ["int8", "mixed"])
+def test_eight_bits_need_data_to_calibrate_on(quantize):
+    found = request(quantize=quantize)
+    check_calibration(found, np.zeros((2, 3)))
+    with pytest.raises(ValueError, match=f"'{quantize}' needs calibration"):
+        check_calibration(found, None)
+
+
+@pytest.mark.parametrize("quantize", [None, "float16", "dynamic"])
+def test_other_numbers_need_none(quantize):
+    check_calibration(request(quantize=quantize), None)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "found"),
+    [
+        (None, ("a", "b")),
+        ("b", ("b",)),
+        (["b", "a"], ("b", "a")),
+        (("a", "a"), ("a",)),
+    ],
+)
+def test_outputs_are_all_one_or_several(outputs, found):
+    assert check_outputs(outputs, ["a", "b"]) == found
+
+
+@pytest.mark.parametrize(
+    ("outputs", "told"),
+    [
+        ("c", "no output 'c'. The outputs are: 'a', 'b'"),
+        (["a", "c", "d"], "no output 'c', 'd'"),
+        ([], r"outputs=\[\]: pass one or more of 'a', 'b'"),
+        (0, "outputs=0: pass one or more"),
+        ("", "no output ''"),
+    ],
+)
+def test_outputs_that_are_not_there_are_told(outputs, told):
+    with pytest.raises(ValueError, match=told):
+        check_outputs(outputs, ["a", "b"])
+
+
+SHAPES = {"digit": (None, 3), "parity": (None, 2)}
+DIGITS = ["0", "1", "2"]
+
+
+def test_labels_are_those_of_each_output():
+    one = {"digit": (None, 3)}
+    assert check_labels(None, SHAPES) is None
+    assert check_labels(DIGITS, one) == {"digit": DIGITS}
+    assert check_labels(range(3), one) == {"digit": DIGITS}
+    assert check_labels(np.array(DIGITS), one) == {"digit": DIGITS}
+    assert check_labels({"digit": DIGITS}, SHAPES) == {"digit": DIGITS}
+
+
+@pytest.mark.parametrize(
+    ("labels", "told"),
+    [
+        (DIGITS, "labels are a dict.*'digit', 'parity'"),
+        ({"letter": DIGITS}, "no output 'letter'. The outputs are: 'digit'"),
+        ({"digit": ["0", "1"]}, "2 names for output 'digit', which has 3 val"),
+        ({"digit": "012"}, "'digit' are a list of names; received '012'"),
+        ({"digit": 3}, "received 3"),
+    ],
+)
+def test_labels_that_do_not_fit_are_told(labels, told):
+    with pytest.raises(ValueError, match=told):
+        check_labels(labels, SHAPES)
+
+
+def test_inputs_that_are_integers_are_not_quantized():
+    ports = [
+        Port("image", (None, 4), "float32", ("image", 0)),
+        Port("word", (None,), "int32", ("word", 0)),
+    ]
+    whole = request(quantize="int8", input_dtype="int8")
+    check_ports(ports[:1], whole)
+    check_ports(ports, request(quantize="int8", output_dtype="int8"))
+    with pytest.raises(ValueError, match="the inputs 'word' are integers"):
+        check_ports(ports, whole)
+
+
+def test_each_format_has_the_backends_that_write_it():
+    running = keras.config.backend()
+    assert format_backend("saved_model") == ("tensorflow",)
+    assert format_backend("tflite") == ("tensorflow",)
+    assert format_backend("torch") == ("torch",)
+    assert format_backend("keras") == (running,)
+    assert format_backend("onnx")[0] == running
+    assert set(format_backend("onnx")) == {"tensorflow", "jax", "torch"}
