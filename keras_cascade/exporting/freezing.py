@@ -61,9 +61,16 @@ def _known_means(model: keras.Model, program: Program) -> Means:
 
 
 def mean_in_deviations(adapter: PCAAdapter) -> float:
-    """How far a PCA's mean lies from zero, in deviations of the features."""
+    """How far a PCA's mean lies from zero, in deviations of the features.
+
+    Whitened, its faintest component counts as much as the others: then it is
+    in deviations of that one.
+    """
     mean = to_numpy(adapter.mean)
     variance = float(to_numpy(adapter.total_variance)) / mean.size
+    if adapter.whiten:
+        faintest = float(to_numpy(adapter.explained_variance).min())
+        variance = min(variance, max(faintest, 0.0))
     return _rms(mean) / max(np.sqrt(variance), np.finfo("float32").tiny)
 
 

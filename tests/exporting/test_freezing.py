@@ -192,6 +192,28 @@ def test_a_feature_that_never_varies_is_no_division_by_zero(settle, answers):
     np.testing.assert_allclose(found, truth, rtol=1e-5, atol=1e-6)
 
 
+def test_a_whitened_mean_counts_by_the_faintest_component(answers):
+    random = np.random.default_rng(0)
+    axes, _ = np.linalg.qr(random.normal(size=(WIDTH, WIDTH)))
+    spread = random.normal(size=(300, WIDTH)) * np.geomspace(1.0, 1e-3, WIDTH)
+    rows = (spread @ axes + 3.0).astype("float32")
+    cascade = cascade_of(PCAAdapter(6, whiten=True))
+    cascade.adapt(rows)
+    (pca,) = cascade.adapters.values()
+    exact = rows.astype("float64")
+    faintest = np.linalg.eigvalsh(np.cov(exact.T)).min()
+    mean = np.sqrt((exact.mean(axis=0) ** 2).mean())
+    assert mean_in_deviations(pca) == pytest.approx(
+        mean / np.sqrt(faintest), rel=1e-2
+    )
+    frozen = freeze(cascade)
+    assert "centred" in kinds(frozen.program)
+    # Folded into the bias, the mean would cost ten times as much.
+    (found,) = answers(frozen.program, rows).values()
+    truth = by_hand(cascade, rows)
+    assert np.abs(found - truth).max() <= 2e-4 * truth.std(axis=0).mean()
+
+
 @pytest.mark.parametrize("offset", [0.0, 3.0, 500.0])
 def test_the_mean_in_deviations_is_that_of_numpy(offset):
     rows = features(offset)
