@@ -114,16 +114,17 @@ def _norm_into_kernel(
     before = neighbours.before(program, step)
     if before is None or not affine.is_linear(before.operation):
         return None
-    if neighbours.is_shared(program, before):
-        return None
     rank = len(program.shapes[step.outputs[0]])
     scaling = affine.batch_norm(step.operation, rank)
     axis = affine.channel_axis(before.operation, rank)
-    if scaling is None or scaling.axis != axis:
+    calls = neighbours.followed_alike(program, before, step)
+    if scaling is None or scaling.axis != axis or not calls:
         return None
     layer = combining.scaled(before.operation, scaling)
-    new = Step(before.name, layer, before.args, before.kwargs, step.outputs)
-    return program.replaced([before, step], new)
+    for call, norm in calls:
+        new = Step(call.name, layer, call.args, call.kwargs, norm.outputs)
+        program = program.replaced([call, norm], new)
+    return program
 
 
 def _scaling_into_kernel(

@@ -22,6 +22,26 @@ def is_shared(program: Program, step: Step) -> bool:
     return program.uses[id(step.operation)] > 1
 
 
+def followed_alike(
+    program: Program, first: Step, second: Step
+) -> list[tuple[Step, Step]]:
+    """The calls of one layer, each with that of another which takes it.
+
+    Of a network that is called twice both can be folded. Empty if a call goes
+    anywhere else.
+    """
+    calls = [x for x in program.steps if x.operation is first.operation]
+    after = [program.only_consumer(x.outputs[0]) for x in calls]
+    alike = [
+        (call, found)
+        for call, found in zip(calls, after, strict=True)
+        if found is not None
+        and found.operation is second.operation
+        and found.only_input is not None
+    ]
+    return alike if len(alike) == len(calls) else []
+
+
 def is_float32(program: Program, tensor: Reference) -> bool:
     """Whether a tensor is what a layer in float32 takes without a cast."""
     return program.dtypes[tensor] == "float32"

@@ -56,7 +56,7 @@ def folded(settle, answers):
     Gives what was done, in words, and the operations that are left.
     """
 
-    def folded(model, means=None, run=True, bound=1e-5):
+    def folded(model, means=None, run=True, bound=1e-5, rounding=0.0):
         settle(model)
         before = as_program(model)
         after = fold(before, means or {})
@@ -67,7 +67,8 @@ def folded(settle, answers):
             own, found = answers(before, x), answers(after.program, x)
             for name, values in own.items():
                 far = np.abs(values - found[name]).max()
-                assert far <= bound * values.std(axis=0).mean(), name
+                least = rounding * np.abs(values).max()
+                assert far <= bound * values.std(axis=0).mean() + least, name
         kinds = [type(x.operation).__name__ for x in after.program.steps]
         return after.counts, kinds
 

@@ -132,6 +132,27 @@ def test_a_shared_layer_is_not_doubled(folded):
     )
 
 
+def test_a_network_that_is_called_twice_is_folded_in_both(folded):
+    given = keras.Input((4, 4, 3), name="given")
+    y = layers.Conv2D(3, 3, padding="same")(given)
+    y = layers.Activation("relu")(layers.BatchNormalization()(y))
+    inner = keras.Model(given, y, name="inner")
+    x = keras.Input((4, 4, 3), name="x")
+    model = keras.Model(x, layers.Subtract()([inner(inner(x)), x]))
+    _, kinds = folded(model)
+    assert kinds == ["Conv2D", "Activation"] * 2 + ["Subtract"]
+    after = fold(as_program(model), {}).program
+    assert weights(after) == 3 * 3 * 3 * 3 + 3
+
+
+def test_a_layer_that_is_normalised_in_one_place_alone_stays(folded):
+    x = keras.Input((4,), name="x")
+    dense, norm = layers.Dense(4), layers.BatchNormalization()
+    both = [norm(dense(x)), layers.ReLU()(dense(layers.ReLU()(x)))]
+    counts, _ = folded(keras.Model(x, layers.Subtract()(both)))
+    assert counts == {}
+
+
 def test_a_shared_normalization_becomes_part_of_both(folded):
     x = keras.Input((4,), name="x")
     norm = layers.BatchNormalization()
@@ -172,15 +193,20 @@ def test_means_that_are_not_known_are_taken_for_far(settle):
     assert len(fold(as_program(model), {}).program.steps) == 2
 
 
+# Keras says so of every nested model, and hands the mask to its layers.
+@pytest.mark.filterwarnings("ignore:Layer 'reader' .* was passed an input with")
 def test_a_mask_is_not_lost_with_a_normalization(answers, own_answers):
+    given = keras.Input((4, 3), name="given")
+    reader = keras.Model(given, layers.LSTM(2)(given), name="reader")
     x = keras.Input((4, 3), name="x")
     y = layers.Masking()(x)
     y = layers.Normalization(mean=[2.0] * 3, variance=[3.0] * 3)(y)
-    model = keras.Model(x, layers.LSTM(2)(layers.Dense(3)(y)))
+    model = keras.Model(x, reader(layers.Dense(3)(y)))
     series = np.random.default_rng(0).normal(size=(3, 4, 3)).astype("float32")
     series[:, 2:] = 0
     program = fold(as_program(model), {}).program
-    assert len(program.steps) == len(as_program(model).steps)
+    kinds = {type(step.operation) for step in program.steps}
+    assert layers.Normalization not in kinds
     found = next(iter(answers(program, series).values()))
     own = own_answers(model, series)[0]
     np.testing.assert_allclose(found, own, rtol=1e-5, atol=1e-6)
@@ -204,7 +230,8 @@ def plans(draw):
             draw(st.integers(1, 3)),
             draw(numbers),
             draw(st.integers(1, 4)),
-            draw(st.sampled_from(["linear", "linear", "tanh"])),
+            # What saturates has no spread to measure by.
+            draw(st.sampled_from(["linear", "linear", "leaky_relu"])),
             draw(st.booleans()),
         )
         for _ in range(count)
@@ -247,7 +274,8 @@ def network_of(plan):
 @given(plan=plans())
 def test_any_network_answers_alike_with_no_more_weights(folded, settle, plan):
     model = network_of(plan)
-    folded(model, bound=1e-4)
+    # Some spread less than they round: to a width of one, and on.
+    folded(model, bound=1e-4, rounding=1e-5)
     before = as_program(settle(model))
     assert weights(fold(before, {}).program) <= weights(before)
 
@@ -259,6 +287,7 @@ def test_any_network_answers_alike_with_no_more_weights(folded, settle, plan):
 @given(plan=plans())
 def test_any_of_many_networks_answers_alike(folded, settle, plan):
     model = network_of(plan)
-    folded(model, bound=1e-4)
+    # Some spread less than they round: to a width of one, and on.
+    folded(model, bound=1e-4, rounding=1e-5)
     before = as_program(settle(model))
     assert weights(fold(before, {}).program) <= weights(before)
