@@ -27,6 +27,7 @@ class Cascade(Trainer):
     """
 
     _rebuilder: Any = None
+    _exporter: Any = None
 
     def summary(
         self,
@@ -90,31 +91,21 @@ class Cascade(Trainer):
         replay.fill()
         return model
 
-    def export(
-        self,
-        filepath: Any,
-        format: str = "tf_saved_model",
-        verbose: bool | None = None,
-        input_signature: Any = None,
-        **kwargs: Any,
-    ) -> None:
-        """Keras's `export`, with Keras's arguments.
-
-        What is kept of the networks for training is left out.
+    def export(self, path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Writes the cascade for where it is to run: `keras_cascade.export`.
 
         Args:
-            filepath: As Keras takes it.
-            format: As Keras takes it. Defaults to `"tf_saved_model"`.
-            verbose: As Keras takes it. Defaults to `None`.
-            input_signature: As Keras takes it. Defaults to `None`.
-            **kwargs: As Keras takes them.
+            path: Where the file goes.
+            *args: The arguments of `keras_cascade.export`.
+            **kwargs: Likewise.
+
+        Returns:
+            The `ExportReport`.
+
+        Example:
+        >>> report = cascade.export("saved_models/digits.tflite")
         """
-        kept = list(self._kept)
-        self._kept.clear()
-        try:
-            super().export(filepath, format, verbose, input_signature, **kwargs)
-        finally:
-            self._kept.extend(kept)
+        return type(self)._exporter(self, path, *args, **kwargs)
 
     def rebuild(self, **changes: Any) -> "Cascade":
         """Builds the cascade again with some arguments changed.
@@ -158,3 +149,8 @@ class Cascade(Trainer):
     def set_rebuilder(cls, function: Any) -> None:
         """Tells how to build again: that stands above this module."""
         cls._rebuilder = staticmethod(function)
+
+    @classmethod
+    def set_exporter(cls, function: Any) -> None:
+        """Tells how to export: that stands above this module."""
+        cls._exporter = staticmethod(function)

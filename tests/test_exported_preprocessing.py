@@ -59,18 +59,16 @@ def expected(networks):
 def saved_model(cascade, path):
     import tensorflow as tf
 
-    cascade.export(path, format="tf_saved_model", verbose=False)
+    cascade.export(path, format="saved_model", verbose=False)
     loaded = tf.saved_model.load(str(path))
     results = loaded.signatures["serving_default"](pixels=tf.constant(PIXELS))
     return {name: x.numpy() for name, x in results.items()}
 
 
 def litert(cascade, path):
-    import tensorflow as tf
     from ai_edge_litert.interpreter import Interpreter
 
-    builtin = {"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS]}
-    cascade.export(path, format="litert", target_spec=builtin, verbose=False)
+    cascade.export(path, format="tflite", verbose=False)
     runner = Interpreter(str(path)).get_signature_runner("serving_default")
     return runner(pixels=PIXELS)
 

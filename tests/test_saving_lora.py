@@ -227,6 +227,7 @@ def test_a_saved_model_answers_the_same(trained, tmp_path):
 
     trained.export(tmp_path / "exported", verbose=False)
     loaded = tf.saved_model.load(tmp_path / "exported")
+    (found,) = loaded.serve(inputs=X).values()
     np.testing.assert_allclose(
-        numpy(loaded.serve(X)), numpy(trained(X)), rtol=1e-5, atol=1e-6
+        numpy(found), numpy(trained(X)), rtol=1e-5, atol=1e-6
     )

@@ -54,7 +54,7 @@ def main(*, output: Path, seed: int = 0, as_json: bool = False) -> None:
     cascades = make_cascades(task, console)
     accuracies = {way: accuracy(c, task) for way, c in cascades.items()}
     tuned = cascades["jointly fine-tuned"]
-    checks = write_files(tuned, task.test[0], output, console)
+    checks = write_files(tuned, task.test[0], task.images, output, console)
     seconds = time.perf_counter() - started
     if as_json:
         Console().print_json(data=_as_json(accuracies, checks, seed, seconds))
@@ -82,11 +82,12 @@ def _report(
     ways = Table("way", "what learns", "accuracy", title="On the test images")
     for way, share in accuracies.items():
         ways.add_row(way, WAYS[way].learns, f"{share:.3f}")
-    files = Table("file", "largest difference", "same digit")
+    files = Table("file", "bytes", "largest difference", "same digit")
     files.title = "The files' answers and the cascade's"
     for check in checks.values():
         files.add_row(
             check.path.name,
+            f"{check.size:,}",
             f"{check.difference:.1e} σ",
             f"{check.agreement:.1%}",
         )

@@ -10,11 +10,12 @@ import keras
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from keras_cascade.cascade import Cascade
 from keras_cascade.exporting import routes
 from keras_cascade.exporting.attempts import write_right
 from keras_cascade.exporting.card import put_card
 from keras_cascade.exporting.freezing import stock
-from keras_cascade.exporting.job import Job
+from keras_cascade.exporting.job import Job, size_of
 from keras_cascade.exporting.placing import put, workspace
 from keras_cascade.exporting.program import Program, as_program
 from keras_cascade.exporting.report import ExportReport, ParityError
@@ -126,6 +127,7 @@ def export(
         made = write_right(job, backends, samples, check)
         report = job.report(made)
         put_card(made.path, request.format, job.card(report))
+        report = replace(report, size_bytes=size_of(made.path))
         if report.holds is False:
             raise _kept_apart(made.path, report)
         put(made.path, request.path)
@@ -201,3 +203,6 @@ def _progress(verbose: bool) -> Iterator[Any]:
     ) as progress:
         task = progress.add_task("export")
         yield lambda text: progress.update(task, description=f"export: {text}")
+
+
+Cascade.set_exporter(export)

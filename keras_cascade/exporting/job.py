@@ -152,7 +152,7 @@ class Job:
             backend=made.backend,
             rehosted=made.backend != keras.config.backend(),
             quantize=request.quantize,
-            size_bytes=_size(made.path),
+            size_bytes=size_of(made.path),
             inputs={port.name: port.shape for port in program.inputs},
             outputs={
                 name: program.shapes[reference]
@@ -177,7 +177,8 @@ class Job:
         return {**card, "backend": report.backend, "parity": answers}
 
 
-def _size(path: Path) -> int:
+def size_of(path: Path) -> int:
+    """The bytes of a file, or of all in a folder."""
     if path.is_file():
         return path.stat().st_size
     return sum(x.stat().st_size for x in path.rglob("*") if x.is_file())

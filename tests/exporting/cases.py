@@ -1,0 +1,148 @@
+"""Cascades to export, settled, with inputs that their answers depend on."""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers
+
+import keras_cascade as kc
+from tests.applications import images_for, make, settle
+
+SAMPLES = 16
+APPLICATIONS = (
+    "MobileNetV3Small",
+    "EfficientNetV2B0",
+    "ConvNeXtTiny",
+    "ResNet50V2",
+)
+
+
+def application(name: str, samples: int = SAMPLES) -> tuple[kc.Cascade, Any]:
+    """A Keras application as upstream, an adapter, and a head."""
+    network = make(name, include_top=False, pooling="avg")
+    settle(network, images_for(name, 64))
+    cascade = kc.build_cascade(
+        network, adapters=kc.adapters.DenseAdapter(32), head=10
+    )
+    return cascade, images_for(name, samples)
+
+
+def injected() -> tuple[kc.Cascade, Any]:
+    """Features that enter an inner layer of a convolutional downstream."""
+    upstream = make("MobileNet", include_top=False, alpha=0.25)
+    downstream = small_network()
+    for network in (upstream, downstream):
+        settle(network, images_for("MobileNet", 64))
+    cascade = kc.build_cascade(
+        upstream,
+        downstream,
+        taps={"map": "conv_pw_3_relu"},
+        inject={"map": kc.Injection("relu1", "film", zero_init=False)},
+        preprocess=None,
+    )
+    return cascade, images_for("MobileNet", SAMPLES)
+
+
+def two_inputs() -> tuple[kc.Cascade, Any]:
+    """Two upstreams with an input each, a PCA, and side features."""
+    look = make("MobileNet", include_top=False, alpha=0.25, pooling="avg")
+    settle(look, images_for("MobileNet", 64))
+    cascade = kc.build_cascade(
+        {"look": look, "facts": dense_network(12)},
+        dense_network(40),
+        taps={"features": "look/-1", "facts": "facts/hidden"},
+        adapters={"features": kc.adapters.PCAAdapter(14), "facts": None},
+        extra_inputs={"side": (2,)},
+        preprocess=None,
+    )
+    cascade.adapt(_inputs_of(cascade, 64), verbose=False)
+    return cascade, _inputs_of(cascade, SAMPLES)
+
+
+def transformer() -> tuple[kc.Cascade, Any]:
+    """Tokens, attention, and a dense downstream."""
+    x = keras.Input((24,), dtype="int32", name="tokens")
+    y = attention_blocks(layers.Embedding(50, 32, name="embed")(x))
+    network = keras.Model(x, y, name="encoder")
+    cascade = kc.build_cascade(network, dense_network(16))
+    tokens = np.random.default_rng(0).integers(0, 50, (SAMPLES, 24))
+    return cascade, tokens.astype("int32")
+
+
+def vision_transformer() -> tuple[kc.Cascade, Any]:
+    """Patches, attention, and a dense downstream."""
+    x = keras.Input((32, 32, 3), name="image")
+    y = layers.Conv2D(32, 8, strides=8, name="patches")(x)
+    y = attention_blocks(layers.Reshape((16, 32), name="sequence")(y))
+    network = keras.Model(x, y, name="encoder")
+    cascade = kc.build_cascade(network, dense_network(16))
+    return cascade, images_for("MobileNet", SAMPLES)
+
+
+def small_network() -> keras.Model:
+    """Two convolutions and ten scores."""
+    x = keras.Input((32, 32, 3), name="image")
+    y = layers.Conv2D(8, 3, strides=2, padding="same", name="conv1")(x)
+    y = layers.BatchNormalization(name="norm1")(y)
+    y = layers.ReLU(name="relu1")(y)
+    y = layers.Conv2D(8, 3, padding="same", activation="relu", name="conv2")(y)
+    y = layers.GlobalAveragePooling2D(name="pool")(y)
+    return keras.Model(x, layers.Dense(10, name="scores")(y), name="seen")
+
+
+def dense_network(width: int) -> keras.Model:
+    """One hidden layer and five scores."""
+    x = keras.Input((width,), name="features")
+    y = layers.Dense(24, activation="tanh", name="hidden")(x)
+    return keras.Model(x, layers.Dense(5, name="scores")(y), name="expert")
+
+
+def attention_blocks(x: Any, number: int = 2) -> Any:
+    """What transformers are made of."""
+    for i in range(number):
+        y = layers.LayerNormalization(name=f"norm_{i}a")(x)
+        y = layers.MultiHeadAttention(4, 8, name=f"attention_{i}")(y, y)
+        x = layers.Add(name=f"add_{i}a")([x, y])
+        y = layers.LayerNormalization(name=f"norm_{i}b")(x)
+        y = layers.Dense(64, activation="gelu", name=f"wide_{i}")(y)
+        y = layers.Dense(32, name=f"narrow_{i}")(y)
+        x = layers.Add(name=f"add_{i}b")([x, y])
+    return x
+
+
+CASES: dict[str, Callable[[], tuple[kc.Cascade, Any]]] = {
+    **{name: lambda name=name: application(name) for name in APPLICATIONS},
+    "injected": injected,
+    "two_inputs": two_inputs,
+    "transformer": transformer,
+    "vision_transformer": vision_transformer,
+}
+
+
+def by_name(cascade: kc.Cascade, x: Any) -> dict[str, np.ndarray]:
+    """Inputs as a file takes them."""
+    return x if isinstance(x, dict) else {cascade.inputs[0].name: x}
+
+
+def answers(cascade: kc.Cascade, x: Any) -> np.ndarray:
+    """What the cascade answers; its spread over samples is worth comparing."""
+    found = np.asarray(cascade.predict(x, verbose=0))
+    assert spread(found) > 1e-2
+    return found
+
+
+def spread(values: np.ndarray) -> float:
+    """The deviation over samples, a mean over features."""
+    return float(np.std(values.reshape(len(values), -1), axis=0).mean())
+
+
+def _inputs_of(cascade: kc.Cascade, samples: int) -> dict[str, np.ndarray]:
+    random = np.random.default_rng(1)
+    return {
+        tensor.name: images_for("MobileNet", samples)
+        if len(tensor.shape) == 4
+        else random.normal(size=(samples, tensor.shape[1])).astype("float32")
+        for tensor in cascade.inputs
+    }
