@@ -1,5 +1,6 @@
 """The README's example runs as it stands."""
 
+import importlib.util
 import re
 from pathlib import Path
 
@@ -18,13 +19,26 @@ def test_the_example_runs_and_reads_handwriting(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     names = {}
     for block in _blocks("python"):
-        exec(compile(block, "README.md", "exec"), names)
+        code = compile(block, "README.md", "exec")
+        if ".tflite" in block and importlib.util.find_spec("tensorflow") is None:
+            with pytest.raises(ModuleNotFoundError, match=r"\[tensorflow\]"):
+                exec(code, names)
+        else:
+            exec(code, names)
+            _check_export(names.get("report"))
     assert "digits_expert" in capsys.readouterr().out
     again, test = names["again"], names["test"]
     x = {"inputs": test.images, "metadata": test.side}
     _, accuracy = again.evaluate(x, test.labels, verbose=0)
     assert accuracy > 0.9
     assert np.array_equal(*names["answers"])
+
+
+def _check_export(report):
+    if report is not None:
+        accuracy = report.metrics["accuracy"]
+        assert abs(accuracy["file"] - accuracy["model"]) < 0.02
+        assert report.builtin_only
 
 
 def test_the_two_commands_stand_on_their_own():
