@@ -22,9 +22,15 @@ APPLICATIONS = (
 def application(name: str, samples: int = SAMPLES) -> tuple[kc.Cascade, Any]:
     """A Keras application as upstream, an adapter, and a head."""
     network = make(name, include_top=False, pooling="avg")
-    settle(network, images_for(name, 64))
+    settled, preprocess = images_for(name, 64), None
+    if name == "ResNet50V2":  # the one that does none itself
+        settled, preprocess = settled / 127.5 - 1, "resnet_v2"
+    settle(network, settled)
     cascade = kc.build_cascade(
-        network, adapters=kc.adapters.DenseAdapter(32), head=10
+        network,
+        adapters=kc.adapters.DenseAdapter(32),
+        head=10,
+        preprocess={"upstream": preprocess},
     )
     return cascade, images_for(name, samples)
 
