@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 import keras_cascade
-from keras_cascade import cli
-from keras_cascade.cli import main
+from keras_cascade.cli import bench, main, showing
 
 ROW = {
     "name": "PCA of 20,000 x 1,280",
@@ -23,7 +22,7 @@ ROW = {
 @pytest.fixture
 def benchmarks(tmp_path, monkeypatch) -> Path:
     """A folder of benchmarks of the test's own."""
-    monkeypatch.setattr(cli, "folder", lambda name: tmp_path)
+    monkeypatch.setattr(bench, "folder", lambda name: tmp_path)
     (tmp_path / "bench_good.py").write_text(
         f"def run():\n    print('progress')\n    return [{ROW!r}]\n"
     )
@@ -56,7 +55,7 @@ def exit_status(argv: list[str]) -> int:
 
 
 @pytest.mark.parametrize(
-    "argv", [[], ["demo"], ["taps"], ["inspect"], ["bench"]]
+    "argv", [[], ["demo"], ["taps"], ["inspect"], ["export"], ["bench"]]
 )
 def test_every_subcommand_has_help(argv, capsys):
     assert exit_status([*argv, "--help"]) == 0
@@ -93,7 +92,9 @@ def test_bench_prints_the_rows_of_each_benchmark_as_json(benchmarks, capsys):
 
 
 def test_bench_prints_one_table(benchmarks, monkeypatch, capsys):
-    monkeypatch.setattr(cli, "_run_benchmark", lambda path: cli.Report([ROW]))
+    monkeypatch.setattr(
+        bench, "_run_benchmark", lambda path: bench.Report([ROW])
+    )
     monkeypatch.setenv("COLUMNS", "120")
     assert exit_status(["bench", "good", "bad"]) == 0
     out = capsys.readouterr().out
@@ -140,7 +141,7 @@ def test_demo_passes_its_options_on(demo, tmp_path):
 def test_outside_a_checkout_demo_writes_below_the_current_folder(
     demo, monkeypatch
 ):
-    monkeypatch.setattr(cli, "checkout", lambda: None)
+    monkeypatch.setattr(showing, "checkout", lambda: None)
     assert exit_status(["demo"]) == 0
     assert demo["output"] == Path("saved_models")
 

@@ -23,6 +23,7 @@ ONLY_BACKEND = os.environ.get("KERAS_CASCADE_ONLY_BACKEND")
 # What the package itself imports only where it is asked to use it.
 LAZY = BACKENDS | {
     "IPython",
+    "PIL",
     "ai_edge_litert",
     "grain",
     "keras_hub",

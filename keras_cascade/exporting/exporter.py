@@ -194,12 +194,15 @@ def _advice(report: ExportReport) -> str:
 def _progress(verbose: bool) -> Iterator[Any]:
     """A line that says what is being done, and for how long."""
     columns = SpinnerColumn(), TextColumn("{task.description}")
+    console = Console(stderr=True)
+    # Elsewhere it would be an empty line.
+    seen = console.is_terminal or console.is_jupyter
     with Progress(
         *columns,
         TimeElapsedColumn(),
-        console=Console(stderr=True),
+        console=console,
         transient=True,
-        disable=not verbose,
+        disable=not (verbose and seen),
     ) as progress:
         task = progress.add_task("export")
         yield lambda text: progress.update(task, description=f"export: {text}")

@@ -1,0 +1,243 @@
+"""Images in a folder, or in a folder a class, as batches of raw pixels."""
+
+import importlib.util
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+# Those of keras.utils.image_dataset_from_directory.
+IMAGE_ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
+# Channels, and what Pillow calls images that have them.
+_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+
+
+@dataclass(frozen=True)
+class ImageFolder:
+    """Batches of images, decoded as they are read.
+
+    They come in an order that is mixed, and always the same: the first ones
+    are of all classes.
+
+    Attributes:
+        path: The folder.
+        files: The images.
+        labels: The class of each; None where the folder has no classes.
+        classes: Their names; a label is a position among them.
+        tensor: The model's input.
+        batch_size: Images a batch.
+    """
+
+    path: Path
+    files: Sequence[Path]
+    labels: Sequence[int] | None
+    classes: Sequence[str]
+    tensor: Any
+    batch_size: int
+
+    how_to_label = "Put the images into a folder a class."
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether the images are in folders of classes."""
+        return self.labels is not None
+
+    def misfit(self, model: Any) -> str | None:
+        """What is wrong if the folders cannot be the classes of a model."""
+        shape = model.output_shape
+        if not isinstance(shape, tuple):
+            return (
+                f"'{self.path}' has one class for each image, the model "
+                f"{len(model.outputs)} outputs: labels are to be in .npz files."
+            )
+        # One value tells two classes apart.
+        wanted = 2 if shape[-1] == 1 else shape[-1]
+        if wanted == len(self.classes):
+            return None
+        return (
+            f"'{self.path}' has {len(self.classes)} folders of classes "
+            f"({_shown(self.classes)}), the model tells {wanted} apart. A "
+            "label is a folder's position, so that each class has one, if "
+            "empty."
+        )
+
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
+        order = np.random.default_rng(0).permutation(len(self.files))
+        for start in range(0, len(order), self.batch_size):
+            chosen = order[start : start + self.batch_size]
+            images = [self._image(self.files[row]) for row in chosen]
+            x = {self.tensor.name: _stacked(images, self.path)}
+            if self.labels is None:
+                yield (x,)
+            else:
+                yield x, np.array([self.labels[row] for row in chosen], "int32")
+
+    def _image(self, path: Path) -> np.ndarray:
+        height, width, channels = _size(self.tensor)
+        pixels = _decoded(path, _MODES[channels])
+        pixels = _resized(
+            pixels.reshape(*pixels.shape[:2], channels), 0, height
+        )
+        pixels = _resized(pixels, 1, width)
+        if "int" in self.tensor.dtype:
+            pixels = np.rint(pixels)
+        first = keras.config.image_data_format() == "channels_first"
+        return pixels.transpose(2, 0, 1) if first else pixels
+
+
+def find_images(folder: Path) -> dict[str, list[Path]]:
+    """The images in a folder, by the class whose folder they are in.
+
+    Args:
+        folder: The folder. Hidden files and folders are left out.
+
+    Returns:
+        Class to its images, sorted; classes may be empty. The key of images
+        in the folder itself is `""`. Nothing where there are no images.
+    """
+    entries = sorted(x for x in folder.iterdir() if not _is_hidden(x))
+    found = {x.name: _below(x) for x in entries if x.is_dir()}
+    if own := [x for x in entries if _is_image(x)]:
+        found[""] = own
+    return found if any(found.values()) else {}
+
+
+def open_images(
+    folder: Path,
+    found: Mapping[str, Sequence[Path]],
+    model: Any,
+    batch_size: int,
+) -> ImageFolder:
+    """Images as what a model takes.
+
+    Args:
+        folder: The folder.
+        found: Its images, as `find_images` gives them.
+        model: The model.
+        batch_size: Images a batch.
+
+    Raises:
+        ValueError: The model takes no images, or not only one.
+        ModuleNotFoundError: Pillow is not installed.
+    """
+    tensor = _image_input(folder, model)
+    if importlib.util.find_spec("PIL") is None:
+        raise ModuleNotFoundError(
+            f"The images in '{folder}' are read with Pillow, which is not "
+            "installed: pip install pillow"
+        )
+    if "" not in found:
+        files = [x for paths in found.values() for x in paths]
+        labels = [
+            label for label, paths in enumerate(found.values()) for _ in paths
+        ]
+        return ImageFolder(
+            folder, files, labels, tuple(found), tensor, batch_size
+        )
+    if others := [name for name, paths in found.items() if name and paths]:
+        raise ValueError(
+            f"'{folder}' holds images, such as '{found[''][0].name}', and "
+            f"folders of images: {_shown(others)}. Images are all in the "
+            "folder, or all in a folder a class."
+        )
+    return ImageFolder(folder, found[""], None, (), tensor, batch_size)
+
+
+def _image_input(folder: Path, model: Any) -> Any:
+    """The one input of a model, which takes images."""
+    inputs = [(x.name, tuple(x.shape)) for x in model.inputs]
+    told = ", ".join(f"'{name}' {shape}" for name, shape in inputs)
+    if len(inputs) > 1:
+        raise ValueError(
+            f"'{folder}' holds images, which are one input; the model has "
+            f"{len(inputs)}: {told}. Put arrays of these names into .npz files."
+        )
+    if len(inputs[0][1]) != 4 or _size(model.inputs[0])[2] not in _MODES:
+        raise ValueError(
+            f"'{folder}' holds images; the model takes none: {told}. Images "
+            f"have {_shown(list(map(str, _MODES)))} channels. Put arrays of "
+            "this name into .npz files."
+        )
+    return model.inputs[0]
+
+
+def _size(tensor: Any) -> tuple[int | None, int | None, Any]:
+    """Height, width and channels; None where any will do."""
+    _, *shape = tensor.shape
+    if keras.config.image_data_format() == "channels_first":
+        shape = [*shape[1:], shape[0]]
+    return shape[0], shape[1], shape[2]
+
+
+def _below(folder: Path) -> list[Path]:
+    return sorted(x for x in folder.rglob("*") if _is_image(x))
+
+
+def _is_image(path: Path) -> bool:
+    return (
+        path.suffix.lower() in IMAGE_ENDINGS
+        and not _is_hidden(path)
+        and path.is_file()
+    )
+
+
+def _is_hidden(path: Path) -> bool:
+    return path.name.startswith(".")
+
+
+def _decoded(path: Path, mode: str) -> np.ndarray:
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            if image.mode[0] in "IF":
+                raise ValueError(_too_deep(path, image.mode))
+            return np.asarray(image.convert(mode), dtype="float32")
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(
+            f"The image '{path}' cannot be read: {error}. Repair it, or take "
+            "it away."
+        ) from error
+
+
+def _too_deep(path: Path, mode: str) -> str:
+    return (
+        f"The image '{path}' has more than 8 bits a channel (Pillow's mode "
+        f"'{mode}'): what they are in [0, 255] is not known. Save it with 8 "
+        "bits, or put arrays into .npz files."
+    )
+
+
+def _resized(pixels: np.ndarray, axis: int, size: int | None) -> np.ndarray:
+    """Bilinear, as `image_dataset_from_directory` does it.
+
+    By hand, as JAX would compile anew for each size of an image.
+    """
+    given = pixels.shape[axis]
+    if size in (None, given):
+        return pixels
+    centres = (np.arange(size) + 0.5) * given / size - 0.5
+    centres = centres.clip(0, given - 1)
+    below = np.floor(centres).astype(int)
+    above = np.minimum(below + 1, given - 1)
+    share = (centres - below).astype("float32")
+    share = share.reshape(-1, *(1,) * (pixels.ndim - 1 - axis))
+    low, high = pixels.take(below, axis), pixels.take(above, axis)
+    return low + (high - low) * share
+
+
+def _stacked(images: Sequence[np.ndarray], folder: Path) -> np.ndarray:
+    if len({image.shape for image in images}) > 1:
+        raise ValueError(
+            f"The images in '{folder}' have several sizes, and the model takes "
+            "any: bring them to one size."
+        )
+    return np.stack(images)
+
+
+def _shown(names: Sequence[str], most: int = 5) -> str:
+    shown = ", ".join(f"'{name}'" for name in names[:most])
+    return shown + (", …" if len(names) > most else "")

@@ -1,0 +1,16 @@
+"""What subcommands print."""
+
+import json
+
+from keras_cascade.cli.commands import print_json
+
+
+def test_json_has_null_for_what_is_not_finite(capsys):
+    value = {"a": float("nan"), "b": [1.5, float("inf")], "c": (True, "x")}
+    print_json(value)
+
+    def never(constant):
+        raise ValueError(f"{constant} is no JSON")
+
+    found = json.loads(capsys.readouterr().out, parse_constant=never)
+    assert found == {"a": None, "b": [1.5, None], "c": [True, "x"]}
