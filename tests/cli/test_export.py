@@ -204,7 +204,7 @@ def test_beyond_the_tolerance_the_report_is_printed_and_the_status_is_1(
     kept = tmp_path / "out.beyond_tolerance.keras"
 
     def export(*args, **kwargs):
-        sys.stdout.write("some converter talks")
+        sys.stdout.write("some converter talks\n")
         parity = {"tone": OutputParity(1.0, float("inf"), 2.0, 0.5)}
         report = exporting.ExportReport(
             kept, "keras", "jax", False, None, 9, {}, {}, parity=parity
