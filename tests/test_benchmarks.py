@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
+import numpy as np
 import pytest
 
 FOLDER = Path(__file__).parent / "benchmarks"
@@ -19,6 +20,7 @@ TINY = {
         "pairs": 1,
         "size": 32,
     },
+    "bench_export": {"networks": ("glyph_encoder",), "pairs": 1, "runs": 2},
     "bench_forgetting": {
         "seeds": (0,),
         "strengths": {"LwF": 1.0},
@@ -67,14 +69,25 @@ def test_a_benchmark_needs_no_arguments(path):
 
 # What is quick everywhere, and what is where compiling is quick.
 QUICK = ("bench_pca",)
-QUICK_ON_TENSORFLOW = ("bench_build", "bench_step", "bench_forgetting")
+QUICK_ON_TENSORFLOW = (
+    "bench_build",
+    "bench_export",
+    "bench_forgetting",
+    "bench_step",
+)
+# What compares with something that Keras does on one backend alone.
+ONLY_ON_TENSORFLOW = ("bench_export",)
+ON_TENSORFLOW = os.environ.get("KERAS_BACKEND") == "tensorflow"
 
 
 def slow_where_it_compiles(path: Path):
     quick = QUICK
-    if os.environ.get("KERAS_BACKEND") == "tensorflow":
+    if ON_TENSORFLOW:
         quick += QUICK_ON_TENSORFLOW
     marks = [] if path.stem in quick else [pytest.mark.large]
+    if path.stem in ONLY_ON_TENSORFLOW:
+        reason = "compares with what Keras writes on TensorFlow"
+        marks.append(pytest.mark.skipif(not ON_TENSORFLOW, reason=reason))
     return pytest.param(path, id=path.stem, marks=marks)
 
 
@@ -100,6 +113,26 @@ def test_a_tiny_benchmark_gives_the_documented_rows(path, monkeypatch):
             assert min(row[key] for key in TIMES) > 0
         for template in getattr(module, "COLUMNS", {}).values():
             assert template.format(**row)
+
+
+@pytest.mark.skipif(ON_TENSORFLOW, reason="it runs on this backend")
+@pytest.mark.parametrize("name", ONLY_ON_TENSORFLOW)
+def test_a_benchmark_of_one_backend_says_so_on_the_others(name):
+    with pytest.raises(RuntimeError, match="set KERAS_BACKEND=tensorflow"):
+        load(FOLDER / f"{name}.py").run()
+
+
+@pytest.mark.skipif(not ON_TENSORFLOW, reason="of a benchmark on TensorFlow")
+def test_the_benchmark_of_exports_refuses_answers_that_differ():
+    check = load(FOLDER / "bench_export.py")._check_same_answers
+    inputs = {"inputs": np.linspace(0, 1, 64).reshape(64, 1)}
+
+    def ours(x):
+        return x["inputs"]
+
+    check("same", ours, lambda x: x["inputs"] + 1e-5, inputs)
+    with pytest.raises(RuntimeError, match="other: the answers are"):
+        check("other", ours, lambda x: x["inputs"] + 1e-2, inputs)
 
 
 def test_the_bound_on_forgetting_is_both_of_what_is_kept_and_what_is_lost():

@@ -1,0 +1,360 @@
+"""A cascade's LiteRT file against what people ship without it."""
+
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import keras
+
+    import keras_cascade as kc
+
+NETWORKS = ("glyph_encoder", "MobileNetV3Small")
+# The upstream's inner layer that is tapped beside its output.
+TAPS = {
+    "glyph_encoder": "stage2_out",
+    "MobileNetV3Small": "expanded_conv_7_add",
+}
+COMPONENTS, UNITS, METADATA = 32, 96, 2
+SAMPLES = 64
+# In deviations of the answers over the samples.
+TOLERANCE = 1e-3
+
+Inputs = dict[str, np.ndarray]
+Route = Callable[[Inputs], np.ndarray]
+
+
+class Parts(NamedTuple):
+    """A cascade, and what it was made of.
+
+    Attributes:
+        cascade: the cascade, its PCA fitted.
+        upstream: the first network.
+        downstream: the second one.
+        tap: the layer of the upstream that is tapped beside its output.
+    """
+
+    cascade: "kc.Cascade"
+    upstream: "keras.Model"
+    downstream: "keras.Model"
+    tap: str
+
+
+def run(
+    networks: Sequence[str] = NETWORKS,
+    pairs: int = 7,
+    runs: int = 200,
+    size: int = 96,
+) -> list[dict]:
+    """Measures one sample on one thread; three rows a network.
+
+    Args:
+        networks: The upstreams. Defaults to `NETWORKS`.
+        pairs: How many pairs of times are taken. Defaults to `7`.
+        runs: Runs a block, of which the median counts. The two files take
+            blocks in turns, so that noise meets both alike. Defaults to `200`.
+        size: Height and width of MobileNetV3Small's images. Defaults to `96`.
+
+    Returns:
+        Rows with `name`, the medians of the seconds a sample `ours_s` and
+        `reference_s`, `ratio` (the median of the pairs' ratios), its `bound`
+        as text, and whether it `holds`.
+
+    Raises:
+        RuntimeError: the backend is not TensorFlow, the only one on which
+            Keras writes such files of all networks; or answers differ.
+    """
+    import keras
+
+    if keras.config.backend() != "tensorflow":
+        raise RuntimeError(
+            "bench export compares with Keras's own LiteRT files, which it "
+            "writes on TensorFlow: set KERAS_BACKEND=tensorflow; it is "
+            f"'{keras.config.backend()}'."
+        )
+    rows = []
+    for name in networks:
+        with tempfile.TemporaryDirectory() as folder:
+            rows += _rows(name, Path(folder), pairs, runs, size)
+    return rows
+
+
+def _rows(
+    name: str, folder: Path, pairs: int, runs: int, size: int
+) -> list[dict]:
+    from keras_cascade.testing.timing import as_row
+
+    parts, inputs = _make(name, size)
+    ours = _exported(parts.cascade, folder / "ours.tflite")
+    others = {
+        "two files with NumPy between": (_apart(parts, folder), 1.0),
+        "one file written by hand": (
+            _by_keras(_by_hand(parts), folder / "hand.tflite"),
+            1.05,
+        ),
+        "itself without folding": (
+            _exported(parts.cascade, folder / "plain.tflite", fold=False),
+            1.0,
+        ),
+    }
+    rows = []
+    for what, (reference, bound) in others.items():
+        _check_same_answers(f"{name}, {what}", ours, reference, inputs)
+        times = _in_turns((ours, reference), _sample(inputs, 0), pairs, runs)
+        rows.append(as_row(f"{name}, by {what}", times, bound))
+    return rows
+
+
+# The cascade
+
+
+def _make(name: str, size: int) -> tuple[Parts, Inputs]:
+    """The README's cascade on an upstream, and samples for it."""
+    import keras
+
+    import keras_cascade as kc
+
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(0)
+    upstream, images = _upstream(name, size)
+    downstream = kc.zoo.load("digits_expert")
+    cascade = kc.build_cascade(
+        upstream,
+        downstream,
+        taps={"texture": TAPS[name], "shape": "-1"},
+        adapters={
+            "texture": kc.adapters.PCAAdapter(COMPONENTS),
+            "shape": kc.adapters.DenseAdapter(UNITS),
+        },
+        extra_inputs={"metadata": (METADATA,)},
+        preprocess=None,
+    )
+    random = np.random.default_rng(1)
+    metadata = random.uniform(0, 1, (len(images), METADATA)).astype("float32")
+    inputs = {"inputs": images, "metadata": metadata}
+    cascade.adapt(inputs, verbose=False)
+    return Parts(cascade, upstream, downstream, TAPS[name]), inputs
+
+
+def _upstream(name: str, size: int) -> tuple["keras.Model", np.ndarray]:
+    import keras
+
+    import keras_cascade as kc
+
+    random = np.random.default_rng(0)
+    if name in kc.zoo.names():
+        network = kc.zoo.load(name)
+        shape = network.input_shape[1:]
+    else:
+        shape = (size, size, 3)
+        network = getattr(keras.applications, name)(
+            weights=None, include_top=False, input_shape=shape
+        )
+    # Brighter and darker ones, that answers may differ.
+    brightest = random.uniform(20, 255, (SAMPLES, 1, 1, 1))
+    images = random.uniform(0, 1, (SAMPLES, *shape)) * brightest
+    images = images.astype("float32")
+    if name not in kc.zoo.names():
+        _settle(network, images)
+    return network, images
+
+
+def _settle(network: "keras.Model", images: np.ndarray) -> None:
+    """Makes the moments of random weights those of the images.
+
+    Without, what a network answers hardly depends on its input.
+    """
+    import keras
+
+    norms = [
+        layer
+        for layer in network.layers
+        if isinstance(layer, keras.layers.BatchNormalization)
+    ]
+    momenta = [layer.momentum for layer in norms]
+    for layer in norms:
+        layer.momentum = 0.0
+    network(images, training=True)
+    for layer, momentum in zip(norms, momenta, strict=True):
+        layer.momentum = momentum
+
+
+# The routes
+
+
+def _exported(cascade: "kc.Cascade", path: Path, fold: bool = True) -> Route:
+    import keras_cascade as kc
+
+    kc.export(cascade, path, fold=fold, verbose=False)
+    return _only_output(_open(path))
+
+
+def _by_keras(model: "keras.Model", path: Path) -> Route:
+    _write_by_keras(model, path)
+    return _only_output(_open(path))
+
+
+def _apart(parts: Parts, folder: Path) -> Route:
+    """Each network in its own file, and NumPy for what is between."""
+    _write_by_keras(_features(parts), folder / "first.tflite")
+    _write_by_keras(parts.downstream, folder / "second.tflite")
+    first, second = (
+        _open(folder / "first.tflite"),
+        _open(folder / "second.tflite"),
+    )
+    mean, components, kernel, bias = _adapters(parts.cascade)
+    image = parts.upstream.inputs[0].name
+    evidence = parts.downstream.inputs[0].name
+
+    def route(inputs: Inputs) -> np.ndarray:
+        found = first({image: inputs["inputs"]})
+        texture = (_pooled(found["output_0"]) - mean) @ components
+        shape = _pooled(found["output_1"]) @ kernel + bias
+        features = [texture, shape, inputs["metadata"]]
+        joined = np.concatenate(features, axis=1)
+        return second({evidence: joined})["output_0"]
+
+    return route
+
+
+def _by_hand(parts: Parts) -> "keras.Model":
+    """The cascade as one writes it in stock Keras."""
+    import keras
+    from keras import layers
+
+    mean, components, kernel, bias = _adapters(parts.cascade)
+    inputs = keras.Input(parts.upstream.input_shape[1:], name="inputs")
+    metadata = keras.Input((METADATA,), name="metadata")
+    texture, shape = (
+        layers.GlobalAveragePooling2D()(x) if len(x.shape) == 4 else x
+        for x in _features(parts)(inputs)
+    )
+    centre = layers.Normalization(mean=mean, variance=np.ones_like(mean))
+    project = layers.Dense(COMPONENTS, use_bias=False)
+    dense = layers.Dense(UNITS)
+    joined = layers.Concatenate()(
+        [project(centre(texture)), dense(shape), metadata]
+    )
+    project.set_weights([components])
+    dense.set_weights([kernel, bias])
+    return keras.Model([inputs, metadata], parts.downstream(joined))
+
+
+def _features(parts: Parts) -> "keras.Model":
+    import keras
+
+    tapped = parts.upstream.get_layer(parts.tap).output
+    return keras.Model(parts.upstream.input, [tapped, parts.upstream.output])
+
+
+def _adapters(cascade: "kc.Cascade") -> tuple[np.ndarray, ...]:
+    """Mean and components of the PCA; kernel and bias of the Dense."""
+    pca = cascade.adapters["texture"]
+    dense = cascade.adapters["shape"]
+    found = pca.mean, pca.components, *dense.weights
+    mean, components, kernel, bias = (x.numpy() for x in found)
+    return mean, np.ascontiguousarray(components.T), kernel, bias
+
+
+def _pooled(features: np.ndarray) -> np.ndarray:
+    return features.mean((1, 2)) if features.ndim == 4 else features
+
+
+def _write_by_keras(model: "keras.Model", path: Path) -> None:
+    import tensorflow as tf
+
+    # Keras asks for TensorFlow's own operators too, which need a larger
+    # interpreter.
+    builtin = {"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS]}
+    model.export(path, format="litert", target_spec=builtin, verbose=False)
+
+
+def _open(path: Path) -> Callable[[Inputs], Inputs]:
+    """A file as a function of one sample, on one thread."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(str(path), num_threads=1)
+    interpreter.allocate_tensors()
+    # By their indices, which costs less than a signature's names.
+    runner = interpreter.get_signature_runner("serving_default")
+    given = {k: x["index"] for k, x in runner.get_input_details().items()}
+    found = {k: x["index"] for k, x in runner.get_output_details().items()}
+
+    def run_file(inputs: Inputs) -> Inputs:
+        for name, index in given.items():
+            interpreter.set_tensor(index, inputs[name])
+        interpreter.invoke()
+        return {name: interpreter.get_tensor(x) for name, x in found.items()}
+
+    return run_file
+
+
+def _only_output(run_file: Callable[[Inputs], Inputs]) -> Route:
+    def route(inputs: Inputs) -> np.ndarray:
+        (answer,) = run_file(inputs).values()
+        return answer
+
+    return route
+
+
+# Comparing
+
+
+def _check_same_answers(
+    what: str, ours: Route, reference: Route, inputs: Inputs
+) -> None:
+    own, other = (
+        np.concatenate([route(_sample(inputs, i)) for i in range(SAMPLES)])
+        for route in (ours, reference)
+    )
+    spread = other.std(axis=0).mean()
+    difference = np.abs(own - other).max() / spread
+    if not difference <= TOLERANCE:
+        raise RuntimeError(
+            f"{what}: the answers are {difference:.2g} deviations apart, so "
+            "that times would be of different work."
+        )
+
+
+def _in_turns(
+    routes: Sequence[Route], sample: Inputs, pairs: int, runs: int
+) -> list[list[float]]:
+    """Seconds a sample of each route: pairs of medians of blocks in turns."""
+    for route in routes:
+        _block(route, sample, runs)  # warms up
+    times = []
+    for pair in range(pairs):
+        order = routes[::-1] if pair % 2 else routes
+        seconds = [_block(route, sample, runs) for route in order]
+        times.append(seconds[::-1] if pair % 2 else seconds)
+    return times
+
+
+def _block(route: Route, sample: Inputs, runs: int) -> float:
+    seconds = []
+    for _ in range(runs):
+        start = time.perf_counter()
+        route(sample)
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)
+
+
+def _sample(inputs: Inputs, row: int) -> Inputs:
+    return {name: x[row : row + 1] for name, x in inputs.items()}
+
+
+def main() -> None:
+    """Prints the rows."""
+    for row in run():
+        print(row)
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    main()
