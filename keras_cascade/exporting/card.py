@@ -1,6 +1,7 @@
 """The model card, and where each format keeps it."""
 
 import json
+import math
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,7 @@ def put_card(path: Path, format: str, card: dict[str, Any]) -> None:
         format: Its format.
         card: As `make_card` gives it.
     """
-    texts = {CARD: json.dumps(card, indent=2)}
+    texts = {CARD: json.dumps(_finite(card), indent=2, allow_nan=False)}
     if card.get("labels"):
         texts[LABELS] = _label_lines(card["labels"])
     _WRITERS[format](path, texts)
@@ -89,6 +90,16 @@ def _label_lines(labels: dict[str, list[str]]) -> str:
         f"{output}\t{label}" for output, own in labels.items() for label in own
     ]
     return "\n".join(lines) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no word for infinity, by which a wrong file may differ."""
+    if isinstance(value, dict):
+        return {key: _finite(x) for key, x in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(x) for x in value]
+    is_odd = isinstance(value, float) and not math.isfinite(value)
+    return None if is_odd else value
 
 
 def _into_folder(path: Path, texts: dict[str, str]) -> None:

@@ -48,7 +48,7 @@ def write(
     """
     program, layers = frozen.program, []
     if request.format == "keras":
-        keras_file.write(model, path)
+        keras_file.write(model, path, request.outputs)
         return Written({}, [])
     if request.format == "tflite":
         layers = litert.write(program, path, _quantization(request, samples))

@@ -99,6 +99,15 @@ def test_the_files_size_is_that_of_its_weights_and_nothing_else(
     assert count == 112 + norms + normalization + 12 + 40 + 36 + 24 + 8
 
 
+def test_a_keras_file_has_the_outputs_that_are_asked_for(cascade, tmp_path):
+    path = tmp_path / "file.keras"
+    kc.export(cascade, path, outputs="size", verbose=False)
+    found = keras.saving.load_model(path).predict(X, verbose=0)
+    expected = of_the_cascade(cascade)
+    assert list(found) == ["size"]
+    np.testing.assert_allclose(found["size"], expected["size"], atol=1e-5)
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_a_file_has_a_card_and_labels(cascade, name, tmp_path):
     path = tmp_path / name
