@@ -160,7 +160,9 @@ class Job:
             },
             folded=made.written.folded,
             operators=used,
-            builtin_only=not any(name.startswith("Flex") for name in used)
+            builtin_only=not proving.borrowed_operators(
+                made.path, request.format
+            )
             if request.format == "tflite"
             else None,
             layers=tuple(made.written.layers),

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_cascade.exporting import parity
+from keras_cascade.exporting import flatbuffer, parity
 from keras_cascade.exporting.parity import Answers, OutputParity
 from keras_cascade.exporting.processes import run_child
 from keras_cascade.exporting.program import Port
@@ -65,7 +65,11 @@ def prove(
         request: What was asked for.
         samples: The inputs, with labels if the model has metrics.
         expected: The model's answers.
+
+    Raises:
+        RuntimeError: Its runtime rejects it.
     """
+    _check_runnable(path, request.format)
     runs = {
         name: run_file(path, request, samples.folder, threads, list(expected))
         for name, threads in _THREADS.items()
@@ -127,6 +131,22 @@ def run_file(
         for name in batches[0]
     }
     return answers, json.loads((folder / "result.json").read_text())
+
+
+def borrowed_operators(path: Path, format: str) -> list[str]:
+    """The operators of a LiteRT file that are TensorFlow's."""
+    used = flatbuffer.operators(path) if format == "tflite" else {}
+    return [name for name in used if name.startswith("Flex")]
+
+
+def _check_runnable(path: Path, format: str) -> None:
+    if names := borrowed_operators(path, format):
+        raise RuntimeError(
+            f"'{path.name}' needs operators of TensorFlow's, "
+            f"{', '.join(names)}, which no runtime of LiteRT for Python has: "
+            "it cannot be checked here. Without check_data it is written, "
+            "for an app that links them."
+        )
 
 
 def is_roughly_right(expected: Answers, found: Answers) -> bool:

@@ -80,6 +80,21 @@ def test_a_keras_file_is_checked_in_a_process_of_its_own(small, tmp_path):
     assert set(report.latency) == {"one_thread", "all_threads"}
 
 
+@NEEDS_TENSORFLOW
+def test_where_built_in_operators_do_not_suffice_the_report_says_so(tmp_path):
+    """LiteRT has no arithmetic in float16 of its own."""
+    x = keras.Input((8,), name="x")
+    half = keras.layers.Dense(4, "tanh", dtype="mixed_float16", name="half")
+    model = keras.Model(x, half(x))
+    data = np.random.default_rng(0).normal(size=(8, 8)).astype("float32")
+    path = tmp_path / "file.tflite"
+    report = kc.export(model, path, verbose=False)
+    assert report.builtin_only is False
+    assert any(name.startswith("Flex") for name in report.operators)
+    with pytest.raises(RuntimeError, match=r"Flex.*cannot be checked here"):
+        kc.export(model, path, check_data=data, verbose=False)
+
+
 @pytest.mark.skipif(BACKEND != "torch", reason="torch's own format")
 def test_a_torch_program_answers_as_the_cascade(small, tmp_path):
     import torch
