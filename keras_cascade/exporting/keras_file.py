@@ -15,7 +15,7 @@ def write(model: Any, path: Path, outputs: Sequence[str]) -> None:
     Args:
         model: A cascade, whose `to_plain()` it is, or a stock model.
         path: The file.
-        outputs: The names of the outputs that are written.
+        outputs: The names of the outputs that are written; none is all.
     """
     plain = model.to_plain() if hasattr(model, "to_plain") else model
     _with_outputs(plain, outputs).save(path)
@@ -24,7 +24,7 @@ def write(model: Any, path: Path, outputs: Sequence[str]) -> None:
 def _with_outputs(model: Any, outputs: Sequence[str]) -> keras.Model:
     """The model with some of its outputs, packed as it packs them."""
     names = list(as_program(model).outputs)
-    if set(names) == set(outputs):
+    if not outputs or set(names) == set(outputs):
         return model
     tensors = zip(names, keras.tree.flatten(model.output), strict=True)
     kept = {name: tensor for name, tensor in tensors if name in outputs}
