@@ -149,6 +149,7 @@ def test_without_tensorflow_exports_are_skipped_in_a_line_each(
 @needs_tensorflow
 def test_files_of_an_earlier_run_are_replaced(tmp_path, task, chain, console):
     (tmp_path / files.FILES["saved_model"]).mkdir()
+    (tmp_path / files.FILES["saved_model"] / "saved_model.pb").touch()
     (tmp_path / files.FILES["saved_model"] / "old").touch()
     (tmp_path / files.FILES["tflite"]).write_text("old")
     files.write_files(chain, task.test[0], task.images, tmp_path, console)

@@ -108,7 +108,10 @@ def one_error(text: str) -> str:
             ["m.keras", "m.tflite", "--input-dtype", "int8"],
             "input_dtype='int8'",
         ),
-        (["m.keras", "m.tflite", "--tolerance", "-1"], "tolerance is a number above 0"),
+        (
+            ["m.keras", "m.tflite", "--tolerance", "-1"],
+            "tolerance is a number above 0",
+        ),
         (["m.keras", "m.tflite", "--timeout", "soon"], "'soon'"),
         (["m.keras", "m.tflite", "--output", "x"], "ambiguous option"),
     ],
