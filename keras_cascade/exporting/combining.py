@@ -46,12 +46,14 @@ def behind(layer: Any, scaling: Scaling) -> keras.Layer:
 def chained(first: Any, second: Any) -> keras.Layer:
     """A linear layer and one that mixes what it gives, as one layer.
 
-    It is of the first one's kind and has the second one's activation.
+    It has the second one's activation, and is a convolution where either is:
+    what ends a mask still does.
     """
     matrix = matrix_of(second)
     bias = _bias_of(first) @ matrix + _bias_of(second)
+    kind = second if type(first) is keras.layers.Dense else first
     return _with_weights(
-        first, _kernel_of(first) @ matrix, bias, second.activation
+        kind, _kernel_of(first) @ matrix, bias, second.activation
     )
 
 

@@ -186,9 +186,6 @@ def _kernel_into_kernel(
     rank = len(program.shapes[step.outputs[0]])
     first, second = before.operation, step.operation
     axes = {affine.channel_axis(x, rank) for x in (first, second)}
-    # Dense hands masks on, convolutions do not.
-    if first.supports_masking != second.supports_masking:
-        return None
     if len(axes) > 1 or affine.saved_by_chaining(first, second) < 0:
         return None
     layer = combining.chained(first, second)

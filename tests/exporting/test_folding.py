@@ -212,11 +212,27 @@ def test_a_mask_is_not_lost_with_a_normalization(answers, own_answers):
     np.testing.assert_allclose(found, own, rtol=1e-5, atol=1e-6)
 
 
-def test_a_mask_that_a_convolution_ends_is_not_handed_on(folded):
+@pytest.mark.parametrize(
+    "pair",
+    [
+        lambda: (layers.Dense(4), layers.Conv1D(3, 1)),
+        lambda: (layers.Conv1D(4, 1), layers.Dense(3)),
+    ],
+    ids=["before it", "behind it"],
+)
+def test_a_dense_joins_a_convolution_which_still_ends_a_mask(folded, pair):
     x = keras.Input((5, 4), name="x")
-    y = layers.Conv1D(3, 1)(layers.Dense(4)(x))
-    counts, _ = folded(keras.Model(x, y))
-    assert counts == {}
+    first, second = pair()
+    counts, kinds = folded(keras.Model(x, second(first(x))))
+    assert counts == {"linear layer into the layer behind it": 1}
+    assert kinds == ["Conv1D"]
+
+
+def test_a_dense_on_a_map_joins_the_convolution_before_it(folded):
+    x = keras.Input((7, 7, 4), name="x")
+    y = layers.Conv2D(6, 3, strides=2, padding="same")(x)
+    _, kinds = folded(keras.Model(x, layers.Dense(3, "relu")(y)))
+    assert kinds == ["Conv2D"]
 
 
 @st.composite
