@@ -14,7 +14,7 @@ from keras_cascade.cascade import Cascade
 from keras_cascade.exporting import routes
 from keras_cascade.exporting.attempts import write_right
 from keras_cascade.exporting.card import put_card
-from keras_cascade.exporting.freezing import stock
+from keras_cascade.exporting.freezing import computes_in_half, stock
 from keras_cascade.exporting.job import Job, size_of
 from keras_cascade.exporting.placing import put, workspace
 from keras_cascade.exporting.program import Program, as_program
@@ -25,6 +25,7 @@ from keras_cascade.exporting.request import (
     check_labels,
     check_outputs,
     check_ports,
+    half_tolerance,
     make_request,
 )
 from keras_cascade.networks.loading import as_functional
@@ -74,7 +75,8 @@ def export(
             `None`: it is not run.
         tolerance: How far the answers may be from the model's, in deviations
             of the model's answers over the samples: the largest difference
-            for float32 (1e-3) and float16 (5e-2); the mean difference, as 8
+            for float32 (1e-3) and float16 (5e-2, also of models that compute
+            in half precision, which files do not); the mean difference, as 8
             bits have outliers, for `"dynamic"` (5e-2), `"int8"` and `"mixed"`
             (1e-1). Defaults to `None`: these.
         input_dtype: With `quantize="int8"` in LiteRT, `"int8"` or `"uint8"`
@@ -118,6 +120,8 @@ def export(
     check_calibration(request, calibration_data)
     backends = routes.backends_for(request)
     model = _checked_model(cascade)
+    if tolerance is None and computes_in_half(model):
+        request = replace(request, tolerance=half_tolerance(request))
     whole = as_program(stock(model))
     request = _with_signature(request, whole, outputs, labels)
     with workspace(request.path) as folder, _progress(verbose) as show:

@@ -5,12 +5,16 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_cascade._keras_compat import sublayers
 from keras_cascade.adapters import PCAAdapter
 from keras_cascade.data import to_numpy
 from keras_cascade.exporting import affine
 from keras_cascade.exporting.folding import Folded, Means, fold
 from keras_cascade.exporting.program import Program, as_program
 from keras_cascade.graph.block import leaf_layers
+from keras_cascade.graph.copying import copy_network
+
+_HALF = ("float16", "bfloat16")
 
 
 def freeze(
@@ -35,14 +39,31 @@ def freeze(
 
 
 def stock(model: Any) -> keras.Model:
-    """The model in stock layers, as far as its adapters can be written so."""
-    if not hasattr(model, "to_plain"):
-        return model
+    """The model in stock layers, as far as its adapters can be written so.
+
+    Layers that compute in half precision compute in float32 there: it is for
+    fast training, and what devices store in 16 bits is said by `quantize`.
+    """
     try:
-        return model.to_plain()
+        copy = model.to_plain() if hasattr(model, "to_plain") else None
     except NotImplementedError:
         # An adapter of the user's that runs as it is.
         return model
+    if not computes_in_half(model):
+        return copy or model
+    return _in_float32(copy or copy_network(model, model.name))
+
+
+def computes_in_half(model: keras.Model) -> bool:
+    """Whether any layer computes in float16 or bfloat16."""
+    return any(x.compute_dtype in _HALF for x in sublayers(model))
+
+
+def _in_float32(copy: keras.Model) -> keras.Model:
+    for layer in sublayers(copy):
+        if layer.compute_dtype in _HALF:
+            layer.dtype_policy = "float32"
+    return copy
 
 
 def _known_means(model: keras.Model, program: Program) -> Means:

@@ -191,6 +191,11 @@ def _check_dtype(
         )
 
 
+def half_tolerance(request: Request) -> float:
+    """The tolerance for a model that itself is no more exact than float16."""
+    return max(request.tolerance, TOLERANCES["float16"])
+
+
 def check_calibration(request: Request, data: Any) -> None:
     """Whether there is data to calibrate on where it is needed."""
     if request.quantize in INTEGER and data is None:

@@ -82,17 +82,40 @@ def test_a_keras_file_is_checked_in_a_process_of_its_own(small, tmp_path):
 
 @NEEDS_TENSORFLOW
 def test_where_built_in_operators_do_not_suffice_the_report_says_so(tmp_path):
-    """LiteRT has no arithmetic in float16 of its own."""
-    x = keras.Input((8,), name="x")
-    half = keras.layers.Dense(4, "tanh", dtype="mixed_float16", name="half")
-    model = keras.Model(x, half(x))
-    data = np.random.default_rng(0).normal(size=(8, 8)).astype("float32")
+    """LiteRT has no determinant."""
+    x = keras.Input((3, 3), name="x")
+    model = keras.Model(x, keras.ops.det(x))
+    data = np.random.default_rng(0).normal(size=(8, 3, 3)).astype("float32")
     path = tmp_path / "file.tflite"
     report = kc.export(model, path, verbose=False)
     assert report.builtin_only is False
     assert any(name.startswith("Flex") for name in report.operators)
     with pytest.raises(RuntimeError, match=r"Flex.*cannot be checked here"):
         kc.export(model, path, check_data=data, verbose=False)
+
+
+@pytest.mark.parametrize("format", ["onnx", *FORMATS[1:2]])
+def test_what_trained_in_half_precision_is_written_in_float32(format, tmp_path):
+    with_policy = {"dtype": "mixed_float16"}
+    x = keras.Input((8, 8, 3), name="x")
+    y = keras.layers.Conv2D(4, 3, **with_policy)(x)
+    y = keras.layers.GlobalAveragePooling2D(**with_policy)(y)
+    model = keras.Model(x, keras.layers.Dense(4, "tanh", **with_policy)(y))
+    single = keras.models.clone_model(
+        model,
+        clone_function=lambda layer: type(layer).from_config(
+            {**layer.get_config(), "dtype": "float32"}
+        ),
+    )
+    single.set_weights(model.get_weights())
+    data = np.random.default_rng(0).normal(size=(8, 8, 8, 3)).astype("float32")
+    path = tmp_path / f"file{ENDINGS[format]}"
+    report = kc.export(model, path, check_data=data, verbose=False)
+    assert report.builtin_only in (None, True)
+    (found,) = run(path, {"x": data}).values()
+    expected = answers(single, data)
+    assert np.abs(found - expected).max() < 1e-3 * spread(expected)
+    assert model.layers[1].compute_dtype == "float16"
 
 
 @pytest.mark.skipif(BACKEND != "torch", reason="torch's own format")
