@@ -103,7 +103,10 @@ class Cascade(Trainer):
             The `ExportReport`.
 
         Example:
-        >>> report = cascade.export("saved_models/digits.tflite")
+        >>> import tempfile
+        >>> path = f"{tempfile.mkdtemp()}/plain.keras"
+        >>> cascade = cascade.adapt(images, verbose=False)
+        >>> report = cascade.export(path, verbose=False)
         """
         return type(self)._exporter(self, path, *args, **kwargs)
 

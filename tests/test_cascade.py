@@ -231,7 +231,7 @@ def test_the_examples_of_the_docstrings_run():
     }
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
     finder = doctest.DocTestFinder()
-    for documented in (kc.build_cascade, kc.Cascade, Trainer):
+    for documented in (kc.build_cascade, kc.Cascade, Trainer, kc.export):
         for example in finder.find(documented, globs=given):
             runner.run(example)
     assert runner.tries > 7

@@ -104,8 +104,12 @@ def export(
         OSError: It cannot be written there, or the disk is full.
 
     Example:
-    >>> report = kc.export(cascade, "digits.tflite", check_data=(x, y))
-    >>> print(report)
+    >>> import tempfile
+    >>> path = f"{tempfile.mkdtemp()}/plain.keras"
+    >>> cascade = cascade.adapt(images, verbose=False)
+    >>> report = kc.export(cascade, path, labels=["a", "b"], verbose=False)
+    >>> report.outputs
+    {'head': (None, 2)}
     """
     request = make_request(
         path,

@@ -51,7 +51,13 @@ def run_child(
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=subprocess.STDOUT,
-            env={**os.environ, **(environment or {})},
+            env={
+                **os.environ,
+                # What it says stands in the log in the order in which it
+                # was said.
+                "PYTHONUNBUFFERED": "1",
+                **(environment or {}),
+            },
         )
         try:
             _watch(child, log, timeout, what, report)
