@@ -145,9 +145,10 @@ def _open_saved_model(request: dict[str, Any]) -> Run:
     # Kept here: the signature alone does not keep the variables alive.
     loaded = tf.saved_model.load(request["file"])
     signature = loaded.signatures["serving_default"]
+    wanted = signature.structured_input_signature[1]
 
     def run(batch: Batch, _loaded: Any = loaded) -> dict[str, np.ndarray]:
-        found = signature(**{k: tf.constant(x) for k, x in batch.items()})
+        found = signature(**{k: tf.constant(batch[k]) for k in wanted})
         return {name: x.numpy() for name, x in found.items()}
 
     return run
@@ -158,11 +159,12 @@ def _open_torch(request: dict[str, Any]) -> Run:
 
     if request["threads"]:
         torch.set_num_threads(request["threads"])
-    module = torch.export.load(request["file"]).module()
+    program = torch.export.load(request["file"])
+    module, wanted = program.module(), program.graph_signature.user_inputs
 
     def run(batch: Batch) -> dict[str, np.ndarray]:
         with torch.no_grad():
-            found = module(**{k: torch.as_tensor(x) for k, x in batch.items()})
+            found = module(**{k: torch.as_tensor(batch[k]) for k in wanted})
         return {name: x.numpy() for name, x in found.items()}
 
     return run

@@ -180,3 +180,27 @@ def test_any_functional_model_is_exported(tmp_path):
     found = run(path, {"image": X})["features"]
     difference = np.abs(found - expected).max()
     assert difference < 1e-3 * expected.std(axis=0).mean()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        FILES[1],
+        pytest.param(
+            "file.pt2",
+            marks=pytest.mark.skipif(
+                keras.config.backend() != "torch", reason="torch's own format"
+            ),
+        ),
+    ],
+)
+def test_an_input_that_no_output_needs_is_not_asked_for(name, tmp_path):
+    a, b = keras.Input((3,), name="a"), keras.Input((3,), name="b")
+    outputs = {"one": layers.Dense(2)(a), "two": layers.Dense(2)(b)}
+    model = keras.Model({"a": a, "b": b}, outputs)
+    data = {x: RNG.normal(size=(5, 3)).astype("float32") for x in "ab"}
+    report = kc.export(
+        model, tmp_path / name, check_data=data, outputs="one", verbose=False
+    )
+    assert list(report.inputs) == ["a"]
+    assert report.difference < 1e-3
