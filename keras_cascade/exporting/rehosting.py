@@ -23,12 +23,11 @@ _START = (
     "import sys; sys.path += {paths!r}; "
     "from keras_cascade.exporting.worker import main; main({request!r})"
 )
-_MODULES = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch"}
 
 
 def is_installed(backend: str) -> bool:
     """Whether a backend could be started."""
-    return importlib.util.find_spec(_MODULES[backend]) is not None
+    return importlib.util.find_spec(backend) is not None
 
 
 def write_elsewhere(
