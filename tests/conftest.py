@@ -39,6 +39,33 @@ def _reproducible():
     keras.utils.set_random_seed(0)
 
 
+@pytest.fixture
+def answers():
+    """Function: what a program gives for arrays, as arrays."""
+
+    import keras
+
+    def answers(program, *arrays):
+        found = program(*map(keras.ops.convert_to_tensor, arrays))
+        return {k: keras.ops.convert_to_numpy(x) for k, x in found.items()}
+
+    return answers
+
+
+@pytest.fixture
+def own_answers():
+    """Function: what a model gives for its inputs, flat, as arrays."""
+
+    import keras
+
+    def own_answers(model, inputs):
+        given = keras.tree.map_structure(keras.ops.convert_to_tensor, inputs)
+        found = keras.tree.flatten(model(given, training=False))
+        return [keras.ops.convert_to_numpy(x) for x in found]
+
+    return own_answers
+
+
 def pytest_collection_modifyitems(items):
     """Skips the interop tests, saying so, where a backend is missing."""
     missing = [b for b in BACKENDS if importlib.util.find_spec(b) is None]

@@ -11,8 +11,8 @@ import keras
 from keras_cascade._version import __version__
 from keras_cascade.display.blocks import describe_blocks
 from keras_cascade.exporting import flatbuffer
-from keras_cascade.exporting.program import Program
 from keras_cascade.exporting.request import Request
+from keras_cascade.graph.program import Program
 
 CARD = "model_card.json"
 LABELS = "labels.txt"

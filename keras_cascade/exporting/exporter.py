@@ -17,7 +17,6 @@ from keras_cascade.exporting.card import put_card
 from keras_cascade.exporting.freezing import computes_in_half, stock
 from keras_cascade.exporting.job import Job, size_of
 from keras_cascade.exporting.placing import put, workspace
-from keras_cascade.exporting.program import Program, as_program
 from keras_cascade.exporting.report import ExportReport, ParityError
 from keras_cascade.exporting.request import (
     Request,
@@ -28,6 +27,7 @@ from keras_cascade.exporting.request import (
     half_tolerance,
     make_request,
 )
+from keras_cascade.graph.program import Program, as_program
 from keras_cascade.networks.loading import as_functional
 from keras_cascade.training.adaptation import unfitted
 

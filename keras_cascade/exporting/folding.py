@@ -13,7 +13,7 @@ import numpy as np
 
 from keras_cascade.exporting import affine, combining, neighbours
 from keras_cascade.exporting.joining import join_into_join, kernels_through_join
-from keras_cascade.exporting.program import Program, Step
+from keras_cascade.graph.program import Program, Step
 
 _NOTHING = (
     keras.layers.ActivityRegularization,

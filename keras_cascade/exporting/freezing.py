@@ -10,9 +10,9 @@ from keras_cascade.adapters import PCAAdapter
 from keras_cascade.data import to_numpy
 from keras_cascade.exporting import affine
 from keras_cascade.exporting.folding import Folded, Means, fold
-from keras_cascade.exporting.program import Program, as_program
 from keras_cascade.graph.block import leaf_layers
 from keras_cascade.graph.copying import copy_network
+from keras_cascade.graph.program import Program, as_program
 
 _HALF = ("float16", "bfloat16")
 

@@ -11,13 +11,13 @@ from keras_cascade.exporting.card import make_card
 from keras_cascade.exporting.freezing import freeze
 from keras_cascade.exporting.litert import CALIBRATION_SAMPLES
 from keras_cascade.exporting.parity import Answers
-from keras_cascade.exporting.program import Program
 from keras_cascade.exporting.proving import Proof
 from keras_cascade.exporting.rehosting import write_elsewhere
 from keras_cascade.exporting.report import ExportReport
 from keras_cascade.exporting.request import Request
 from keras_cascade.exporting.samples import Samples, store_samples
 from keras_cascade.exporting.writing import Written
+from keras_cascade.graph.program import Program
 
 
 @dataclass(frozen=True)

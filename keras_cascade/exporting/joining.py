@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 
 from keras_cascade.exporting import affine, combining, neighbours
-from keras_cascade.exporting.program import Program, Step
 from keras_cascade.graph.flattening import Source
+from keras_cascade.graph.program import Program, Step
 from keras_cascade.graph.reading import Reference
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from keras_cascade.exporting.program import as_program
+from keras_cascade.graph.program import as_program
 
 
 def write(model: Any, path: Path, outputs: Sequence[str]) -> None:

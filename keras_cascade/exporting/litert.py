@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from keras_cascade.exporting import saved_model
-from keras_cascade.exporting.program import Program
 from keras_cascade.exporting.samples import Batch, Samples
+from keras_cascade.graph.program import Program
 
 # What 8 bits are spread over is seen on so many samples at most.
 CALIBRATION_SAMPLES = 512

@@ -3,7 +3,7 @@
 import keras
 
 from keras_cascade.exporting import affine
-from keras_cascade.exporting.program import Program, Step
+from keras_cascade.graph.program import Program, Step
 from keras_cascade.graph.reading import Reference
 
 

@@ -7,9 +7,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_cascade.exporting.program import Port, Program
 from keras_cascade.exporting.saved_model import traced
 from keras_cascade.exporting.torch_program import exported
+from keras_cascade.graph.program import Port, Program
 
 # What all runtimes of the last years read.
 OPSET = 18

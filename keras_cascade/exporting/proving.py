@@ -11,10 +11,10 @@ import numpy as np
 from keras_cascade.exporting import flatbuffer, parity
 from keras_cascade.exporting.parity import Answers, OutputParity
 from keras_cascade.exporting.processes import run_child
-from keras_cascade.exporting.program import Port
 from keras_cascade.exporting.report import Latency
 from keras_cascade.exporting.request import Request
 from keras_cascade.exporting.samples import Samples, read_batch
+from keras_cascade.graph.program import Port
 
 _RUNNER = Path(__file__).with_name("runner.py")
 _THREADS = {"all_threads": None, "one_thread": 1}

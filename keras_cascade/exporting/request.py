@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_cascade.exporting.program import Port
+from keras_cascade.graph.program import Port
 
 # The ending of a path, and the format that it stands for.
 ENDINGS = {

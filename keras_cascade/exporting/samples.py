@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from keras_cascade.data import labelled_batches, to_numpy
-from keras_cascade.exporting.program import Port
+from keras_cascade.graph.program import Port
 
 Batch = dict[str, np.ndarray]
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from keras_cascade.exporting.program import Program
+from keras_cascade.graph.program import Program
 
 SIGNATURE = "serving_default"
 

@@ -4,7 +4,7 @@ import inspect
 from pathlib import Path
 from typing import Any
 
-from keras_cascade.exporting.program import Port, Program
+from keras_cascade.graph.program import Port, Program
 
 
 def write(program: Program, path: Path) -> None:

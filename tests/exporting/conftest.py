@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from keras_cascade.exporting.folding import fold
-from keras_cascade.exporting.program import as_program
+from keras_cascade.graph.program import as_program
 
 
 @pytest.fixture
@@ -24,29 +24,6 @@ def settle():
         return model
 
     return settle
-
-
-@pytest.fixture
-def answers():
-    """Function: what a program gives for arrays, as arrays."""
-
-    def answers(program, *arrays):
-        found = program(*map(keras.ops.convert_to_tensor, arrays))
-        return {k: keras.ops.convert_to_numpy(x) for k, x in found.items()}
-
-    return answers
-
-
-@pytest.fixture
-def own_answers():
-    """Function: what a model gives for its inputs, flat, as arrays."""
-
-    def own_answers(model, inputs):
-        given = keras.tree.map_structure(keras.ops.convert_to_tensor, inputs)
-        found = keras.tree.flatten(model(given, training=False))
-        return [keras.ops.convert_to_numpy(x) for x in found]
-
-    return own_answers
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from keras import layers
 
 from keras_cascade.exporting.folding import fold
-from keras_cascade.exporting.program import as_program
+from keras_cascade.graph.program import as_program
 
 
 def weights(program):

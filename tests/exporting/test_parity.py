@@ -12,8 +12,8 @@ from keras_cascade.exporting.parity import (
     model_answers,
     score,
 )
-from keras_cascade.exporting.program import as_program
 from keras_cascade.exporting.samples import store_samples
+from keras_cascade.graph.program import as_program
 
 RANDOM = np.random.default_rng(0)
 ROWS = RANDOM.normal(size=(10, 4)).astype("float32")

@@ -6,7 +6,6 @@ import keras
 import numpy as np
 import pytest
 
-from keras_cascade.exporting.program import Port
 from keras_cascade.exporting.request import (
     check_calibration,
     check_labels,
@@ -15,6 +14,7 @@ from keras_cascade.exporting.request import (
     format_backend,
     make_request,
 )
+from keras_cascade.graph.program import Port
 
 NONE = {
     "format": None,

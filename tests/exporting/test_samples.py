@@ -4,8 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-from keras_cascade.exporting.program import Port
 from keras_cascade.exporting.samples import open_samples, store_samples
+from keras_cascade.graph.program import Port
 
 A = np.arange(40, dtype="float32").reshape(10, 4)
 B = np.arange(10, dtype="int32")
