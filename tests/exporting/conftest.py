@@ -1,6 +1,5 @@
 """What the tests of the exporting package share."""
 
-import keras
 import numpy as np
 import pytest
 

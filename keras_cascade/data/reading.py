@@ -1,4 +1,4 @@
-"""The only place that looks at the type of the user's data."""
+"""The user's data, of whatever kind, as batches of NumPy arrays."""
 
 import dataclasses
 import itertools
@@ -116,7 +116,7 @@ def training_batches(
         size = data.num_batches
         numbers = itertools.count() if size is None else range(int(size))
         return _over_and_over(lambda: (data[i] for i in numbers))
-    if isinstance(data, (tuple, list, dict)) or _is_array(data):
+    if isinstance(data, (tuple, list, dict)) or is_array(data):
         return _shuffled(data, batch_size, seed)
     if isinstance(data, Iterator):
         raise ValueError(
@@ -125,7 +125,7 @@ def training_batches(
         )
     if isinstance(data, Iterable) and not isinstance(data, (str, bytes)):
         return _over_and_over(lambda: data)
-    raise TypeError(f"Data is {ACCEPTED}. Received {_describe(data)}.")
+    raise TypeError(f"Data is {ACCEPTED}. Received {describe(data)}.")
 
 
 def is_reiterable(data: Any) -> bool:
@@ -182,10 +182,10 @@ def to_numpy(x: Any) -> np.ndarray:
     """
     if isinstance(x, np.ndarray):
         return x
-    if not _is_array(x):
+    if not is_array(x):
         raise TypeError(
             "Data is made of arrays or tensors, received "
-            f"{_describe(x)} where one should be."
+            f"{describe(x)} where one should be."
         )
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(x, torch.Tensor):
@@ -208,20 +208,20 @@ def _open(data: Any, batch_size: int = 32, labelled: bool = False) -> _Source:
     """Gives passes over x, or where `labelled` over (x, y)."""
     if isinstance(data, keras.utils.PyDataset):
         return _open_py_dataset(data, labelled)
-    if isinstance(data, (tuple, list, dict)) or _is_array(data):
+    if isinstance(data, (tuple, list, dict)) or is_array(data):
         return _open_arrays(_parts_of(data), batch_size, labelled)
     if isinstance(data, Iterable) and not isinstance(
         data, (str, bytes, keras.KerasTensor)
     ):
         return _open_iterable(data, labelled)
     hint = " Call the function, and pass what it returns." * callable(data)
-    raise TypeError(f"Data is {ACCEPTED}. Received {_describe(data)}.{hint}")
+    raise TypeError(f"Data is {ACCEPTED}. Received {describe(data)}.{hint}")
 
 
 def _open_py_dataset(data: keras.utils.PyDataset, labelled: bool) -> _Source:
     size = data.num_batches
     if size is None:
-        raise ValueError(_endless(data))
+        raise ValueError(endless(data))
     count = int(size)
     return _Source(
         lambda: _read((data[index] for index in range(count)), labelled),
@@ -238,7 +238,7 @@ def _open_arrays(
     x, y = parts
     # Labels that nobody reads may be of any kind.
     wanted = (x, y) if labelled and y is not None else x
-    rows = _count_rows(wanted)
+    rows = count_rows(wanted)
     starts = range(0, rows, batch_size)
 
     def cut(start: int) -> Any:
@@ -252,9 +252,9 @@ def _open_arrays(
 
 
 def _open_iterable(data: Iterable[Any], labelled: bool) -> _Source:
-    size = _known_size(data)
+    size = known_size(data)
     if size == math.inf:
-        raise ValueError(_endless(data))
+        raise ValueError(endless(data))
     return _Source(
         lambda: _read(data, labelled),
         None if size is None else int(size),
@@ -293,7 +293,7 @@ def _shuffled(
 ) -> Iterator[tuple[Any, Any, Any]]:
     _parts_of(data)
     parts = data if isinstance(data, tuple) else (data,)
-    rows = _count_rows([part for part in parts if part is not None])
+    rows = count_rows([part for part in parts if part is not None])
     x, y, weights = (
         keras.tree.map_structure(to_numpy, part) if part is not None else None
         for part in (*parts, None, None)[:3]
@@ -338,12 +338,21 @@ def _parts_of(data: Any) -> tuple[Any, Any]:
     return data, None
 
 
-def _count_rows(x: Any) -> int:
+def count_rows(x: Any) -> int:
+    """The number of rows of a structure of arrays.
+
+    Args:
+        x: The arrays.
+
+    Raises:
+        TypeError: One is no array.
+        ValueError: They have none, or not the same number.
+    """
     leaves = keras.tree.flatten(x)
     for leaf in leaves:
-        if not _is_array(leaf):
+        if not is_array(leaf):
             raise TypeError(
-                f"Data is {ACCEPTED}. Received {_describe(leaf)} where an "
+                f"Data is {ACCEPTED}. Received {describe(leaf)} where an "
                 "array should be."
             )
         if len(leaf.shape) == 0:
@@ -359,7 +368,8 @@ def _count_rows(x: Any) -> int:
     return sizes[0]
 
 
-def _is_array(x: Any) -> bool:
+def is_array(x: Any) -> bool:
+    """Whether it is an array or a tensor, of whatever framework."""
     return (
         hasattr(x, "shape")
         and hasattr(x, "__array__")
@@ -367,7 +377,7 @@ def _is_array(x: Any) -> bool:
     )
 
 
-def _known_size(data: Any) -> float | None:
+def known_size(data: Any) -> float | None:
     """The number of batches, `math.inf` if endless, None if unknown."""
     tf = sys.modules.get("tensorflow")
     if tf is not None and isinstance(data, tf.data.Dataset):
@@ -381,13 +391,15 @@ def _known_size(data: Any) -> float | None:
     return math.inf if size == sys.maxsize else size
 
 
-def _endless(data: Any) -> str:
+def endless(data: Any) -> str:
+    """What is said of data without end."""
     return (
         f"The {type(data).__name__} never ends. One pass needs an end: limit "
         "it to the batches to learn from (`dataset.take(100)`)."
     )
 
 
-def _describe(x: Any) -> str:
+def describe(x: Any) -> str:
+    """What something is, for messages."""
     kind = f"{type(x).__module__}.{type(x).__qualname__}"
     return f"an object of type {kind.removeprefix('builtins.')}"
