@@ -37,7 +37,7 @@ LAZY = BACKENDS | {
     "sklearn",
     "tf2onnx",
 }
-CORE = {"keras", "numpy", "rich"}
+CORE = {"filelock", "keras", "ml_dtypes", "numpy", "rich"}
 
 # Lowest first: a module imports from its own entry and from those above it in
 # this list. An entry is a module or a folder of the package.
@@ -57,6 +57,7 @@ LAYERS = {
     "head": "what stands at the end, on copies of layers",
     "injection": "what enters inner layers, and how it is merged",
     "training": "flags, rates and optimizers on blocks",
+    "cache": "features kept to be read again; stores know no network",
     "spec": "the user's arguments, checked by the parts they name",
     "inputs": "names and shapes of what goes in",
     "wiring": "what feeds the downstream",
@@ -68,7 +69,9 @@ LAYERS = {
     "display": "what a spec and its blocks are, for the eye",
     "composition": "what a cascade is made of",
     "retaining": "what it keeps of its networks",
+    "caching": "how it answers on cached features",
     "trainer": "how it trains",
+    "splitting": "its frozen and its trainable part as models",
     "cascade": "the model; shows, saves and rebuilds itself",
     "build": "the whole flow, which ends in a cascade",
     "rebuilding": "builds again, with changes",

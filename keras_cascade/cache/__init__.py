@@ -1,0 +1,1 @@
+"""Features that frozen parts computed, kept to be read again."""

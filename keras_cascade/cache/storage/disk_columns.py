@@ -1,0 +1,238 @@
+"""A column on disk: finished shards, and a buffer that becomes the next."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from keras_cascade.cache.storage.budget import Budget
+from keras_cascade.cache.storage.columns import IndexedColumn
+from keras_cascade.cache.storage.files import (
+    checked_text,
+    read_checked,
+    write_small,
+)
+from keras_cascade.cache.storage.identifiers import IDS
+from keras_cascade.cache.storage.locking import WriterLock
+from keras_cascade.cache.storage.shards import (
+    OVERHEAD_BYTES,
+    Shard,
+    map_rows,
+    open_shard,
+    remove_shard,
+    shard_numbers,
+    unfinished_numbers,
+    write_shard,
+)
+
+MANIFEST = "column.json"
+
+
+class _Stored(NamedTuple):
+    """What a column holds.
+
+    Replaced as a whole: an interrupt, wherever it comes, leaves one or the
+    other.
+    """
+
+    shards: tuple[np.ndarray, ...] = ()
+    finished: int = 0
+    waiting: int = 0
+
+
+class DiskColumn(IndexedColumn):
+    """A column in a folder.
+
+    Args:
+        path: The folder, which need not be there.
+        shape: Of one row.
+        dtype: As stored.
+        description: What it holds, as JSON; kept for people to read.
+        shard_bytes: How much is kept in memory until it is written.
+        budget: What may be written.
+        writer: Who may write.
+
+    Raises:
+        ValueError: There is one of another shape or dtype.
+        OSError: A file of it cannot be read.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        shape: Sequence[int],
+        dtype: Any,
+        description: dict,
+        shard_bytes: int,
+        budget: Budget,
+        writer: WriterLock,
+    ):
+        super().__init__(shape, dtype)
+        self.path = path
+        self._budget = budget
+        self._writer = writer
+        self._shard_rows = max(1, shard_bytes // self.row_bytes)
+        self._stored = _Stored()
+        self._known: set[int] = set()
+        self._buffer: tuple[np.ndarray, np.ndarray] | None = None
+        self._left_out: set[int] = set()
+        self._manifest = checked_text(
+            {
+                "shape": list(self.shape),
+                "dtype": self.dtype.name,
+                "description": description,
+            }
+        )
+        self._check_manifest()
+        self.refresh()
+
+    def __len__(self) -> int:
+        return self._stored.finished + self._stored.waiting
+
+    def refresh(self) -> None:
+        """Takes up shards that others have finished; removes damaged ones.
+
+        Only a process that may write removes them. While rows wait in the
+        buffer, behind which there is no place, nothing is taken up.
+        """
+        with self._lock:
+            if self._stored.waiting:
+                return
+            numbers = {*shard_numbers(self.path)} - self._known
+            found = {number: self._open(number) for number in sorted(numbers)}
+            self._take_up({n: x for n, x in found.items() if x is not None})
+            self.damaged = len(self._left_out)
+
+    def finish(self) -> None:
+        """Writes what is in the buffer as a last, shorter shard.
+
+        Raises:
+            CacheFull: The disk is full. The rows stay in memory.
+            RuntimeError: Outside of the store's `writing()`.
+        """
+        with self._lock:
+            if self._stored.waiting:
+                self._check_writer()
+                self._write_buffer()
+            self._buffer = None
+
+    def drop_unfinished(self) -> None:
+        """Forgets the rows that are in no shard yet."""
+        with self._lock:
+            # The index first: what it finds is there at any time.
+            self._index.clip(self._stored.finished)
+            self._stored = self._stored._replace(waiting=0)
+            self._buffer = None
+            self._budget.reserve(self, 0)
+
+    def _add(self, ids: np.ndarray, rows: np.ndarray) -> None:
+        self._check_writer()
+        self._budget.reserve(self, self._cost(self._stored.waiting + len(ids)))
+        try:
+            self._write_buffer_if_full()
+            while len(ids):
+                count = min(len(ids), self._shard_rows - self._stored.waiting)
+                self._fill(ids[:count], rows[:count])
+                ids, rows = ids[count:], rows[count:]
+                self._write_buffer_if_full()
+        finally:
+            self._budget.reserve(self, self._cost(self._stored.waiting))
+
+    def _segments(self) -> list[np.ndarray]:
+        shards, _, waiting = self._stored
+        if waiting and self._buffer is not None:
+            return [*shards, self._buffer[1][:waiting]]
+        return list(shards)
+
+    def _open(self, number: int) -> Shard | None:
+        # Asked before: a process that may not write yet may see the old one.
+        removing = self._writer.held
+        shard = open_shard(self.path, number, self.shape, self.dtype)
+        if shard is not None:
+            self._left_out.discard(number)
+            return shard
+        self._left_out.add(number)
+        if removing:
+            remove_shard(self.path, number)
+        return None
+
+    def _take_up(self, shards: dict[int, Shard]) -> None:
+        if not shards:
+            return
+        ids = np.concatenate([shard.ids for shard in shards.values()])
+        position = len(self)
+        self._stored = _Stored(
+            (*self._stored.shards, *(x.rows for x in shards.values())),
+            position + len(ids),
+        )
+        self._known.update(shards)
+        self._index.add(ids, position)
+
+    def _fill(self, ids: np.ndarray, rows: np.ndarray) -> None:
+        if self._buffer is None:
+            self._buffer = (
+                np.empty(self._shard_rows, IDS),
+                np.empty((self._shard_rows, *self.shape), self.dtype),
+            )
+        position, waiting = len(self), self._stored.waiting + len(ids)
+        part = slice(self._stored.waiting, waiting)
+        self._buffer[0][part] = ids
+        self._buffer[1][part] = rows
+        # Counted before they are found: see MemoryColumn.
+        self._stored = self._stored._replace(waiting=waiting)
+        self._index.add(ids, position)
+
+    def _write_buffer_if_full(self) -> None:
+        if self._stored.waiting == self._shard_rows:
+            self._write_buffer()
+
+    def _write_buffer(self) -> None:
+        shards, finished, waiting = self._stored
+        ids, rows = (x[:waiting] for x in self._buffer or ())
+        cost = self._cost(waiting)
+        with self._writer.committing, self._budget.writing(cost):
+            written = self._write_manifest()
+            number = self._next_number()
+            written += write_shard(self.path, number, ids, rows)
+            mapped = map_rows(self.path, number, self.dtype)
+        self._known.add(number)
+        self._stored = _Stored((*shards, mapped), finished + waiting)
+        self._budget.written(self, cost, written)
+
+    def _next_number(self) -> int:
+        taken = (*shard_numbers(self.path), *unfinished_numbers(self.path))
+        return max(taken, default=-1) + 1
+
+    def _cost(self, rows: int) -> int:
+        """What rows take on disk that are not written yet."""
+        shards = -(-rows // self._shard_rows)
+        manifest = 0 if self._described or not rows else len(self._manifest)
+        return rows * self.row_bytes + shards * OVERHEAD_BYTES + manifest
+
+    def _check_writer(self) -> None:
+        if not self._writer.held:
+            raise RuntimeError(
+                f"Rows are appended to '{self.path}' within the store's "
+                "writing() only."
+            )
+
+    def _write_manifest(self) -> int:
+        if self._described:
+            return 0
+        self.path.mkdir(exist_ok=True)
+        write_small(self.path / MANIFEST, self._manifest)
+        self._described = True
+        return len(self._manifest)
+
+    def _check_manifest(self) -> None:
+        """One that is damaged is written anew: who asks knows all it says."""
+        found = read_checked(self.path / MANIFEST)
+        self._described = found is not None
+        asked = {"shape": list(self.shape), "dtype": self.dtype.name}
+        there = {name: (found or asked)[name] for name in asked}
+        if there != asked:
+            raise ValueError(
+                f"'{self.path}' holds rows of {there}, but {asked} is asked "
+                "for."
+            )

@@ -1,0 +1,102 @@
+"""One process at a time writes in a folder."""
+
+import contextlib
+import os
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from keras_cascade.cache.storage.directory import no_use, remove_leftovers
+
+LOCK = "writing.lock"
+
+
+class WriterLock:
+    """Lets one process at a time write in a folder.
+
+    All stores of one process on one folder share it, so that within the
+    process it can be held many times at once. The operating system takes it
+    from a process that dies.
+
+    Args:
+        path: The folder.
+    """
+
+    @classmethod
+    def of(cls, path: Path) -> "WriterLock":
+        """The lock of a folder in this process.
+
+        Args:
+            path: The folder.
+        """
+        key = os.path.realpath(path)
+        with _SHARING:
+            lock = _LOCKS.get(key) or cls(Path(key))
+            _LOCKS[key] = lock
+        return lock
+
+    def __init__(self, path: Path):
+        self._path = path
+        # Threads share what it holds: a loader's reads while another writes.
+        self._file = FileLock(path / LOCK, thread_local=False)
+        self._entering = threading.Lock()
+        self._holders = 0
+        # Numbers for shards are given out one by one.
+        self.committing = threading.Lock()
+
+    @property
+    def held(self) -> bool:
+        """Whether this process may write."""
+        return self._holders > 0
+
+    @contextlib.contextmanager
+    def hold(self, notify: Callable[[str], None]) -> Iterator[None]:
+        """Waits for other processes to end, and keeps them waiting.
+
+        Args:
+            notify: Told once if there is somebody to wait for.
+
+        Raises:
+            OSError: Nothing can be written in the folder.
+        """
+        with self._entering:
+            if self._holders == 0:
+                self._acquire(notify)
+            self._holders += 1
+        try:
+            yield
+        finally:
+            with self._entering:
+                self._holders -= 1
+                if self._holders == 0:
+                    self._file.release()
+
+    def _acquire(self, notify: Callable[[str], None]) -> None:
+        try:
+            try:
+                self._file.acquire(blocking=False)
+            except Timeout:
+                notify(
+                    f"Another process is writing features to '{self._path}': "
+                    "waiting for it to end."
+                )
+                self._file.acquire()
+        except OSError as error:
+            raise no_use(self._path, error) from error
+        cleared = False
+        try:
+            remove_leftovers(self._path)
+            cleared = True
+        finally:
+            if not cleared:
+                self._file.release()
+
+
+# One a folder, for as long as a store of this process uses it.
+_LOCKS: weakref.WeakValueDictionary[str, WriterLock] = (
+    weakref.WeakValueDictionary()
+)
+_SHARING = threading.Lock()
