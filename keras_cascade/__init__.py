@@ -12,6 +12,7 @@ from keras_cascade import zoo as zoo
 from keras_cascade._version import __version__ as __version__
 from keras_cascade.analysis import check_interface as check_interface
 from keras_cascade.build import build_cascade as build_cascade
+from keras_cascade.cache.feature_cache import FeatureCache as FeatureCache
 from keras_cascade.cascade import Cascade as Cascade
 from keras_cascade.exporting import ExportReport as ExportReport
 from keras_cascade.exporting import ParityError as ParityError
@@ -20,6 +21,7 @@ from keras_cascade.exporting import read_card as read_card
 from keras_cascade.graph.taps import list_taps as list_taps
 from keras_cascade.graph.truncating import truncate as truncate
 from keras_cascade.injection.arguments import Injection as Injection
+from keras_cascade.splitting import split as split
 from keras_cascade.training.drift import DriftMonitor as DriftMonitor
 from keras_cascade.training.layerwise_decay import (
     LayerwiseDecay as LayerwiseDecay,

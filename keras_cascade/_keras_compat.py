@@ -246,6 +246,20 @@ def compile_arguments(model: keras.Model) -> dict[str, Any]:
     return dict(model._compile_config.config)  # type: ignore[attr-defined]
 
 
+def take_resumed_epoch(model: keras.Model) -> int | None:
+    """The epoch that BackupAndRestore goes on with, which `fit` then forgets.
+
+    Keras 3.15 hands it to `fit` in the attribute `_initial_epoch`, which goes
+    before the argument, and keeps it.
+
+    Args:
+        model: The model.
+    """
+    epoch = model._initial_epoch  # type: ignore[attr-defined]
+    model._initial_epoch = None  # type: ignore[attr-defined]
+    return epoch
+
+
 def global_seed() -> Any:
     """The state that unseeded `keras.random` draws from, or None before any.
 

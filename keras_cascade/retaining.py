@@ -35,6 +35,11 @@ class Retaining(Composition):
         penalties = [p for keeper in self._kept for p in keeper.penalties(x)]
         return sum(penalties, start=loss)
 
+    @property
+    def taught(self) -> list[str]:
+        """The blocks that are held to old answers, on the inputs themselves."""
+        return [name for keeper in self._kept for name in keeper.teachers]
+
     def retain(
         self, retention: Mapping[str, Retention], graphs: Mapping[str, Graph]
     ) -> None:

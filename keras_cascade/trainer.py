@@ -6,9 +6,17 @@ from typing import Any, Self
 import keras
 
 from keras_cascade import _keras_compat as compat
-from keras_cascade.retaining import Retaining
+from keras_cascade.cache.feature_cache import as_cache
+from keras_cascade.cache.feeding import (
+    Data,
+    Validation,
+    check_no_steps,
+    open_feeds,
+)
+from keras_cascade.cache.fitting import FitArguments, fit_on_features
+from keras_cascade.caching import Caching
 from keras_cascade.spec import normalise_rates
-from keras_cascade.training.adaptation import fit_adapters, unfitted
+from keras_cascade.training.adaptation import fit_adapters
 from keras_cascade.training.block_rates import to_float
 from keras_cascade.training.fitting import (
     callbacks_for_fit,
@@ -28,7 +36,7 @@ from keras_cascade.training.stages import Unfreeze
 from keras_cascade.training.trainability import covered_by, set_flags
 
 
-class Trainer(Retaining):
+class Trainer(Caching):
     """Keras's `compile` and `fit`, block by block."""
 
     @property
@@ -196,6 +204,7 @@ class Trainer(Retaining):
         validation_freq: int = 1,
         *,
         unfreeze: Unfreeze = None,
+        cache_features: Any = False,
     ) -> Any:
         """Keras's `fit`, in which blocks may start to train on the way.
 
@@ -229,6 +238,11 @@ class Trainer(Retaining):
                 optimizer goes on: slots of what was training are kept, and
                 what joins counts its own steps. Flags stay as the last stage
                 left them. Defaults to `None`.
+            cache_features: Whether what frozen layers compute is computed
+                once, in the first epoch: `True` (in memory), a folder, or a
+                `FeatureCache`. The training is the same as without. What
+                cannot be cached (behind augmentation, say) is computed in
+                every epoch, with a warning. Defaults to `False`.
 
         Returns:
             Keras's `History`.
@@ -236,7 +250,8 @@ class Trainer(Retaining):
         Raises:
             ValueError: If an adapter that learns from data has not been
                 fitted (call `adapt` first), a stage's epoch is none of this
-                call's, a pattern matches nothing, or a stage would freeze.
+                call's, a pattern matches nothing, a stage would freeze, or
+                data with `cache_features` may give other samples each time.
 
         Example:
         >>> history = cascade.fit(
@@ -251,6 +266,30 @@ class Trainer(Retaining):
         callbacks = callbacks_for_fit(
             self, unfreeze, initial_epoch, epochs, callbacks
         )
+        cache = as_cache(cache_features)
+        if cache is not None:
+            check_no_steps(
+                steps_per_epoch=steps_per_epoch,
+                validation_steps=validation_steps,
+            )
+            data = Data(x, y, sample_weight, batch_size, shuffle)
+            held = Validation(
+                validation_data, validation_split, validation_batch_size
+            )
+            return fit_on_features(
+                self,
+                super().fit,
+                cache,
+                *open_feeds(self, cache, data, held),
+                FitArguments(
+                    epochs=epochs,
+                    initial_epoch=initial_epoch,
+                    verbose=verbose,
+                    callbacks=callbacks,
+                    class_weight=class_weight,
+                    validation_freq=validation_freq,
+                ),
+            )
         return super().fit(
             x=x,
             y=y,
@@ -320,16 +359,6 @@ class Trainer(Retaining):
         self._check_fitted("training")
         return super().make_train_function(self._is_stale() or force)
 
-    def make_test_function(self, force: bool = False) -> Any:
-        """Keras's hook before `evaluate`; the adapters must be fitted."""
-        self._check_fitted("evaluation")
-        return super().make_test_function(force)
-
-    def make_predict_function(self, force: bool = False) -> Any:
-        """Keras's hook before `predict`; the adapters must be fitted."""
-        self._check_fitted("prediction")
-        return super().make_predict_function(force)
-
     def _is_stale(self) -> bool:
         if not self.compiled or self._traced == self._traced_now():
             return False
@@ -341,7 +370,7 @@ class Trainer(Retaining):
         """What a step that is traced now would be traced for."""
         blockwise = find_blockwise(self.optimizer)
         generation = 0 if blockwise is None else blockwise.generation
-        return self._read_flags(), generation
+        return self.flags(), generation
 
     def _set_flags(self, patterns: str | Sequence[str], flag: bool) -> Self:
         call = "unfreeze()" if flag else "freeze()"
@@ -367,15 +396,3 @@ class Trainer(Retaining):
         if (blockwise := find_blockwise(own)) is not None:
             blockwise.route(groups.variables)
         return own
-
-    def _check_fitted(self, before: str) -> None:
-        if self._all_fitted:
-            return
-        waiting = unfitted(self)
-        self._all_fitted = not waiting
-        if waiting:
-            paths = ", ".join(f"'{'/'.join(path)}'" for path in waiting)
-            raise ValueError(
-                f"Adapters that learn from data have not been fitted: {paths}."
-                f" Call cascade.adapt(data) before {before}."
-            )

@@ -220,6 +220,7 @@ def test_the_examples_of_the_docstrings_run():
         loss="sparse_categorical_crossentropy",
     )
     images = RNG.normal(size=(16, 8, 8, 1)).astype("float32")
+    cascade.adapt(images, verbose=False)
     given = {
         "kc": kc,
         "keras_cascade": kc,
@@ -231,7 +232,14 @@ def test_the_examples_of_the_docstrings_run():
     }
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
     finder = doctest.DocTestFinder()
-    for documented in (kc.build_cascade, kc.Cascade, Trainer, kc.export):
+    for documented in (
+        kc.build_cascade,
+        kc.split,
+        kc.FeatureCache,
+        kc.Cascade,
+        Trainer,
+        kc.export,
+    ):
         for example in finder.find(documented, globs=given):
             runner.run(example)
     assert runner.tries > 7

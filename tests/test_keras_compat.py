@@ -632,3 +632,31 @@ def test_exclusions_from_decay_are_copied():
     target = keras.optimizers.AdamW(0.1)
     _keras_compat.copy_decay_exclusions(source, target)
     assert _keras_compat.undecayed(target, variables) == (0, 1)
+
+
+def test_the_epoch_to_go_on_with_is_taken_once(tmp_path):
+    def model():
+        keras.utils.set_random_seed(0)
+        built = keras.Sequential(
+            [keras.layers.Input((2,)), keras.layers.Dense(1)]
+        )
+        built.compile("sgd", "mse")
+        return built
+
+    class Fails(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            if epoch == 2:
+                raise KeyboardInterrupt
+
+    x, y = np.ones((4, 2)), np.ones((4, 1))
+    backup = keras.callbacks.BackupAndRestore(tmp_path / "backup")
+    with pytest.raises(KeyboardInterrupt):
+        model().fit(x, y, epochs=4, verbose=0, callbacks=[backup, Fails()])
+    again = model()
+    assert _keras_compat.take_resumed_epoch(again) is None
+    backup = keras.callbacks.BackupAndRestore(
+        tmp_path / "backup", delete_checkpoint=False
+    )
+    again.fit(x, y, epochs=0, verbose=0, callbacks=[backup])
+    assert _keras_compat.take_resumed_epoch(again) == 3
+    assert _keras_compat.take_resumed_epoch(again) is None

@@ -96,7 +96,8 @@ def add_inspect(commands: Any) -> None:
         "inspect",
         _inspect,
         "Show what a saved cascade is: inputs, outputs, blocks, taps, "
-        "injections, adapters, what trains and how fast.",
+        "injections, adapters, what trains and how fast, and where its frozen "
+        "part ends.",
     )
     parser.add_argument(
         "model",

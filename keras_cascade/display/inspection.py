@@ -6,6 +6,7 @@ import keras
 
 from keras_cascade import _tables
 from keras_cascade.display.blocks import describe_blocks, parameters
+from keras_cascade.display.cut import cut_text, describe_cut
 from keras_cascade.display.summary import summary_text
 from keras_cascade.networks.loading import as_network
 
@@ -17,8 +18,8 @@ def inspect_model(model: keras.Model) -> dict[str, Any]:
         model: A cascade; of another model, what it shares with one.
 
     Returns:
-        Its name and class, inputs, outputs and parameters; of a cascade also
-        its blocks.
+        Its name and class, inputs, outputs, parameters, and where its frozen
+        part ends; of a cascade also its blocks.
     """
     network = as_network(model, "MODEL")
     return {
@@ -29,6 +30,7 @@ def inspect_model(model: keras.Model) -> dict[str, Any]:
         "parameters": parameters(model.weights),
         "trainable_parameters": parameters(model.trainable_variables),
         "blocks": describe_blocks(model) if hasattr(model, "blocks") else [],
+        "cut": describe_cut(network),
     }
 
 
@@ -42,10 +44,13 @@ def inspection_text(model: keras.Model) -> str:
     ]
     title = f"{found['class']} '{found['name']}'"
     tensors = _tables.as_text(title, ("", "name", "shape", "dtype"), rows)
-    if found["blocks"]:
-        return f"{tensors}\n{summary_text(model)}"
+    what = summary_text(model) if found["blocks"] else _sums(found)
+    return f"{tensors}\n{what}\n{cut_text(found['cut'])}"
+
+
+def _sums(found: dict[str, Any]) -> str:
     return (
-        f"{tensors}\n{found['parameters']:,} parameters, "
+        f"{found['parameters']:,} parameters, "
         f"{found['trainable_parameters']:,} of them trainable"
     )
 

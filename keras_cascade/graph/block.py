@@ -20,7 +20,7 @@ from keras_cascade.graph.rebuilt import (
 AUGMENTATIONS = tuple(
     getattr(keras.layers, name)
     for name in dir(keras.layers)
-    if name.startswith("Random")
+    if name.startswith("Rand")  # RandAugment too
     or name in ("AugMix", "CutMix", "MixUp", "Pipeline")
 )
 

@@ -16,6 +16,9 @@ from keras_cascade.graph.reading import Graph, Node, Reference
 
 layers = keras.layers
 
+# With the batch; open sizes are None.
+Shape = Sequence[Any]
+
 _CONVOLUTIONS = (
     layers.Conv1D,
     layers.Conv2D,
@@ -80,26 +83,42 @@ def _collect_parameters(
             found[id(node.operation)] = node.operation.count_params()
 
 
-def _flops(node: Node) -> int | None:
-    if not node.outputs or not node.tensors:
+def flops_of(
+    operation: Any, given: Sequence[Shape], gives: Sequence[Shape]
+) -> int | None:
+    """Operations of one call for one sample; `None` where a size is open.
+
+    Args:
+        operation: What is called.
+        given: The shapes of the tensors that it works on, with the batch.
+        gives: The shapes of those that it gives, likewise.
+    """
+    if not gives or not given:
         return 0
-    given, gives = node.tensors[0].shape[1:], node.outputs[0].shape[1:]
-    if None in given or None in gives:
+    first, out = given[0][1:], gives[0][1:]
+    if None in first or None in out:
         return None
-    operation = node.operation
     if isinstance(operation, _CONVOLUTIONS):
-        return 2 * _kernel_size(operation) * _positions(operation, gives)
+        return 2 * _kernel_size(operation) * _positions(operation, out)
     if isinstance(operation, _TRANSPOSED):
-        return 2 * _kernel_size(operation) * _positions(operation, given)
+        return 2 * _kernel_size(operation) * _positions(operation, first)
     if isinstance(operation, layers.MultiHeadAttention):
-        return _attention(node, given)
+        return _attention(operation, given, out)
     if isinstance(operation, (layers.Dense, layers.EinsumDense)):
-        return 2 * _kernel_size(operation) * prod(given[:-1])
+        return 2 * _kernel_size(operation) * prod(first[:-1])
     if isinstance(operation, layers.Embedding):
         return 0
     if isinstance(operation, layers.RNN | layers.Bidirectional):
-        return 2 * operation.count_params() * given[0]
-    return prod(gives)
+        return 2 * operation.count_params() * first[0]
+    return prod(out)
+
+
+def _flops(node: Node) -> int | None:
+    return flops_of(
+        node.operation,
+        [x.shape for x in node.tensors],
+        [x.shape for x in node.outputs],
+    )
 
 
 def _kernel_size(layer: keras.Layer) -> int:
@@ -118,24 +137,26 @@ def _positions(layer: keras.Layer, shape: Sequence[int]) -> int:
     return prod(shape[:-1])
 
 
-def _attention(node: Node, given: Sequence[int]) -> int | None:
+def _attention(
+    layer: Any, given: Sequence[Shape], out: Sequence[int]
+) -> int | None:
     """Queries meet the keys; both are projected, each for its own tokens."""
-    other = node.tensors[1] if len(node.tensors) > 1 else node.tensors[0]
-    if None in other.shape[1:]:
+    first, other = given[0][1:], (given[1] if len(given) > 1 else given[0])[1:]
+    if None in other:
         return None
-    queries, keys = prod(given[:-1]), prod(other.shape[1:-1])
-    config: Any = node.operation.get_config()
-    per_query, per_key = _projections(node, config)
+    queries, keys = prod(first[:-1]), prod(other[:-1])
+    config: Any = layer.get_config()
+    per_query, per_key = _projections(layer, config, first[-1], out[-1])
     products = config["key_dim"] + (config["value_dim"] or config["key_dim"])
     products *= config["num_heads"] * queries * keys
     return 2 * (queries * per_query + keys * per_key + products)
 
 
-def _projections(node: Node, config: dict) -> tuple[int, int]:
+def _projections(
+    layer: Any, config: dict, width: int, out: int
+) -> tuple[int, int]:
     """The kernels' sizes: of query and output, of key and value."""
     value_dim = config["value_dim"] or config["key_dim"]
-    query = node.tensors[0].shape[-1] * config["key_dim"]
-    output = node.outputs[0].shape[-1] * value_dim
+    query, output = width * config["key_dim"], out * value_dim
     per_query = config["num_heads"] * (query + output)
-    layer: Any = node.operation
     return per_query, _kernel_size(layer) - per_query

@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 
+from keras_cascade.graph.block import in_its_mode
 from keras_cascade.graph.flattening import FlatCall, Source, flatten
 from keras_cascade.graph.reading import Reference, read_graph
 
@@ -85,18 +86,21 @@ class Program:
     dtypes: Mapping[Reference, str]
     steps: tuple[Step, ...]
 
-    def __call__(self, *tensors: Any) -> dict[str, Any]:
-        """Runs it in inference mode.
+    def __call__(self, *tensors: Any, training: bool = False) -> dict[str, Any]:
+        """Runs it, by default in inference mode.
 
         Args:
             *tensors: One for each input, in their order.
+            training: Whether each layer runs in the mode that its flag asks
+                for. Defaults to `False`.
         """
         values = {
             port.reference: tensor
             for port, tensor in zip(self.inputs, tensors, strict=True)
         }
         for step in self.steps:
-            values.update(zip(step.outputs, _run(step, values), strict=True))
+            outputs = run_step(step, values, training)
+            values.update(zip(step.outputs, outputs, strict=True))
         return {name: values[ref] for name, ref in self.outputs.items()}
 
     @property
@@ -263,16 +267,31 @@ def _references(structure: Any) -> Iterator[Reference]:
             yield x.reference
 
 
-def _run(step: Step, values: Mapping[Reference, Any]) -> list[Any]:
+def run_step(
+    step: Step, values: Mapping[Reference, Any], training: bool = False
+) -> list[Any]:
+    """What a step gives.
+
+    Args:
+        step: The step.
+        values: The tensors that there are.
+        training: As in `Program`. Defaults to `False`.
+    """
+
     def value(x: Any) -> Any:
         if not isinstance(x, Source) or x.reference is None:
             return x
         return values[x.reference]
 
-    given = _changed(step, value)
-    if isinstance(step.operation, keras.Layer):
-        given["kwargs"] = {**given["kwargs"], "training": False}
-    return keras.tree.flatten(step.operation(*given["args"], **given["kwargs"]))
+    call = in_its_mode(step.operation, training)
+    if step.only_input is not None:
+        found = call(values[step.only_input])
+    else:
+        given = _changed(step, value)
+        found = call(*given["args"], **given["kwargs"])
+    if len(step.outputs) == 1 and not isinstance(found, (list, tuple, dict)):
+        return [found]
+    return keras.tree.flatten(found)
 
 
 def _changed(step: Step, change: Callable[[Any], Any]) -> dict[str, Any]:

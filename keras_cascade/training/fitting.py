@@ -67,7 +67,7 @@ def callbacks_for_fit(
         prepare_optimizer(cascade, ever.values())
     named = named_variables(cascade, rates)
     shown = {n: vs for n, vs in named.items() if any(id(v) in ever for v in vs)}
-    return _in_front([_Stages(routes, stages), _RateLog(shown)], callbacks)
+    return _in_front([Stages(routes, stages), _RateLog(shown)], callbacks)
 
 
 def prepare_optimizer(
@@ -106,22 +106,43 @@ def known_variables(optimizer: Any) -> list[keras.Variable]:
     return [] if blockwise is None else blockwise.known_variables
 
 
-class _Stages(keras.callbacks.Callback):
+class Stages(keras.callbacks.Callback):
     """Sets the flags of the stages that are due, and keeps training going."""
 
     def __init__(self, routes: Routes, stages: Sequence[Stage]):
         super().__init__()
         self._routes, self._waiting = routes, list(stages)
 
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Applies what is due; BackupAndRestore may have gone ahead."""
+    @property
+    def epochs(self) -> list[int]:
+        """The epochs of the stages that are to come."""
+        return [stage.epoch for stage in self._waiting]
+
+    def apply(self, epoch: int) -> None:
+        """Sets the flags that are due; BackupAndRestore may have gone ahead."""
         due = [stage for stage in self._waiting if stage.epoch <= epoch]
         for stage in due:
             set_flags(self._routes, stage.flags)
         self._waiting = self._waiting[len(due) :]
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Keras's hook: the flags of the epoch."""
+        self.apply(epoch)
         # Which also takes up flags that a callback of the user's changed.
         model: Any = self.model
         model.make_train_function()
+
+
+def stages_in(callbacks: Any) -> Stages | None:
+    """The stages of a fit, among the callbacks that `callbacks_for_fit` gave.
+
+    Args:
+        callbacks: The callbacks.
+    """
+    if isinstance(callbacks, keras.callbacks.CallbackList):
+        callbacks = callbacks.callbacks
+    found = [x for x in callbacks or () if isinstance(x, Stages)]
+    return found[0] if found else None
 
 
 class _RateLog(keras.callbacks.Callback):
@@ -146,7 +167,7 @@ class _RateLog(keras.callbacks.Callback):
 def _in_front(ours: list[keras.callbacks.Callback], given: Any) -> Any:
     """Our callbacks, then the user's: Keras's History comes last."""
     if isinstance(given, keras.callbacks.CallbackList):
-        kinds = (_Stages, _RateLog)  # those of an earlier fit
+        kinds = (Stages, _RateLog)  # those of an earlier fit
         rest = [c for c in given.callbacks if not isinstance(c, kinds)]
         for callback in ours:
             callback.set_model(given.model)

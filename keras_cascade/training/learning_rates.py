@@ -315,7 +315,12 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
         super().apply_gradients(grads_and_vars)
         return self.iterations
 
+    # A training may consist of several calls of `fit`: averages come last.
+    holds_averages = False
+
     def finalize_variable_values(self, var_list) -> None:
+        if self.holds_averages:
+            return
         self.inner_optimizer.finalize_variable_values(var_list)
 
     def exclude_from_weight_decay(self, var_list=None, var_names=None) -> None:

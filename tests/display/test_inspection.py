@@ -62,6 +62,42 @@ def test_as_text_every_block_and_injection_is_named():
         assert words in text
 
 
+def test_it_says_what_caching_keeps_and_saves():
+    found = inspect_model(cascade())["cut"]
+    # The taps are those layers; the downstream trains on the input as well.
+    assert found["nothing"] is None and found["blocked"] == []
+    assert found["inputs"] == ["inputs"]
+    kept = {x["name"]: x["bytes"] for x in found["features"]}
+    assert kept == {"left/hidden": 16, "right/hidden": 16}
+    assert found["bytes"] == 32
+    # Two products of 3 by 4, and the halving of three values.
+    assert found["flops_saved"] == 2 * (2 * 3 * 4) + 3
+    assert found["flops_repeated"] == 0
+    text = inspection_text(cascade())
+    assert "saves 51 FLOPs a sample" in text and "'inputs'" in text
+
+
+def test_it_says_what_is_in_the_way_of_caching():
+    x = inputs = keras.Input((8, 8, 3), name="image")
+    x = layers.RandomFlip(name="flip")(x)
+    x = layers.Conv2D(4, 3, name="conv")(x)
+    augmented = kc.build_cascade(keras.Model(inputs, x, name="net"), head=2)
+    found = inspect_model(augmented)["cut"]
+    assert found["features"] == [] and found["bytes"] == 0
+    assert found["blocked"][0]["name"] == "upstream/flip"
+    text = inspection_text(augmented)
+    assert "nothing to keep: RandomFlip 'upstream/flip', which is augm" in text
+
+
+def test_open_sizes_are_shown_as_such():
+    x = inputs = keras.Input((None, 4), name="sequence")
+    x = layers.Dense(3, name="dense", trainable=False)(x)
+    model = keras.Model(inputs, layers.LSTM(2, name="lstm")(x), name="open")
+    found = inspect_model(model)["cut"]
+    assert found["bytes"] is None and found["flops_saved"] is None
+    assert "saves ? FLOPs" in inspection_text(model)
+
+
 def test_of_any_other_model_it_tells_inputs_outputs_and_parameters():
     model = keras.Sequential([keras.Input((3,)), layers.Dense(2)], name="plain")
     assert inspect_model(model)["blocks"] == []

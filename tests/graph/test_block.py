@@ -169,7 +169,14 @@ def test_augmentation_stays_active_in_a_frozen_part():
 
 def test_all_of_keras_augmentation_is_known():
     names = {layer.__name__ for layer in AUGMENTATIONS}
-    assert {"RandomFlip", "RandomCrop", "MixUp", "CutMix", "AugMix"} <= names
+    assert {
+        "RandomFlip",
+        "RandomCrop",
+        "MixUp",
+        "CutMix",
+        "AugMix",
+        "RandAugment",
+    } <= names
     assert "Dropout" not in names
 
 

@@ -217,3 +217,36 @@ def test_what_is_run_in_training_moves_nothing(answers):
 def test_the_number_of_tensors_must_fit(answers):
     with pytest.raises(ValueError, match="zip"):
         answers(as_program(nested()), ROWS, ROWS)
+
+
+def test_in_training_each_layer_runs_in_the_mode_of_its_flag():
+    x = keras.Input((4,), name="x")
+    first = layers.BatchNormalization(name="first", momentum=0.5)
+    second = layers.BatchNormalization(name="second", momentum=0.5)
+    model = keras.Model(x, second(layers.Dropout(0.9, name="drop")(first(x))))
+    first.trainable = model.get_layer("drop").trainable = False
+    program = as_program(model)
+    rows = keras.ops.convert_to_tensor(3 + ROWS)
+    (answer,) = program(rows, training=True).values()
+    # The first is the identity up to its epsilon, and the dropout is off.
+    seen = (3 + ROWS) / np.sqrt(1 + first.epsilon)
+    expected = (seen - seen.mean(0)) / np.sqrt(seen.var(0) + second.epsilon)
+    answer = keras.ops.convert_to_numpy(answer)
+    np.testing.assert_allclose(answer, expected, rtol=1e-4, atol=1e-4)
+    moved = keras.ops.convert_to_numpy(second.moving_mean)
+    np.testing.assert_allclose(moved, seen.mean(0) / 2, rtol=1e-5)
+    assert not keras.ops.convert_to_numpy(first.moving_mean).any()
+
+
+def test_in_training_augmentation_is_active_whatever_its_flag():
+    x = keras.Input((8, 8, 1), name="x")
+    flip = layers.RandomFlip(seed=1, name="flip")
+    model = keras.Model(x, flip(x))
+    flip.trainable = False
+    program = as_program(model)
+    images = np.random.default_rng(0).normal(size=(16, 8, 8, 1))
+    images = keras.ops.convert_to_tensor(images.astype("float32"))
+    (same,) = program(images).values()
+    (flipped,) = program(images, training=True).values()
+    assert keras.ops.all(same == images)
+    assert not keras.ops.all(flipped == images)

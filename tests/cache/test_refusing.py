@@ -1,0 +1,244 @@
+"""What cannot be cached says why, and trains live."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import keras_cascade as kc
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Noise(layers.Layer):
+    """Adds noise, whatever mode it is in."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.seed_generator = keras.random.SeedGenerator(1)
+
+    def call(self, x):
+        noise = keras.random.normal(
+            keras.ops.shape(x), seed=self.seed_generator
+        )
+        return x + noise
+
+    def compute_output_shape(self, shape):
+        return shape
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Counter(layers.Layer):
+    """Counts its calls."""
+
+    def build(self, shape):
+        self.calls = self.add_weight(name="calls", trainable=False)
+
+    def call(self, x):
+        self.calls.assign_add(1.0)
+        return x
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Penalty(layers.Layer):
+    """Adds a loss of its own."""
+
+    def call(self, x):
+        self.add_loss(keras.ops.mean(x**2))
+        return x
+
+
+def with_layer(layer):
+    keras.utils.set_random_seed(0)
+    x = inputs = keras.Input((8, 8, 1), name="image")
+    x = layers.Conv2D(4, 3, name="conv1")(x)
+    x = layer(x)
+    x = layers.Conv2D(6, 3, name="conv2")(x)
+    x = layers.GlobalAveragePooling2D(name="pool")(x)
+    return keras.Model(inputs, x, name="network")
+
+
+@pytest.mark.parametrize("kind", [Counter, Penalty])
+def test_what_is_found_to_differ_is_named_and_cut_before(
+    compiled, images, labels, computed, kind
+):
+    cascade = compiled(with_layer(kind(name="odd")))
+    with pytest.warns(UserWarning, match="'upstream/odd' is frozen and"):
+        cascade.fit(images, labels, verbose=0, epochs=2, cache_features=True)
+    # What lies before it is computed once, all the same.
+    assert sum(computed) == len(images)
+
+
+def test_what_is_seen_to_be_random_is_said(
+    compiled, images, labels, computed, capsys
+):
+    cascade = compiled(with_layer(Noise(name="odd")))
+    cascade.fit(images, labels, verbose=2, epochs=2, cache_features=True)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "up to Noise 'upstream/odd', which draws random numbers" in said
+    assert sum(computed) == len(images)
+
+
+def test_augmentation_in_front_of_all_trains_live(
+    compiled, same_training, images, labels, computed
+):
+    def build():
+        keras.utils.set_random_seed(0)
+        x = inputs = keras.Input((8, 8, 1), name="image")
+        x = layers.RandomFlip(seed=1, name="flip")(x)
+        x = layers.Conv2D(6, 3, name="conv")(x)
+        x = layers.GlobalAveragePooling2D(name="pool")(x)
+        return compiled(keras.Model(inputs, x, name="augmented"))
+
+    with pytest.warns(
+        UserWarning, match="RandomFlip 'upstream/flip', which is aug"
+    ):
+        same_training(build, images, labels, batch_size=8)
+    assert not computed
+
+
+def test_augmentation_behind_frozen_layers_stays_active(
+    compiled, same_training, images, labels, computed
+):
+    def build():
+        return compiled(with_layer(layers.RandomFlip(seed=1, name="flip")))
+
+    same_training(build, images, labels, batch_size=8)
+    assert sum(computed) == len(images)
+
+
+def test_all_that_trains_is_said_to(compiled, images, labels):
+    cascade = compiled(trainable=True)
+    with pytest.warns(UserWarning, match="all of it trains"):
+        cascade.fit(images, labels, verbose=0, cache_features=True)
+
+
+def test_masks_are_kept(same_training):
+    words = np.random.default_rng(0).integers(0, 5, (24, 6))
+    labels = words[:, 0] > 2
+
+    def build():
+        keras.utils.set_random_seed(0)
+        x = inputs = keras.Input((6,), dtype="int32", name="words")
+        x = layers.Embedding(5, 4, mask_zero=True, name="embedding")(x)
+        x = layers.Dense(3, name="dense")(x)
+        upstream = keras.Model(inputs, x, name="embedded")
+        x = inputs = keras.Input((6, 3), name="sequence")
+        x = layers.LSTM(4, name="lstm")(x)
+        x = layers.Dense(1, activation="sigmoid", name="out")(x)
+        built = kc.build_cascade(
+            upstream,
+            keras.Model(inputs, x, name="reader"),
+            adapters=None,
+            optimizer=keras.optimizers.SGD(0.1),
+            loss="binary_crossentropy",
+        )
+        keras.utils.set_random_seed(2)
+        return built
+
+    same_training(build, words, labels, batch_size=8)
+
+
+def test_what_learns_from_old_answers_trains_live(
+    compiled, images, labels, computed
+):
+    cascade = compiled(
+        trainable={"upstream/conv2..": True},
+        retention={"upstream": kc.LwF(1.0, outputs="softmax_logits")},
+    )
+    with pytest.warns(UserWarning, match="LwF"):
+        cascade.fit(images, labels, verbose=0, cache_features=True)
+    assert not computed
+
+
+def test_max_bytes_ends_the_caching_and_not_the_training(
+    compiled, images, labels, computed, tmp_path
+):
+    cache = kc.FeatureCache(tmp_path / "features", max_bytes=500)
+    cascade = compiled()
+    with pytest.warns(UserWarning, match="bytes of features are needed"):
+        history = cascade.fit(
+            images, labels, epochs=2, verbose=0, cache_features=cache
+        )
+    assert len(history.history["loss"]) == 2
+    assert not computed
+    assert not list(tmp_path.rglob("*.npy"))
+
+
+def test_a_stream_that_outgrows_max_bytes_goes_on_live(
+    compiled, images, labels, tmp_path
+):
+    def batches():
+        for start in range(0, len(images), 8):
+            yield images[start : start + 8], labels[start : start + 8]
+
+    cache = kc.FeatureCache(tmp_path / "few", max_bytes=2000, key="stream")
+    with pytest.warns(UserWarning) as found:
+        history = compiled().fit(batches(), verbose=0, cache_features=cache)
+    said = [str(warning.message) for warning in found]
+    assert any("Training goes on without the cache" in text for text in said)
+    assert len(history.history["loss"]) == 1
+
+
+def test_flags_that_a_callback_changes_are_an_error(compiled, images, labels):
+    class Unfreezes(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 2:
+                self.model.blocks["upstream"].get_layer(
+                    "conv2"
+                ).trainable = True
+
+    with pytest.raises(RuntimeError, match="fit\\(unfreeze="):
+        compiled().fit(
+            images,
+            labels,
+            epochs=4,
+            verbose=0,
+            cache_features=True,
+            callbacks=[Unfreezes()],
+        )
+
+
+def test_weights_that_a_callback_changes_are_an_error(compiled, images, labels):
+    class Loads(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            kernel = self.model.blocks["upstream"].get_layer("conv1").kernel
+            kernel.assign(kernel * 2)
+
+    with pytest.raises(RuntimeError, match="weights of frozen layers"):
+        compiled().fit(
+            images,
+            labels,
+            epochs=3,
+            verbose=0,
+            cache_features=True,
+            callbacks=[Loads()],
+        )
+
+
+@pytest.mark.parametrize("cache", ["", 3, "force", object()])
+def test_what_is_no_cache_is_an_error(
+    compiled, images, labels, cache, tmp_path
+):
+    if isinstance(cache, str) and cache:
+        (tmp_path / cache).mkdir()
+        (tmp_path / cache / "mine.txt").write_text("mine")
+        cache = tmp_path / cache
+    with pytest.raises((TypeError, ValueError)):
+        compiled().fit(images, labels, verbose=0, cache_features=cache)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"dtype": "int8"},
+        {"max_bytes": 0},
+        {"max_bytes": 1.5},
+        {"key": 7},
+        {"key": ""},
+        {"directory": 3},
+    ],
+)
+def test_arguments_of_a_cache_are_checked_at_once(arguments):
+    name = next(iter(arguments))
+    with pytest.raises((TypeError, ValueError), match=f"FeatureCache\\({name}"):
+        kc.FeatureCache(**arguments)
