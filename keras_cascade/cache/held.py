@@ -68,7 +68,7 @@ def averages_held(
         variables: Gives what trains at the end.
     """
     blockwise = None if optimizer is None else find_blockwise(optimizer)
-    if blockwise is None:
+    if optimizer is None or blockwise is None:
         yield
         return
     blockwise.holds_averages = True
