@@ -36,11 +36,11 @@ class Times(NamedTuple):
 
 
 def run(
-    samples: int = 2048,
+    samples: int = 4096,
     epochs: int = 10,
     size: int = 96,
     batch_size: int = 32,
-    repetitions: int = 3,
+    repetitions: int = 2,
 ) -> list[dict]:
     """Measures; a row a claim.
 
@@ -48,11 +48,11 @@ def run(
     what it compiles. The ways take turns, the first one another each time.
 
     Args:
-        samples: How many images there are. Defaults to `2048`.
+        samples: How many images there are. Defaults to `4096`.
         epochs: How often each is trained on. Defaults to `10`.
         size: Height and width of the images. Defaults to `96`.
         batch_size: Images a step. Defaults to `32`.
-        repetitions: How many times each way is measured. Defaults to `3`.
+        repetitions: How many times each way is measured. Defaults to `2`.
 
     Returns:
         Rows with `name`, the medians of the seconds `ours_s` and
