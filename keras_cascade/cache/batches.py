@@ -80,6 +80,7 @@ class Sequential(keras.utils.PyDataset):
     ):
         super().__init__()
         self._found, self._count, self._again = found, count, again
+        self._known: keras.utils.PyDataset | None = None
         self._first: list[tuple] = []
         self._next = 0
 
@@ -92,7 +93,8 @@ class Sequential(keras.utils.PyDataset):
         if index < len(self._first):
             return self._first[index]
         if index < self._next:
-            return self._again()[index]
+            self._known = self._known or self._again()
+            return self._known[index]
         batch = next(self._found, None)
         if batch is None:
             raise ValueError(

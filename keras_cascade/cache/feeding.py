@@ -141,7 +141,7 @@ def on_features(
     if features is None:
         yield _without_order(feed.live())
         return
-    with session.using(features):
+    with session.using(features, [feed]):
         yield _without_order(session.arguments(feed, features))
 
 

@@ -123,15 +123,16 @@ class _Run:
         """Trains until what is frozen or the form of the data changes."""
         if self._stages is not None:
             self._stages.apply(self.epoch)
-        feeds = [self._training, self._validation]
-        features = self._session.features([f for f in feeds if f is not None])
+        both = (self._training, self._validation)
+        feeds = [feed for feed in both if feed is not None]
+        features = self._session.features(feeds)
         until = self._until(features)
         if features is None:
             self._guard.rest()
             self._fit(until, self._training.live(), self._live_validation())
         else:
             self._guard.watch(features.part)
-            with self._session.using(features):
+            with self._session.using(features, feeds):
                 self._fit(
                     until,
                     self._session.arguments(self._training, features),

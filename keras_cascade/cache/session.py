@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from rich import print as show
@@ -73,12 +73,20 @@ class Session:
         return feed.arguments(features, self._cache.is_in_memory)
 
     @contextmanager
-    def using(self, features: Features) -> Iterator[None]:
-        """Has the cascade take features, and this process keep new ones."""
+    def using(self, features: Features, feeds: Sequence[Any]) -> Iterator[None]:
+        """Has the cascade take features, and this process keep new ones.
+
+        Where all are there, nothing is written: others need not wait.
+
+        Args:
+            features: The features.
+            feeds: The data.
+        """
         tail = Part(features.part.cut.trainable, self._cascade.output)
+        is_complete = all(feed.is_complete(features) for feed in feeds)
         with (
             features.while_there_is_room(),
-            self._store.writing(),
+            nullcontext() if is_complete else self._store.writing(),
             self._cascade.taking_features(tail),
         ):
             yield
@@ -115,9 +123,10 @@ class Session:
                 "directory, or dtype='float16'."
             )
             return None
-        if needed and self._tells:
-            self._tell(features, needed)
-        features.reserve([f.missing(features) or 0 for f in feeds])
+        missing = [feed.missing(features) for feed in feeds]
+        if self._tells and any(count != 0 for count in missing):
+            self._tell(features, needed if None not in missing else None)
+        features.reserve([count or 0 for count in missing])
         return features
 
     def _opened(self, part: FrozenPart) -> Features:
@@ -137,11 +146,12 @@ class Session:
         missing = [feed.missing(features) or 0 for feed in feeds]
         return sum(missing) * features.row_bytes
 
-    def _tell(self, features: Features, needed: int) -> None:
+    def _tell(self, features: Features, needed: int | None) -> None:
         kept = sum(len(column) for column in features.columns.values())
+        size = "" if needed is None else f"{in_bytes(needed)} "
         show(
-            f"cache_features: {features.describe()}; {in_bytes(needed)} to be "
-            f"kept in {self._place()}"
+            f"cache_features: {features.describe()}; {size}to be kept in "
+            f"{self._place()}"
             + (f", {kept:,} rows are there" if kept else "")
             + "".join(f"; up to {x}" for x in features.part.cut.blocked)
             + "."

@@ -45,6 +45,7 @@ class StreamFeed:
         self.samples, self._original = samples, original
         self._key, self._role = key, role
         self._structure, self._ports = model.input, input_ports(model)
+        self._shuffle = shuffle
         self._shuffled = samples.shuffled if shuffle else "nothing"
         self._record: Record | None = None
         self._pending: Iterator[Batch] | None = None
@@ -69,7 +70,8 @@ class StreamFeed:
 
     def live(self) -> dict[str, Any]:
         """What Keras trains on without features, if it can be read again."""
-        return {"x": self._pass() if self.samples.once else self._original}
+        x = self._pass() if self.samples.once else self._original
+        return {"x": x, "shuffle": self._shuffle}
 
     def first(self) -> Arrays:
         """The inputs of the first batch."""
@@ -144,21 +146,18 @@ class StreamFeed:
     def _record_for(self, features: Features) -> Record | None:
         """What was taken down of this stream, for this cut."""
         record = self._record
-        if record is None and self._key is not None:
-            record = Record.load(
-                features.store, self._name(features), self._first
-            )
-        if record is None or not self._is_of_this(record, features):
+        if record is not None and _has_all(record, features):
+            return record
+        if self._key is None:
+            return None
+        record = Record.load(features.store, self._name(features), self._first)
+        if record is None or not self._is_of_this(record):
             return None
         self._record = record
         return record
 
-    def _is_of_this(self, record: Record, features: Features) -> bool:
-        """Whether a record has what the cut needs, and is of this stream."""
-        if not set(features.part.ports) <= set(record.inputs):
-            return False
-        if not set(features.part.carried) <= set(record.carried):
-            return False
+    def _is_of_this(self, record: Record) -> bool:
+        """Whether a record that was kept is of this stream."""
         if self.samples.batches not in (None, len(record.sizes)):
             return False
         leaves = self._leaves(self._first)
@@ -202,3 +201,10 @@ class StreamFeed:
             for port in self._ports
             if port.name in names
         }
+
+
+def _has_all(record: Record, features: Features) -> bool:
+    """Whether a record has the ids and inputs that a cut needs."""
+    return set(features.part.ports) <= set(record.inputs) and set(
+        features.part.carried
+    ) <= set(record.carried)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import keras_cascade as kc
+from keras_cascade.cache.storage.disk import DiskStore
 
 
 def test_a_checkpoint_is_a_whole_cascade(compiled, images, labels, tmp_path):
@@ -203,6 +204,7 @@ import json, os, signal, sys
 import keras
 import numpy as np
 import keras_cascade as kc
+from keras_cascade.cache.storage.disk import DiskStore
 from keras_cascade.cache.part import FrozenPart
 
 folder, model, data, after = sys.argv[1:]
@@ -238,6 +240,7 @@ def fit_in_a_process(folder, tmp_path, after="never"):
         env={**os.environ, "KERAS_BACKEND": keras.config.backend()},
         capture_output=True,
         text=True,
+        timeout=120,
     )
 
 
@@ -288,3 +291,15 @@ def test_two_processes_share_a_folder(compiled, images, labels, tmp_path):
     found = [json.loads(x.communicate()[0].splitlines()[-1]) for x in both]
     assert found[0][1] == pytest.approx(found[1][1], rel=1e-6)
     assert sorted(rows for rows, _ in found) == [0, len(images)]
+
+
+def test_who_only_reads_waits_for_nobody(compiled, images, labels, tmp_path):
+    folder = tmp_path / "read"
+    cascade = compiled()
+    cascade.save(tmp_path / "cascade.keras")
+    np.savez(tmp_path / "data.npz", x=images, y=labels)
+    cascade.fit(images, labels, batch_size=8, verbose=0, cache_features=folder)
+    with DiskStore(folder).writing():
+        found = fit_in_a_process(folder, tmp_path)
+    assert found.returncode == 0, found.stderr
+    assert json.loads(found.stdout.splitlines()[-1])[0] == 0

@@ -199,3 +199,48 @@ def test_bytes_are_inputs_too(compiled, network, same_training, labels):
     draw = np.random.default_rng(6)
     images = draw.integers(0, 255, (44, 8, 8, 1), "uint8")
     same_training(compiled, images, labels, batch_size=8)
+
+
+def test_under_a_key_data_is_not_read_again(
+    still, images, labels, computed, tmp_path
+):
+    def train(data):
+        cache = kc.FeatureCache(tmp_path / "features", key="pictures")
+        return still().fit(data, cache_features=cache, **AS_IT_COMES)
+
+    found = train(ByIndex(images, labels))
+    again = ByIndex(images, labels)
+    agree(train(again), found)
+    # Twice to see that it repeats, once to see that it is the same.
+    assert again.reads == 3
+    assert sum(computed) == len(images)
+
+
+def test_a_key_is_not_taken_for_other_data(
+    still, images, labels, computed, tmp_path
+):
+    for x in (images, images + 1):
+        cache = kc.FeatureCache(tmp_path / "features", key="pictures")
+        found = still().fit(
+            ByIndex(x, labels), cache_features=cache, **AS_IT_COMES
+        )
+        agree(found, still().fit(ByIndex(x, labels), **AS_IT_COMES))
+    assert sum(computed) == 2 * len(images)
+
+
+def test_what_trains_live_keeps_its_order(compiled, images, labels):
+    seen = []
+
+    class InOrder(ByIndex):
+        def __getitem__(self, index):
+            seen.append(index)
+            return super().__getitem__(index)
+
+    with pytest.warns(UserWarning, match="all of it trains"):
+        compiled(trainable=True).fit(
+            InOrder(images, labels),
+            shuffle=False,
+            verbose=0,
+            cache_features=True,
+        )
+    assert seen[-6:] == [0, 1, 2, 3, 4, 5]
