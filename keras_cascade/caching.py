@@ -86,11 +86,6 @@ class Caching(Retaining):
         )
 
     @property
-    def metrics(self) -> list:
-        """Keras's list of metrics."""
-        return self._listed("metrics", lambda: super(Caching, self).metrics)
-
-    @property
     def losses(self) -> list:
         """Keras's list of losses that layers add."""
         if self._trainable_part is _no_part:
@@ -129,6 +124,7 @@ class Caching(Retaining):
             cache_features: As in `fit`. Defaults to `False`.
             **kwargs: What Keras hands on to itself.
         """
+        self._check_fitted("evaluation")
         data = Data(x, y, sample_weight, batch_size, shuffle=False)
         with self._given(data, cache_features, steps, verbose) as given:
             return super().evaluate(
@@ -160,6 +156,7 @@ class Caching(Retaining):
             callbacks: Keras callbacks. Defaults to `None`.
             cache_features: As in `fit`. Defaults to `False`.
         """
+        self._check_fitted("prediction")
         data = Data(x, None, None, batch_size, shuffle=False)
         with self._given(data, cache_features, steps, verbose) as given:
             return super().predict(
@@ -185,7 +182,6 @@ class Caching(Retaining):
         self, data: Data, cache_features: Any, steps: Any, verbose: Any
     ) -> Iterator[Mapping[str, Any]]:
         """What Keras is given in the place of some data, if anything."""
-        self._check_fitted("evaluation")
         cache = as_cache(cache_features)
         if cache is None:
             yield data.as_arguments()

@@ -33,7 +33,7 @@ def row_ids(array: np.ndarray) -> np.ndarray:
 
     Example:
     >>> ids = row_ids(np.array([[1.0, 2.0], [3.0, 4.0], [1.0, 2.0]]))
-    >>> ids[0] == ids[2], ids[0] == ids[1]
+    >>> bool(ids[0] == ids[2]), bool(ids[0] == ids[1])
     (True, False)
     """
     kind = hashlib.sha256(f"{array.dtype.str} {array.shape[1:]}".encode())
