@@ -159,7 +159,12 @@ class Interrupts(keras.callbacks.Callback):
 
 
 @pytest.mark.parametrize(
-    ("save_freq", "at"), [("epoch", (2, 3)), (2, (1, 3)), ("epoch", (0, 3))]
+    ("save_freq", "at"),
+    [
+        ("epoch", (2, 3)),
+        (2, (1, 3)),
+        pytest.param("epoch", (0, 3), marks=pytest.mark.large),
+    ],
 )
 def test_backup_and_restore_resumes(
     compiled, images, labels, tmp_path, save_freq, at
@@ -244,6 +249,7 @@ def fit_in_a_process(folder, tmp_path, after="never"):
     )
 
 
+@pytest.mark.large
 def test_a_fit_that_was_killed_goes_on_from_its_finished_shards(
     compiled, images, labels, tmp_path
 ):
@@ -274,6 +280,7 @@ def snapshot(folder):
     }
 
 
+@pytest.mark.large
 def test_two_processes_share_a_folder(compiled, images, labels, tmp_path):
     compiled().save(tmp_path / "cascade.keras")
     np.savez(tmp_path / "data.npz", x=images, y=labels)
@@ -293,6 +300,7 @@ def test_two_processes_share_a_folder(compiled, images, labels, tmp_path):
     assert sorted(rows for rows, _ in found) == [0, len(images)]
 
 
+@pytest.mark.large
 def test_who_only_reads_waits_for_nobody(compiled, images, labels, tmp_path):
     folder = tmp_path / "read"
     cascade = compiled()
