@@ -3,6 +3,8 @@
 import importlib.util
 import inspect
 import os
+import sys
+import time
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -83,13 +85,16 @@ def test_a_benchmark_needs_no_arguments(path):
 
 
 # What is quick everywhere, and what is where compiling is quick.
-QUICK = ("bench_pca",)
+QUICK = ("bench_cache_maps", "bench_cache_memory", "bench_pca")
 QUICK_ON_TENSORFLOW = (
     "bench_build",
     "bench_export",
     "bench_forgetting",
     "bench_step",
 )
+# What reads how much memory a process has.
+ONLY_ON_LINUX = ("bench_cache_memory",)
+ON_LINUX = sys.platform == "linux"
 # What compares with something that Keras does on one backend alone.
 ONLY_ON_TENSORFLOW = ("bench_export",)
 ON_TENSORFLOW = os.environ.get("KERAS_BACKEND") == "tensorflow"
@@ -103,6 +108,9 @@ def slow_where_it_compiles(path: Path):
     if path.stem in ONLY_ON_TENSORFLOW:
         reason = "compares with what Keras writes on TensorFlow"
         marks.append(pytest.mark.skipif(not ON_TENSORFLOW, reason=reason))
+    if path.stem in ONLY_ON_LINUX:
+        reason = "reads anonymous memory where Linux tells of it"
+        marks.append(pytest.mark.skipif(not ON_LINUX, reason=reason))
     return pytest.param(path, id=path.stem, marks=marks)
 
 
@@ -130,6 +138,26 @@ def test_a_tiny_benchmark_gives_the_documented_rows(path, monkeypatch):
             assert min(row[key] for key in TIMES) > 0
         for template in getattr(module, "COLUMNS", {}).values():
             assert template.format(**row)
+
+
+@pytest.mark.skipif(not ON_LINUX, reason="it tells of no such memory")
+def test_the_benchmark_of_memory_asks_for_room_before_it_begins(tmp_path):
+    run = load(FOLDER / "bench_cache_memory.py").run
+    with pytest.raises(OSError, match=r"1e\+09 GB of features .* GB free"):
+        run(gigabytes=1e9, directory=str(tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not ON_LINUX, reason="it tells of no such memory")
+def test_the_benchmark_of_memory_sees_memory_that_is_given_back():
+    module = load(FOLDER / "bench_cache_memory.py")
+    before = module._anonymous()
+    with module._peak() as peak:
+        taken = np.ones(25_000_000)
+        time.sleep(10 * module.INTERVAL_S)
+        del taken
+    assert peak[0] - before == pytest.approx(200e6, rel=0.1)
+    assert module._anonymous() - before < 100e6
 
 
 @pytest.mark.skipif(ON_TENSORFLOW, reason="it runs on this backend")

@@ -93,7 +93,7 @@ def test_bench_prints_the_rows_of_each_benchmark_as_json(benchmarks, capsys):
 
 def test_bench_prints_one_table(benchmarks, monkeypatch, capsys):
     monkeypatch.setattr(
-        bench, "_run_benchmark", lambda path: bench.Report([ROW])
+        bench, "_run_benchmark", lambda path, settings: bench.Report([ROW])
     )
     monkeypatch.setenv("COLUMNS", "120")
     assert exit_status(["bench", "good", "bad"]) == 0
@@ -119,6 +119,39 @@ def test_a_benchmark_may_have_a_table_of_its_own(
     assert "61.2 %" in own
     assert "PCA of 20,000 x 1,280" in timed
     assert "61.2 %" not in timed
+
+
+def test_bench_sets_the_sizes_of_those_benchmarks_that_have_them(
+    benchmarks, monkeypatch, capsys
+):
+    # In this process, which is quicker.
+    monkeypatch.setattr(bench, "_run_benchmark", bench._run_file)
+    (benchmarks / "bench_sized.py").write_text(
+        "def run(samples=4, share=0.5, where='here'):\n"
+        "    return [{'name': repr((samples, share, where)), 'holds': True}]\n"
+    )
+    argv = ["bench", "sized", "good", "--set", "samples=2", "--json"]
+    assert exit_status([*argv, "--set", "share=2"]) == 0
+    sized, good = json.loads(capsys.readouterr().out)
+    assert sized["name"] == "(2, 2.0, 'here')"
+    assert good == {"benchmark": "good", **ROW}
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ("samples", "expected NAME=VALUE, not 'samples'"),
+        ("steps=2", "no setting 'steps' in sized, good; there are: samples"),
+        ("samples=two", "samples='two' is no int"),
+    ],
+)
+def test_a_setting_that_no_benchmark_takes_is_bad_usage(
+    benchmarks, capsys, setting, says
+):
+    (benchmarks / "bench_sized.py").write_text("def run(samples=4):\n  pass\n")
+    argv = ["bench", "sized", "good", "--set", setting]
+    assert exit_status(argv) == 2
+    assert says in one_line(capsys.readouterr().err)
 
 
 def test_a_benchmark_that_lacks_a_package_says_what_to_install(
