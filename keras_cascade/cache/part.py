@@ -1,5 +1,6 @@
 """The frozen part that a cascade has now, ready to compute features."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from keras_cascade.cache.fingerprint import (
 from keras_cascade.cache.frozen import Arrays, Compiled
 from keras_cascade.cache.inputs import as_taken
 from keras_cascade.cache.probing import probe
+from keras_cascade.cache.storage.columns import CacheFull
 from keras_cascade.graph.cutting import Cut, find_cut
 from keras_cascade.graph.part import MASK, Part
 from keras_cascade.graph.program import Program, as_program
@@ -169,7 +171,9 @@ def _checked(
         given, found = probe(function, cut.frozen, inputs)
         known = {n: [list(x.shape[1:]), str(x.dtype)] for n, x in given.items()}
         if not found:
-            store.save_json(name, known)
+            # Where a note has no room, features have none: that is said there.
+            with contextlib.suppress(CacheFull):
+                store.save_json(name, known)
     entries = [_entry(cut.frozen, keys, n, *kind) for n, kind in known.items()]
     return FrozenPart(cut, function, keys, entries, barred), found
 

@@ -1,10 +1,11 @@
 """Finds what in a frozen part is not the same each time, by running it twice.
 
 What draws random numbers in training is known from its kind; a layer of the
-user's may do so whatever mode it is in, or count its calls.
+user's may do so whatever mode it is in, count its calls, or answer on a sample
+by the others in its batch.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -12,17 +13,20 @@ import numpy as np
 
 from keras_cascade.cache.frozen import Arrays, Compiled
 from keras_cascade.graph.program import Program, Step, run_step
+from keras_cascade.graph.reading import Reference
 from keras_cascade.operations import own
 from keras_cascade.training.random_states import random_states_kept
 
 # Rows that are run operation by operation, to find the one that differs.
-_ROWS = 2
+_ROWS = 4
+# Of a batch, the rows that stay when the others are replaced.
+_STAYING = slice(1, None, 2)
 
 
 def probe(
     function: Compiled, program: Program, inputs: Arrays
 ) -> tuple[Arrays, dict[str, str]]:
-    """Runs a frozen part twice on the same batch.
+    """Runs a frozen part twice on the same samples, among others.
 
     Args:
         function: The part, compiled.
@@ -33,13 +37,13 @@ def probe(
         What it gave, and what is not the same each time: the name of a step
         to the reason. Seeds and random states are as before.
     """
-    before = _states(program.steps)
+    before, others = _states(program.steps), _among_others(inputs)
     with random_states_kept():
-        first, second = function(inputs), function(inputs)
+        first, second = function(inputs), function(others)
         found = _moving(program.steps, before, function.moved)
         found |= _adding_losses(program.steps, function.adds_losses)
-        if not found and not _equal(first.values(), second.values()):
-            found = _differing(program, inputs)
+        if not found and not _stay(first.values(), second.values()):
+            found = _differing(program, inputs, others)
     _restore(before)
     return first, found
 
@@ -93,36 +97,66 @@ def _is_foreign(operation: Any) -> bool:
     return type(operation).__module__.partition(".")[0] != "keras"
 
 
-def _differing(program: Program, inputs: Arrays) -> dict[str, str]:
+def _among_others(inputs: Mapping[str, np.ndarray]) -> Arrays:
+    """Every second row, with other rows of the batch beside it."""
+    found = {}
+    for name, array in inputs.items():
+        found[name] = np.array(array[::-1])
+        found[name][_STAYING] = array[_STAYING]
+    return found
+
+
+def _differing(
+    program: Program, inputs: Arrays, others: Arrays
+) -> dict[str, str]:
     """The first step that gives something else when it is run again."""
-    given = [
-        keras.ops.convert_to_tensor(inputs[port.name][:_ROWS])
-        for port in program.inputs
-    ]
-    for step, outputs, again in _twice(program, given):
+    given = _start(program, inputs)
+    for step, outputs, again in _both(program, given, given):
         if not _equal(outputs, again):
             return {step.name: "gives something else each time"}
+    for step, outputs, changed in _both(
+        program, given, _start(program, others)
+    ):
+        if not _stay(outputs, changed):
+            return {step.name: "answers by the other samples in a batch"}
     return {
         step.name: "is part of what gives something else each time"
         for step in program.steps[-1:]
     }
 
 
-def _twice(
-    program: Program, given: Sequence[Any]
-) -> Iterator[tuple[Step, list[Any], list[Any]]]:
-    values: Mapping = {}
-    values = {
-        port.reference: tensor
-        for port, tensor in zip(program.inputs, given, strict=True)
+def _start(program: Program, inputs: Arrays) -> dict[Reference, Any]:
+    return {
+        port.reference: keras.ops.convert_to_tensor(inputs[port.name][:_ROWS])
+        for port in program.inputs
     }
+
+
+def _both(
+    program: Program,
+    one: Mapping[Reference, Any],
+    other: Mapping[Reference, Any],
+) -> Iterator[tuple[Step, list[Any], list[Any]]]:
+    """What each step gives on the tensors of either start."""
+    values, others = dict(one), dict(other)
     for step in program.steps:
-        outputs, again = (run_step(step, values) for _ in range(2))
-        yield step, outputs, again
+        outputs, changed = run_step(step, values), run_step(step, others)
+        yield step, outputs, changed
         values.update(zip(step.outputs, outputs, strict=True))
+        others.update(zip(step.outputs, changed, strict=True))
 
 
-def _equal(one: Any, other: Any) -> bool:
+def _stay(one: Iterable[Any], other: Iterable[Any]) -> bool:
+    """Whether the rows that were not replaced are answered alike."""
+    return _equal(map(_staying, one), map(_staying, other))
+
+
+def _staying(x: Any) -> Any:
+    has_others = len(x.shape) and x.shape[0] > 1
+    return x[_STAYING] if has_others else x
+
+
+def _equal(one: Iterable[Any], other: Iterable[Any]) -> bool:
     def array(x: Any) -> Any:
         return keras.ops.convert_to_numpy(x)
 

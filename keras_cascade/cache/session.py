@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from rich import print as show
@@ -14,6 +14,7 @@ from keras_cascade.cache.part import (
     NothingToCacheError,
     frozen_part,
 )
+from keras_cascade.cache.storage.columns import CacheFull
 from keras_cascade.graph.part import Part
 
 
@@ -28,7 +29,12 @@ class Session:
 
     def __init__(self, cascade: Any, cache: FeatureCache, tells: bool):
         self._cascade, self._cache, self._tells = cascade, cache, tells
-        self._store = cache.open()
+        self._store: Any = None
+        self._no_store = ""
+        try:
+            self._store = cache.open()
+        except CacheFull as error:
+            self._no_store = str(error)
         self._features: Features | None = None
         self._found_for: Any = None
         self._said: set[str] = set()
@@ -42,6 +48,12 @@ class Session:
         Returns:
             None, with a warning, if nothing can be cached.
         """
+        if self._no_store:
+            self._warn(
+                f"cache_features: {self._no_store} The frozen part is computed "
+                "in every epoch."
+            )
+            return None
         if taught := self._cascade.taught:
             self._warn(
                 f"cache_features: LwF compares old answers of {taught} on the "
@@ -84,12 +96,12 @@ class Session:
         """
         tail = Part(features.part.cut.trainable, self._cascade.output)
         is_complete = all(feed.is_complete(features) for feed in feeds)
-        with (
-            features.while_there_is_room(),
-            nullcontext() if is_complete else self._store.writing(),
-            self._cascade.taking_features(tail),
-        ):
-            yield
+        with features.while_there_is_room(), ExitStack() as writing:
+            if not is_complete:
+                with features.while_there_is_room():
+                    writing.enter_context(self._store.writing())
+            with self._cascade.taking_features(tail):
+                yield
 
     def _now(self) -> Any:
         """What the features depend on, as far as it may change in a fit."""

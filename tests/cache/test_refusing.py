@@ -47,6 +47,14 @@ class Penalty(layers.Layer):
         return x
 
 
+@keras.saving.register_keras_serializable(package="tests")
+class Centered(layers.Layer):
+    """Subtracts what a batch has in common."""
+
+    def call(self, x):
+        return x - keras.ops.mean(x, axis=0, keepdims=True)
+
+
 def with_layer(layer):
     keras.utils.set_random_seed(0)
     x = inputs = keras.Input((8, 8, 1), name="image")
@@ -65,6 +73,22 @@ def test_what_is_found_to_differ_is_named_and_cut_before(
     with pytest.warns(UserWarning, match="'upstream/odd' is frozen and"):
         cascade.fit(images, labels, verbose=0, epochs=2, cache_features=True)
     # What lies before it is computed once, all the same.
+    assert sum(computed) == len(images)
+
+
+def mean_of_the_batch(x):
+    return keras.ops.subtract(x, keras.ops.mean(x, axis=0, keepdims=True))
+
+
+@pytest.mark.parametrize("layer", [Centered(name="odd"), mean_of_the_batch])
+def test_what_depends_on_the_batch_is_computed_in_each(
+    compiled, same_training, images, labels, computed, layer
+):
+    def build():
+        return compiled(with_layer(layer))
+
+    with pytest.warns(UserWarning, match="answers by the other samples"):
+        same_training(build, images, labels, batch_size=8)
     assert sum(computed) == len(images)
 
 
@@ -150,10 +174,11 @@ def test_what_learns_from_old_answers_trains_live(
     assert not computed
 
 
+@pytest.mark.parametrize("max_bytes", [1, 500])
 def test_max_bytes_ends_the_caching_and_not_the_training(
-    compiled, images, labels, computed, tmp_path
+    compiled, images, labels, computed, tmp_path, max_bytes
 ):
-    cache = kc.FeatureCache(tmp_path / "features", max_bytes=500)
+    cache = kc.FeatureCache(tmp_path / "features", max_bytes=max_bytes)
     cascade = compiled()
     with pytest.warns(UserWarning, match="bytes of features are needed"):
         history = cascade.fit(

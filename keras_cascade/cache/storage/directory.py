@@ -4,9 +4,15 @@ import contextlib
 import itertools
 import json
 import re
+import shutil
 from pathlib import Path
 
-from keras_cascade.cache.storage.files import is_temporary, write_small
+from keras_cascade.cache.storage.columns import CacheFull
+from keras_cascade.cache.storage.files import (
+    is_full,
+    is_temporary,
+    write_small,
+)
 from keras_cascade.cache.storage.shards import remove_shard, unfinished_numbers
 
 MARKER = "keras_cascade_features.json"
@@ -24,6 +30,7 @@ def claim(path: Path) -> None:
 
     Raises:
         ValueError: It holds something else, or features of another format.
+        CacheFull: Its disk is full.
         OSError: It cannot be read or made, or a file has its name.
     """
     try:
@@ -58,6 +65,13 @@ def no_use(path: Path, error: OSError) -> OSError:
         path: The folder.
         error: What the system said.
     """
+    if is_full(error):
+        place = next(x for x in (path, *path.parents) if x.exists())
+        return CacheFull(
+            f"No room for cached features in '{path}': making a file ended "
+            f"with '{error.strerror}', and {shutil.disk_usage(place).free:,} "
+            "bytes are free on its disk."
+        )
     return type(error)(
         error.errno,
         f"Cannot keep features in '{path}': {error.strerror}. Choose a folder "
