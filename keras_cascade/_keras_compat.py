@@ -260,6 +260,16 @@ def take_resumed_epoch(model: keras.Model) -> int | None:
     return epoch
 
 
+def is_passed_on(attribute: str) -> bool:
+    """Whether a model keeps arrays there from one step on JAX to the next.
+
+    Keras (3.15) goes through all of them each time it is set, as through any
+    attribute, to see whether there are layers among them: with many variables
+    that takes longer than a small step.
+    """
+    return attribute == "_jax_state"
+
+
 def global_seed() -> Any:
     """The state that unseeded `keras.random` draws from, or None before any.
 
@@ -290,7 +300,7 @@ def set_global_seed(state: Any) -> None:
 # grouped update go past it.
 
 
-def _set_untracked(owner: Any, name: str, value: Any) -> None:
+def set_untracked(owner: Any, name: str, value: Any) -> None:
     """Sets an attribute past Keras's tracking, which would wrap a list."""
     vars(owner)[name] = value
 
@@ -317,10 +327,10 @@ class RatedUpdates(keras.optimizers.Optimizer):
 
     def build(self, variables):
         super().build(variables)
-        _set_untracked(self, "_built_on", list(variables))
+        set_untracked(self, "_built_on", list(variables))
         if self.use_ema:
             averages = list(self._model_variables_moving_average)
-            _set_untracked(self, "_every_average", averages)
+            set_untracked(self, "_every_average", averages)
 
     def use_variables(self, variables):
         """Has steps without a list of variables work on these.
@@ -328,11 +338,11 @@ class RatedUpdates(keras.optimizers.Optimizer):
         `stateless_apply` and averaging read `_trainable_variables`, the
         slots of all variables stay where they are.
         """
-        _set_untracked(self, "_trainable_variables", list(variables))
+        set_untracked(self, "_trainable_variables", list(variables))
         if self.use_ema:
             indices = map(self._get_variable_index, variables)
             averages = [self._every_average[i] for i in indices]
-            _set_untracked(self, "_model_variables_moving_average", averages)
+            set_untracked(self, "_model_variables_moving_average", averages)
 
     def _backend_update_step(self, grads, trainable_variables, learning_rate):
         # Once a step, not once a variable. Keras hands the list on as it
@@ -426,7 +436,7 @@ def use_variables(
     `stateless_apply` expects a value for each of `_trainable_variables`, the
     variables that the optimizer was built on.
     """
-    _set_untracked(optimizer, "_trainable_variables", list(variables))
+    set_untracked(optimizer, "_trainable_variables", list(variables))
 
 
 def built_on(

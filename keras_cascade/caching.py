@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 
+from keras_cascade import _keras_compat as compat
 from keras_cascade.cache.feature_cache import as_cache
 from keras_cascade.cache.feeding import Data, check_no_steps, on_features
 from keras_cascade.cache.marks import is_marked, unmark
@@ -66,6 +67,28 @@ class Caching(Retaining):
             yield
         finally:
             self._trainable_part, self._listed = _no_part, _as_it_is
+
+    # What Keras does in every step for all layers and variables, which are many
+    # where little trains.
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Keras's hook; arrays on their way to the next step are no layers."""
+        if compat.is_passed_on(name):
+            compat.set_untracked(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Torch's hook: forgets gradients, which only what trains has.
+
+        Args:
+            set_to_none: As torch takes it. Defaults to `True`.
+        """
+        if self._trainable_part is _no_part or not set_to_none:
+            super().zero_grad(set_to_none)
+            return
+        for variable in self.trainable_variables:
+            variable.value.grad = None
 
     # Keras asks for these in every step, and reads them off all layers. While
     # the cascade takes features no flag changes.

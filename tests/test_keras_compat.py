@@ -660,3 +660,21 @@ def test_the_epoch_to_go_on_with_is_taken_once(tmp_path):
     again.fit(x, y, epochs=0, verbose=0, callbacks=[backup])
     assert _keras_compat.take_resumed_epoch(again) == 3
     assert _keras_compat.take_resumed_epoch(again) is None
+
+
+def test_only_jax_passes_the_arrays_of_a_step_on_in_an_attribute():
+    passed_on = []
+
+    class Watched(keras.Sequential):
+        def __setattr__(self, name, value):
+            if _keras_compat.is_passed_on(name) and value:
+                passed_on.append(sorted(value))
+            super().__setattr__(name, value)
+
+    model = Watched([keras.layers.Input((2,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    model.fit(np.ones((4, 2)), np.ones((4, 1)), batch_size=2, verbose=0)
+    kinds = ("metrics", "non_trainable", "optimizer", "trainable")
+    state = [f"{kind}_variables" for kind in kinds]
+    jax = keras.config.backend() == "jax"
+    assert passed_on == ([state, state] if jax else [])

@@ -117,7 +117,7 @@ class ArrayFeed:
 
         def compute(rows: np.ndarray) -> Arrays:
             return features.batch(
-                self._inputs(names, rows),
+                lambda missing: self._inputs(names, rows[missing]),
                 {name: x[rows] for name, x in ids.items()},
                 self._batch_size,
             )

@@ -2,7 +2,7 @@
 
 import threading
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -101,11 +101,13 @@ class Features:
             for entry in self.part.entries
         }
 
-    def batch(self, inputs: Arrays, ids: RowIds, size: int) -> Arrays:
+    def batch(
+        self, inputs: Callable[[np.ndarray], Arrays], ids: RowIds, size: int
+    ) -> Arrays:
         """The features of a batch, computed and kept where they are missing.
 
         Args:
-            inputs: The inputs of the rows.
+            inputs: Gives the inputs of some of the rows, from a mask.
             ids: Their ids.
             size: The rows that are computed at once, whatever is missing: the
                 compiled function has one shape.
@@ -114,7 +116,7 @@ class Features:
             missing = self.missing(ids)
             if not missing.any():
                 return self.read(self.positions(ids))
-            made = self._make(inputs, ids, missing, size)
+            made = self._make(inputs(missing), ids, missing, size)
             positions = self.positions(ids)
             if all((p >= 0).all() for p in positions.values()):
                 return self.read(positions)
@@ -123,8 +125,8 @@ class Features:
     def _make(
         self, inputs: Arrays, ids: RowIds, rows: np.ndarray, size: int
     ) -> Arrays:
-        """Computes some rows, and keeps them."""
-        made = self.part.compute({k: x[rows] for k, x in inputs.items()}, size)
+        """Computes some rows, of which there are the inputs; keeps them."""
+        made = self.part.compute(inputs, size)
         if not self.is_full:
             self._keep(made, {name: x[rows] for name, x in ids.items()})
         return made

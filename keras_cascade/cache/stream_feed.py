@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import keras
@@ -129,8 +130,9 @@ class StreamFeed:
         for batch in self._pass():
             leaves = self._leaves(batch)
             ids = {name: row_ids(leaves[name]) for name in record.inputs}
-            inputs = {name: leaves[name] for name in record.inputs}
-            found = features.batch(inputs, ids, self._batch_size)
+            found = features.batch(
+                partial(_rows_of, leaves, record.inputs), ids, self._batch_size
+            )
             kept = self._taken(leaves, carried)
             if not features.is_full:
                 with features.while_there_is_room():
@@ -201,6 +203,10 @@ class StreamFeed:
             for port in self._ports
             if port.name in names
         }
+
+
+def _rows_of(leaves: Arrays, names: list[str], rows: np.ndarray) -> Arrays:
+    return {name: leaves[name][rows] for name in names}
 
 
 def _has_all(record: Record, features: Features) -> bool:
