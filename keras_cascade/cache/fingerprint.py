@@ -139,7 +139,10 @@ def _settings(operation: Any) -> Any:
     """The arguments of an operation; what tells none is like no other."""
     try:
         config = operation.get_config()
-    except NotImplementedError:
+    except (NotImplementedError, AttributeError, TypeError):
+        # Some of KerasHub's (0.32) fail where they are asked for.
+        return _unlike_any_other(operation)
+    if not isinstance(config, Mapping):
         return _unlike_any_other(operation)
     return _plain({k: v for k, v in config.items() if k not in _NO_CONTENT})
 
@@ -185,6 +188,8 @@ def _plain(x: Any) -> Any:
         return [_plain(item) for item in items]
     if isinstance(x, (bytes, np.ndarray, np.generic, np.dtype, slice, type)):
         return _of_a_value(x)
+    if keras.ops.is_tensor(x) or isinstance(x, keras.Variable):
+        return _of_a_value(own(x))
     if isinstance(x, types.FunctionType):
         return _of_a_function(x)
     if hasattr(x, "get_config"):

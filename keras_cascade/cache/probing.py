@@ -19,8 +19,11 @@ from keras_cascade.training.random_states import random_states_kept
 
 # Rows that are run operation by operation, to find the one that differs.
 _ROWS = 4
-# Of a batch, the rows that stay when the others are replaced.
-_STAYING = slice(1, None, 2)
+# Of a batch, the rows that stay when others come to the places between.
+_STAYING, _MOVING = slice(1, None, 2), slice(0, None, 2)
+# What a sample's place in a batch may change, of the largest value: rounding.
+_ROUNDING = {"float32": 1e-3, "float64": 1e-3}
+_COARSE_ROUNDING = 5e-2
 
 
 def probe(
@@ -42,8 +45,10 @@ def probe(
         first, second = function(inputs), function(others)
         found = _moving(program.steps, before, function.moved)
         found |= _adding_losses(program.steps, function.adds_losses)
-        if not found and not _stay(first.values(), second.values()):
-            found = _differing(program, inputs, others)
+        found |= _without_rows(program, first, inputs)
+        rows = len(next(iter(inputs.values())))
+        if not found and not _stay(first.values(), second.values(), rows):
+            found = _differing(program, inputs)
     _restore(before)
     return first, found
 
@@ -93,12 +98,26 @@ def _adding_losses(steps: Sequence[Step], traced: bool) -> dict[str, str]:
     return found
 
 
+def _without_rows(
+    program: Program, outputs: Arrays, inputs: Arrays
+) -> dict[str, str]:
+    """The steps that give something that is not of single samples."""
+    rows = {len(array) for array in inputs.values()}
+    found = {}
+    for name, reference in program.outputs.items():
+        shape = outputs[name].shape
+        if reference in program.producers and not rows >= {*shape[:1]}:
+            step = program.producers[reference]
+            found[step.name] = "does not give a row for each sample"
+    return found
+
+
 def _is_foreign(operation: Any) -> bool:
     return type(operation).__module__.partition(".")[0] != "keras"
 
 
 def _among_others(inputs: Mapping[str, np.ndarray]) -> Arrays:
-    """Every second row, with other rows of the batch beside it."""
+    """Every second row stays, beside rows from the other end of the batch."""
     found = {}
     for name, array in inputs.items():
         found[name] = np.array(array[::-1])
@@ -106,18 +125,16 @@ def _among_others(inputs: Mapping[str, np.ndarray]) -> Arrays:
     return found
 
 
-def _differing(
-    program: Program, inputs: Arrays, others: Arrays
-) -> dict[str, str]:
+def _differing(program: Program, inputs: Arrays) -> dict[str, str]:
     """The first step that gives something else when it is run again."""
-    given = _start(program, inputs)
+    few = {name: array[:_ROWS] for name, array in inputs.items()}
+    rows = len(next(iter(few.values())))
+    given, others = _start(program, few), _start(program, _among_others(few))
     for step, outputs, again in _both(program, given, given):
         if not _equal(outputs, again):
             return {step.name: "gives something else each time"}
-    for step, outputs, changed in _both(
-        program, given, _start(program, others)
-    ):
-        if not _stay(outputs, changed):
+    for step, outputs, changed in _both(program, given, others):
+        if not _stay(outputs, changed, rows):
             return {step.name: "answers by the other samples in a batch"}
     return {
         step.name: "is part of what gives something else each time"
@@ -127,7 +144,7 @@ def _differing(
 
 def _start(program: Program, inputs: Arrays) -> dict[Reference, Any]:
     return {
-        port.reference: keras.ops.convert_to_tensor(inputs[port.name][:_ROWS])
+        port.reference: keras.ops.convert_to_tensor(inputs[port.name])
         for port in program.inputs
     }
 
@@ -146,21 +163,34 @@ def _both(
         others.update(zip(step.outputs, changed, strict=True))
 
 
-def _stay(one: Iterable[Any], other: Iterable[Any]) -> bool:
-    """Whether the rows that were not replaced are answered alike."""
-    return _equal(map(_staying, one), map(_staying, other))
+def _stay(one: Iterable[Any], other: Iterable[Any], rows: int) -> bool:
+    """Whether a sample's answer is the same, wherever and with whom it is."""
+    return all(
+        _alike(a, b)
+        if a.shape[:1] == (rows,) and rows > 1
+        else _equal([a], [b])
+        for a, b in zip(map(_array, one), map(_array, other), strict=True)
+    )
 
 
-def _staying(x: Any) -> Any:
-    has_others = len(x.shape) and x.shape[0] > 1
-    return x[_STAYING] if has_others else x
+def _alike(one: np.ndarray, other: np.ndarray) -> bool:
+    moved = one[::-1][_MOVING], other[_MOVING]
+    if not _equal([one[_STAYING]], [other[_STAYING]]):
+        return False
+    if "float" not in one.dtype.name:
+        return _equal(*([x] for x in moved))
+    share = _ROUNDING.get(one.dtype.name, _COARSE_ROUNDING)
+    a, b = (x.astype("float64") for x in moved)
+    bound = share * np.max(np.abs(a[np.isfinite(a)]), initial=0.0)
+    return np.allclose(a, b, rtol=0.0, atol=bound, equal_nan=True)
 
 
 def _equal(one: Iterable[Any], other: Iterable[Any]) -> bool:
-    def array(x: Any) -> Any:
-        return keras.ops.convert_to_numpy(x)
-
     return all(
-        np.array_equal(array(a), array(b), equal_nan=array(a).dtype.kind == "f")
-        for a, b in zip(one, other, strict=True)
+        np.array_equal(a, b, equal_nan="float" in a.dtype.name)
+        for a, b in zip(map(_array, one), map(_array, other), strict=True)
     )
+
+
+def _array(x: Any) -> np.ndarray:
+    return np.asarray(keras.ops.convert_to_numpy(x))

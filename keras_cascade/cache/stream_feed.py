@@ -1,7 +1,7 @@
 """Streams of batches, recorded once, with features in the place of inputs."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -205,7 +205,7 @@ class StreamFeed:
         }
 
 
-def _rows_of(leaves: Arrays, names: list[str], rows: np.ndarray) -> Arrays:
+def _rows_of(leaves: Arrays, names: Sequence[str], rows: np.ndarray) -> Arrays:
     return {name: leaves[name][rows] for name in names}
 
 
