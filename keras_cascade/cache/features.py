@@ -116,20 +116,13 @@ class Features:
             missing = self.missing(ids)
             if not missing.any():
                 return self.read(self.positions(ids))
-            made = self._make(inputs(missing), ids, missing, size)
+            made = self.part.compute(inputs(missing), size)
+            if not self.is_full:
+                self._keep(made, {k: x[missing] for k, x in ids.items()})
             positions = self.positions(ids)
             if all((p >= 0).all() for p in positions.values()):
                 return self.read(positions)
             return self._mixed(positions, made, missing)
-
-    def _make(
-        self, inputs: Arrays, ids: RowIds, rows: np.ndarray, size: int
-    ) -> Arrays:
-        """Computes some rows, of which there are the inputs; keeps them."""
-        made = self.part.compute(inputs, size)
-        if not self.is_full:
-            self._keep(made, {name: x[rows] for name, x in ids.items()})
-        return made
 
     def _keep(self, made: Arrays, ids: RowIds) -> None:
         with self.while_there_is_room():

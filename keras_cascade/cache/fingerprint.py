@@ -23,8 +23,12 @@ from keras_cascade.cache.storage.identifiers import IDS
 from keras_cascade.graph.program import Program, Source, Step
 from keras_cascade.operations import own
 
-# Raised whenever features are computed or stored in another way.
-_FORMAT = 1
+# Raised whenever features are computed, checked or stored in another way.
+_FORMAT = 2
+# Python's lock is let go of while so many bytes are digested, and for a few
+# less it does not pay.
+_FOR_THREADS = 2**14
+_PIECES = 16
 
 
 def row_ids(array: np.ndarray) -> np.ndarray:
@@ -43,12 +47,6 @@ def row_ids(array: np.ndarray) -> np.ndarray:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         digests = pool.map(_digests, np.array_split(array, _PIECES))
     return np.frombuffer(b"".join(digests), IDS)
-
-
-# Python's lock is let go of while so many bytes are digested, and for a few
-# less it does not pay.
-_FOR_THREADS = 2**14
-_PIECES = 16
 
 
 def _digests(rows: np.ndarray) -> bytes:

@@ -45,8 +45,8 @@ def probe(
         first, second = function(inputs), function(others)
         found = _moving(program.steps, before, function.moved)
         found |= _adding_losses(program.steps, function.adds_losses)
-        found |= _without_rows(program, first, inputs)
         rows = len(next(iter(inputs.values())))
+        found |= _without_rows(program, first, rows)
         if not found and not _stay(first.values(), second.values(), rows):
             found = _differing(program, inputs)
     _restore(before)
@@ -99,17 +99,14 @@ def _adding_losses(steps: Sequence[Step], traced: bool) -> dict[str, str]:
 
 
 def _without_rows(
-    program: Program, outputs: Arrays, inputs: Arrays
+    program: Program, outputs: Arrays, rows: int
 ) -> dict[str, str]:
     """The steps that give something that is not of single samples."""
-    rows = {len(array) for array in inputs.values()}
-    found = {}
-    for name, reference in program.outputs.items():
-        shape = outputs[name].shape
-        if reference in program.producers and not rows >= {*shape[:1]}:
-            step = program.producers[reference]
-            found[step.name] = "does not give a row for each sample"
-    return found
+    return {
+        program.producers[reference].name: "gives no row for each sample"
+        for name, reference in program.outputs.items()
+        if reference in program.producers and outputs[name].shape[:1] != (rows,)
+    }
 
 
 def _is_foreign(operation: Any) -> bool:

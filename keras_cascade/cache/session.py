@@ -96,12 +96,16 @@ class Session:
         """
         tail = Part(features.part.cut.trainable, self._cascade.output)
         is_complete = all(feed.is_complete(features) for feed in feeds)
-        with features.while_there_is_room(), ExitStack() as writing:
-            if not is_complete:
-                with features.while_there_is_room():
-                    writing.enter_context(self._store.writing())
+        writing = ExitStack()
+        if not is_complete:
+            with features.while_there_is_room():
+                writing.enter_context(self._store.writing())
+        try:
             with self._cascade.taking_features(tail):
                 yield
+        finally:
+            with features.while_there_is_room():
+                writing.close()
 
     def _now(self) -> Any:
         """What the features depend on, as far as it may change in a fit."""

@@ -95,6 +95,34 @@ def test_settings_that_are_not_told_are_like_no_others():
     assert key_of(one) != key_of(Untold(keras.ops.relu))
 
 
+def test_constant_tensors_count_by_their_values():
+    def added(values):
+        constant = keras.ops.convert_to_tensor(values)
+        return lambda x: keras.ops.add(x, constant)
+
+    one, other = np.arange(4.0), np.ones(4)
+    assert key_of(added(one)) == key_of(added(one))
+    assert key_of(added(one)) != key_of(added(other))
+
+
+def test_layers_whose_configs_fail_are_like_no_others():
+    class Broken(layers.Layer):
+        def call(self, x):
+            return x
+
+        def get_config(self):
+            return {"width": self.width}
+
+    class Empty(Broken):
+        def get_config(self):
+            return None
+
+    for kind in (Broken, Empty):
+        one = kind()
+        assert key_of(one) == key_of(one)
+        assert key_of(one) != key_of(kind())
+
+
 def test_inputs_count_by_shape_and_dtype():
     assert key_of(layers.Rescaling(2), (4,)) != key_of(
         layers.Rescaling(2), (5,)
@@ -111,6 +139,13 @@ def test_rows_count_by_values_dtype_and_shape():
     np.testing.assert_array_equal(row_ids(rows[::-1]), ids[::-1])
     for other in (rows.astype("float32"), rows[:, None], rows + 1e-9):
         assert not set(row_ids(other).tolist()) & set(ids.tolist())
+
+
+def test_large_rows_have_the_ids_that_they_have_alone():
+    rows = np.random.default_rng(0).normal(size=(37, 8, 700))
+    alone = [row_ids(row[None])[0] for row in rows]
+    assert row_ids(rows).tolist() == [x.tolist() for x in alone]
+    assert len(row_ids(rows[:0])) == 0
 
 
 def test_ids_of_several_inputs_depend_on_their_order():

@@ -55,6 +55,24 @@ class Centered(layers.Layer):
         return x - keras.ops.mean(x, axis=0, keepdims=True)
 
 
+@keras.saving.register_keras_serializable(package="tests")
+class Numbered(layers.Layer):
+    """Scales a sample by its place in the batch."""
+
+    def call(self, x):
+        places = keras.ops.arange(keras.ops.shape(x)[0], dtype=x.dtype)
+        return x * (1 + keras.ops.reshape(places, (-1, 1, 1, 1)) / 10)
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Halves(layers.Layer):
+    """Gives two rows for each sample."""
+
+    def call(self, x):
+        _, height, width, channels = x.shape
+        return keras.ops.reshape(x, (-1, height // 2, width, channels))
+
+
 def with_layer(layer):
     keras.utils.set_random_seed(0)
     x = inputs = keras.Input((8, 8, 1), name="image")
@@ -80,14 +98,34 @@ def mean_of_the_batch(x):
     return keras.ops.subtract(x, keras.ops.mean(x, axis=0, keepdims=True))
 
 
-@pytest.mark.parametrize("layer", [Centered(name="odd"), mean_of_the_batch])
+@pytest.mark.parametrize("kind", [Centered, Numbered, mean_of_the_batch])
 def test_what_depends_on_the_batch_is_computed_in_each(
-    compiled, same_training, images, labels, computed, layer
+    compiled, same_training, images, labels, computed, kind
 ):
     def build():
-        return compiled(with_layer(layer))
+        is_layer = isinstance(kind, type)
+        return compiled(with_layer(kind(name="odd") if is_layer else kind))
 
     with pytest.warns(UserWarning, match="answers by the other samples"):
+        same_training(build, images, labels, batch_size=8)
+    assert sum(computed) == len(images)
+
+
+def test_what_has_other_rows_than_samples_is_no_feature(
+    compiled, same_training, images, labels, computed
+):
+    def build():
+        keras.utils.set_random_seed(0)
+        x = inputs = keras.Input((8, 8, 1), name="image")
+        x = layers.Conv2D(4, 3, name="conv1")(x)
+        x = Halves(name="halves")(x)
+        x = layers.Conv2D(6, 3, padding="same", name="conv2")(x)
+        x = keras.ops.reshape(x, (-1, 6, 6, 6))
+        x = layers.GlobalAveragePooling2D(name="pool")(x)
+        network = keras.Model(inputs, x, name="network")
+        return compiled(network, trainable={"upstream/conv2": True})
+
+    with pytest.warns(UserWarning, match="'upstream/halves' is frozen and giv"):
         same_training(build, images, labels, batch_size=8)
     assert sum(computed) == len(images)
 
