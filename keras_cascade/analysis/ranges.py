@@ -13,6 +13,7 @@ from keras_cascade.adapters.dense import DenseAdapter
 from keras_cascade.adapters.logits import LogitsAdapter
 from keras_cascade.adapters.projecting import ProjectingAdapter
 from keras_cascade.data import to_numpy
+from keras_cascade.graph.as_input import AsInput
 from keras_cascade.graph.flattening import FlatCall, FlatGraph
 from keras_cascade.graph.reading import Reference
 from keras_cascade.networks.applications import recognise
@@ -483,14 +484,18 @@ def _ranked(*names: str) -> tuple[type, ...]:
     return _layers(*(f"{name}{rank}" for name in names for rank in _RANKS))
 
 
-_IDENTITIES = _layers(
-    "ActivityRegularization",
-    "AlphaDropout",
-    "Dropout",
-    "GaussianDropout",
-    "GaussianNoise",
-    "Identity",
-) + _ranked("SpatialDropout")
+_IDENTITIES = (
+    AsInput,
+    *_layers(
+        "ActivityRegularization",
+        "AlphaDropout",
+        "Dropout",
+        "GaussianDropout",
+        "GaussianNoise",
+        "Identity",
+    ),
+    *_ranked("SpatialDropout"),
+)
 _NORMALISATIONS = _layers(
     "BatchNormalization",
     "GroupNormalization",

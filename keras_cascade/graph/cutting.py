@@ -13,6 +13,7 @@ from math import prod
 
 import keras
 
+from keras_cascade.graph.as_input import AsInput
 from keras_cascade.graph.cold import Blocked, find_cold
 from keras_cascade.graph.flops import flops_of
 from keras_cascade.graph.min_cut import INFINITE, Pipes
@@ -33,6 +34,7 @@ _NONE: Mapping[str, str] = {}
 # These compute nothing. Left behind the cut, what they join can be kept apart,
 # and still holds when a part of it trains.
 _MOVES = (
+    AsInput,
     keras.layers.Concatenate,
     keras.layers.Flatten,
     keras.layers.Permute,

@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 
+from keras_cascade.graph.as_input import as_input
 from keras_cascade.graph.paths import Address
 from keras_cascade.graph.reading import Graph, Node, Reference
 
@@ -55,6 +56,8 @@ class FlatGraph:
 
     A tensor goes by the reference of the call that gives it, at whatever
     level; what crosses a border keeps the reference of where it comes from.
+    Where Keras casts it there, or adjusts its rank, that is a call too, and
+    what it gives goes by the reference of the input.
 
     Attributes:
         calls: In topological order.
@@ -112,7 +115,7 @@ def _walk(
             flat.inputs.append(own)
             flat.shapes[own] = tuple(tensor.shape)
             flat.dtypes[own] = tensor.dtype
-        elif (origin := given[position]) is not None:
+        elif (origin := given[position]) is not None and origin != own:
             flat.aliases[own] = origin
     for node in graph.nodes:
         if node.is_input:
@@ -135,12 +138,19 @@ def _add(
     inputs = tuple(known.get(id(x)) for x in _tensors(node))
     args, kwargs = _sources(node.args, known), _sources(node.kwargs, known)
     call = FlatCall(address, node.operation, inputs, outputs, args, kwargs)
+    _note(call, node.outputs, flat)
+    known.update(zip(map(id, node.outputs), outputs, strict=True))
+
+
+def _note(
+    call: FlatCall, tensors: Sequence[keras.KerasTensor], flat: FlatGraph
+) -> None:
+    """Adds a call, with what it gives."""
     flat.calls.append(call)
-    for reference in dict.fromkeys(inputs):
+    for reference in dict.fromkeys(call.inputs):
         if reference is not None:
             flat.consumers.setdefault(reference, []).append(call)
-    for tensor, reference in zip(node.outputs, outputs, strict=True):
-        known[id(tensor)] = reference
+    for tensor, reference in zip(tensors, call.outputs, strict=True):
         flat.producers[reference] = call
         flat.shapes[reference] = tuple(tensor.shape)
         flat.dtypes[reference] = tensor.dtype
@@ -165,12 +175,43 @@ def _enter(
     flat: FlatGraph,
 ) -> None:
     address = (*prefix, node.key)
-    given = [known.get(id(x)) for x in node.inner_arguments]
+    given = [
+        _cross(
+            known.get(id(x)), (*address, *inner.reference(tensor)), tensor, flat
+        )
+        for x, tensor in zip(node.inner_arguments, inner.inputs, strict=True)
+    ]
     origins = _walk(inner, address, given, flat)
     for index, origin in enumerate(origins):
         known[id(node.outputs[index])] = origin
         if origin is not None:
             flat.aliases[*address, index] = origin
+
+
+def _cross(
+    origin: Reference | None,
+    own: Reference,
+    tensor: keras.KerasTensor,
+    flat: FlatGraph,
+) -> Reference | None:
+    """Where an input of a nested network comes from, as the network takes it.
+
+    Args:
+        origin: The tensor that is given.
+        own: The reference of the input.
+        tensor: The input.
+        flat: Gets the call that makes the one of the other.
+    """
+    if origin is None:
+        return None
+    operation = as_input(flat.shapes[origin], flat.dtypes[origin], tensor)
+    if operation is None:
+        return origin
+    address = tuple(map(str, own[:-1]))
+    args = (Source(origin),)
+    call = FlatCall(address, operation, (origin,), (own,), args, {})
+    _note(call, [tensor], flat)
+    return own
 
 
 def _tensors(node: Node) -> list[keras.KerasTensor]:

@@ -6,6 +6,7 @@ Truth is the backbone itself, and `keras.Model` over its own tensors.
 import os
 import subprocess
 import sys
+import warnings
 
 import keras
 import numpy as np
@@ -404,3 +405,62 @@ def test_it_loads_in_a_process_that_imports_this_package_alone(name, tmp_path):
     np.testing.assert_array_equal(
         np.load(tmp_path / "outputs.npy"), values(cascade(fed))[0]
     )
+
+
+# Of these a part is no function of single samples: heads that compare those of
+# a batch, samples packed into one sequence, positions of XLNet that depend on
+# the size of the batch, the first sample's number of steps that counts for all,
+# tensors without a row for each sample.
+WITHIN_A_BATCH = (
+    "CLIPBackbone",
+    "DFineBackbone",
+    "Gemma3nBackbone",
+    "MetaCLIP2Backbone",
+    "Qwen3_5Backbone",
+    "SAM3PromptableConceptBackbone",
+    "SAMBackbone",
+    "SigLIPBackbone",
+    "StableDiffusion3Backbone",
+    "XLNetBackbone",
+    # On TensorFlow alone, where images take their places in the text.
+    *(
+        ("Gemma3Backbone", "Gemma4Backbone")
+        if keras.backend.backend() == "tensorflow"
+        else ()
+    ),
+)
+EAGER = pytest.mark.skipif(
+    keras.backend.backend() != "torch",
+    reason="KerasHub reads numbers off tensors: no predict, cached or not",
+)
+CACHED_MARKS = {
+    **MARKS,
+    "Qwen3_5Backbone": (EAGER,),
+    "StableDiffusion3Backbone": (EAGER,),
+}
+
+
+@pytest.mark.large
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=CACHED_MARKS.get(n, ())) for n in BACKBONES],
+)
+def test_answers_from_a_cache_are_the_same(name):
+    backbone = make(name)
+    cascade = _cascade(name, backbone)
+    data = _fed(name, cascade, backbone, inputs_for(name, backbone))
+    expected = values(cascade.predict(data, verbose=0))
+    cache = kc.FeatureCache()
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        again = [
+            cascade.predict(data, verbose=0, cache_features=cache)
+            for _ in range(2)
+        ]
+    said = [w for w in warned if "cache_features" in str(w.message)]
+    assert bool(said) == (name in WITHIN_A_BATCH), [*map(str, said)]
+    for found in again:
+        for one, other in zip(values(found), expected, strict=True):
+            # Rounding: the frozen part runs on batches of another size.
+            bound = 1e-4 * np.std(other.astype("float64"))
+            np.testing.assert_allclose(one, other, rtol=0, atol=bound)

@@ -1,0 +1,69 @@
+"""What Keras does to a tensor that enters a nested network."""
+
+from typing import Any
+
+import keras
+
+from keras_cascade import _keras_compat as compat
+
+
+@keras.saving.register_keras_serializable(package="keras_cascade")
+class AsInput(keras.Operation):
+    """Makes a tensor what the input of a network is declared as.
+
+    Keras does so in each call of a network: other dtypes are cast, and where a
+    rank is one off, a last axis of size 1 is added or dropped. No call of an
+    operation tells of it, so a graph without its nesting needs one.
+
+    Args:
+        dtype: Of the input.
+        rank: Of the input, batch included.
+        name: The operation's name.
+    """
+
+    def __init__(self, dtype: str, rank: int, *, name: str | None = None):
+        super().__init__(name=name)
+        self.dtype = dtype
+        self.rank = rank
+
+    def call(self, x: Any) -> Any:
+        """Gives the tensor as the input takes it, its mask on it."""
+        y = keras.ops.cast(x, self.dtype)
+        if len(y.shape) < self.rank:
+            y = keras.ops.expand_dims(y, -1)
+        elif len(y.shape) > self.rank:
+            y = keras.ops.squeeze(y, -1)
+        return _with_mask_of(x, y)
+
+    def compute_output_spec(self, x: Any) -> keras.KerasTensor:
+        """The shape and dtype of the input."""
+        shape = (*x.shape, 1) if len(x.shape) < self.rank else x.shape
+        y = keras.KerasTensor(shape[: self.rank], self.dtype)
+        return _with_mask_of(x, y)
+
+    def get_config(self) -> dict:
+        """What the operation is made from."""
+        return {"dtype": self.dtype, "rank": self.rank, "name": self.name}
+
+
+def _with_mask_of(x: Any, y: Any) -> Any:
+    mask = compat.keras_mask(x)
+    if mask is not None:
+        compat.set_keras_mask(y, mask)
+    return y
+
+
+def as_input(
+    shape: tuple, dtype: str, tensor: keras.KerasTensor
+) -> AsInput | None:
+    """What makes a tensor an input; None if nothing has to be done.
+
+    Args:
+        shape: The tensor's, with the batch.
+        dtype: The tensor's.
+        tensor: The input of the network.
+    """
+    rank = len(tensor.shape)
+    if len(shape) == rank and dtype == tensor.dtype:
+        return None
+    return AsInput(str(tensor.dtype), rank)
