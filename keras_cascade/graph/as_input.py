@@ -28,7 +28,7 @@ class AsInput(keras.Operation):
 
     def call(self, x: Any) -> Any:
         """Gives the tensor as the input takes it, its mask on it."""
-        y = keras.ops.cast(x, self.dtype)
+        y: Any = keras.ops.cast(x, self.dtype)
         if len(y.shape) < self.rank:
             y = keras.ops.expand_dims(y, -1)
         elif len(y.shape) > self.rank:
