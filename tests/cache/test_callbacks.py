@@ -16,7 +16,7 @@ from keras_cascade.cache.storage.disk import DiskStore
 
 def test_a_checkpoint_is_a_whole_cascade(compiled, images, labels, tmp_path):
     path = tmp_path / "cascade.keras"
-    arguments = {"batch_size": 8, "verbose": 0, "shuffle": False}
+    arguments = {"batch_size": 11, "verbose": 0, "shuffle": False}
     saves = keras.callbacks.ModelCheckpoint(path)
     cascade, other = compiled(), compiled()
     cascade.fit(

@@ -107,7 +107,7 @@ def test_what_depends_on_the_batch_is_computed_in_each(
         return compiled(with_layer(kind(name="odd") if is_layer else kind))
 
     with pytest.warns(UserWarning, match="answers by the other samples"):
-        same_training(build, images, labels, batch_size=8)
+        same_training(build, images, labels, batch_size=11)
     assert sum(computed) == len(images)
 
 
@@ -126,7 +126,7 @@ def test_what_has_other_rows_than_samples_is_no_feature(
         return compiled(network, trainable={"upstream/conv2": True})
 
     with pytest.warns(UserWarning, match="'upstream/halves' is frozen and giv"):
-        same_training(build, images, labels, batch_size=8)
+        same_training(build, images, labels, batch_size=11)
     assert sum(computed) == len(images)
 
 
@@ -154,7 +154,7 @@ def test_augmentation_in_front_of_all_trains_live(
     with pytest.warns(
         UserWarning, match="RandomFlip 'upstream/flip', which is aug"
     ):
-        same_training(build, images, labels, batch_size=8)
+        same_training(build, images, labels, batch_size=11)
     assert not computed
 
 
@@ -164,7 +164,7 @@ def test_augmentation_behind_frozen_layers_stays_active(
     def build():
         return compiled(with_layer(layers.RandomFlip(seed=1, name="flip")))
 
-    same_training(build, images, labels, batch_size=8)
+    same_training(build, images, labels, batch_size=11)
     assert sum(computed) == len(images)
 
 
@@ -197,7 +197,7 @@ def test_masks_are_kept(same_training):
         keras.utils.set_random_seed(2)
         return built
 
-    same_training(build, words, labels, batch_size=8)
+    same_training(build, words, labels, batch_size=11)
 
 
 def test_what_learns_from_old_answers_trains_live(
