@@ -146,7 +146,9 @@ def frozen_part(
         keys = {n: tensor_key(cut.frozen, n) for n in cut.frozen.outputs}
         if known is not None and known.keys == keys:
             return known.cut_anew(cut)
-        part, found = _checked(cut, keys, first, store, barred)
+        strategy = getattr(cascade, "distribute_strategy", None)
+        function = Compiled(Part(cut.frozen), strategy)
+        part, found = _checked(cut, function, keys, first, store, barred)
         if not found:
             return part
         barred |= found
@@ -155,6 +157,7 @@ def frozen_part(
 
 def _checked(
     cut: Cut,
+    function: Compiled,
     keys: Mapping[str, str],
     first: Arrays,
     store: Any,
@@ -165,7 +168,6 @@ def _checked(
     inputs = {n: as_taken(first[n], port) for n, port in ports.items()}
     shapes = {name: list(x.shape[1:]) for name, x in inputs.items()}
     name = f"parts/{digest_of(keys, shapes)}"
-    function = Compiled(Part(cut.frozen))
     known, found = store.load_json(name), {}
     if known is None:
         given, found = probe(function, cut.frozen, inputs)

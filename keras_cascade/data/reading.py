@@ -182,6 +182,7 @@ def to_numpy(x: Any) -> np.ndarray:
     """
     if isinstance(x, np.ndarray):
         return x
+    refuse_sparse(x)
     if not is_array(x):
         raise TypeError(
             "Data is made of arrays or tensors, received "
@@ -206,6 +207,7 @@ class _Source:
 
 def _open(data: Any, batch_size: int = 32, labelled: bool = False) -> _Source:
     """Gives passes over x, or where `labelled` over (x, y)."""
+    refuse_sparse(data)
     if isinstance(data, keras.utils.PyDataset):
         return _open_py_dataset(data, labelled)
     if isinstance(data, (tuple, list, dict)) or is_array(data):
@@ -374,6 +376,33 @@ def is_array(x: Any) -> bool:
         hasattr(x, "shape")
         and hasattr(x, "__array__")
         and not isinstance(x, keras.KerasTensor)
+    )
+
+
+def refuse_sparse(data: Any) -> None:
+    """What keeps no zeros is not read: rows of it are no arrays.
+
+    Args:
+        data: A structure of arrays, or any other data.
+
+    Raises:
+        TypeError: If one of them is sparse.
+    """
+    for leaf in keras.tree.flatten(data):
+        if _is_sparse(leaf):
+            raise TypeError(
+                f"Sparse data is not read here, received {describe(leaf)}. "
+                "Pass it dense: `x.toarray()` of scipy, `x.todense()` of JAX, "
+                "`x.to_dense()` of torch, `tf.sparse.to_dense(x)`."
+            )
+
+
+def _is_sparse(x: Any) -> bool:
+    return (
+        hasattr(x, "todense")  # scipy, JAX
+        or hasattr(x, "dense_shape")  # TensorFlow
+        or getattr(x, "is_sparse", False) is True  # torch
+        or getattr(x, "is_sparse_csr", False) is True
     )
 
 

@@ -19,6 +19,7 @@ from keras_cascade.data.reading import (
     endless,
     is_array,
     known_size,
+    refuse_sparse,
     to_numpy,
 )
 
@@ -90,9 +91,10 @@ def open_samples(x: Any, y: Any = None, sample_weight: Any = None) -> Samples:
         sample_weight: Likewise. Defaults to `None`.
 
     Raises:
-        TypeError: If it is of another kind.
+        TypeError: If it is of another kind, or sparse.
         ValueError: If it is empty, without end, or of unequal lengths.
     """
+    refuse_sparse(x)
     if _is_arrays(x):
         return _arrays(x, y, sample_weight)
     if y is not None or sample_weight is not None:

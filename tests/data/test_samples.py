@@ -5,7 +5,9 @@ import itertools
 import keras
 import numpy as np
 import pytest
+import scipy.sparse
 
+from keras_cascade.data import batches
 from keras_cascade.data.samples import (
     ArraySamples,
     StreamSamples,
@@ -123,3 +125,32 @@ def test_it_splits_off_what_keras_does(share):
 def test_nothing_to_split_off_is_an_error():
     with pytest.raises(ValueError, match="validation_split"):
         split_off(open_samples(X), 0.99)
+
+
+def sparse(kind):
+    """The rows as something that keeps no zeros."""
+    if kind == "scipy":
+        return scipy.sparse.csr_array(X)
+    if kind == "tensorflow":
+        import tensorflow as tf
+
+        return tf.sparse.from_dense(X)
+    if kind == "jax":
+        from jax.experimental.sparse import BCOO
+
+        return BCOO.fromdense(X)
+    import torch
+
+    return torch.as_tensor(X).to_sparse()
+
+
+@pytest.mark.parametrize("kind", ["scipy", keras.config.backend()])
+def test_what_keeps_no_zeros_is_told_to_be_made_dense(kind):
+    told = "Sparse data is not read here, received an object of type"
+    for data in (sparse(kind), {"a": X, "b": sparse(kind)}):
+        with pytest.raises(TypeError, match=told):
+            open_samples(data, Y)
+        with pytest.raises(TypeError, match=told):
+            list(batches((data, Y)))
+    with pytest.raises(TypeError, match=told):
+        next(open_samples(iter([(sparse(kind), Y)])).start())
