@@ -140,6 +140,8 @@ def readers(flat: FlatGraph, reference: Reference) -> Iterator[FlatCall]:
 
 def keeps_tensor(operation: keras.Operation) -> bool:
     """Whether inference gives what went in: values, shape and all."""
+    if isinstance(operation, AsInput):
+        return operation.rank is None
     if isinstance(operation, keras.layers.Activation):
         return activation_name(operation) == "linear"
     return isinstance(operation, _IDENTITIES)
@@ -484,18 +486,14 @@ def _ranked(*names: str) -> tuple[type, ...]:
     return _layers(*(f"{name}{rank}" for name in names for rank in _RANKS))
 
 
-_IDENTITIES = (
-    AsInput,
-    *_layers(
-        "ActivityRegularization",
-        "AlphaDropout",
-        "Dropout",
-        "GaussianDropout",
-        "GaussianNoise",
-        "Identity",
-    ),
-    *_ranked("SpatialDropout"),
-)
+_IDENTITIES = _layers(
+    "ActivityRegularization",
+    "AlphaDropout",
+    "Dropout",
+    "GaussianDropout",
+    "GaussianNoise",
+    "Identity",
+) + _ranked("SpatialDropout")
 _NORMALISATIONS = _layers(
     "BatchNormalization",
     "GroupNormalization",
@@ -516,7 +514,10 @@ _ACTIVATED = (
 )
 
 Rule = Callable[[Any, Sequence[Values]], Values | None]
-_MOVED = _layers("Flatten", "Permute", "RepeatVector", "Reshape")
+_MOVED = (
+    AsInput,
+    *_layers("Flatten", "Permute", "RepeatVector", "Reshape"),
+)
 _FOLLOWED: list[tuple[tuple[type, ...], Rule]] = [
     (_layers("Activation"), _if_linear),
     (_IDENTITIES + _MOVED, _same),

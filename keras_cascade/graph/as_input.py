@@ -17,11 +17,13 @@ class AsInput(keras.Operation):
 
     Args:
         dtype: Of the input.
-        rank: Of the input, batch included.
+        rank: Of the input, batch included; None where it is the tensor's.
         name: The operation's name.
     """
 
-    def __init__(self, dtype: str, rank: int, *, name: str | None = None):
+    def __init__(
+        self, dtype: str, rank: int | None = None, *, name: str | None = None
+    ):
         super().__init__(name=name)
         self.dtype = dtype
         self.rank = rank
@@ -29,16 +31,18 @@ class AsInput(keras.Operation):
     def call(self, x: Any) -> Any:
         """Gives the tensor as the input takes it, its mask on it."""
         y: Any = keras.ops.cast(x, self.dtype)
-        if len(y.shape) < self.rank:
+        rank = self.rank or len(y.shape)
+        if len(y.shape) < rank:
             y = keras.ops.expand_dims(y, -1)
-        elif len(y.shape) > self.rank:
+        elif len(y.shape) > rank:
             y = keras.ops.squeeze(y, -1)
         return _with_mask_of(x, y)
 
     def compute_output_spec(self, x: Any) -> keras.KerasTensor:
         """The shape and dtype of the input."""
-        shape = (*x.shape, 1) if len(x.shape) < self.rank else x.shape
-        y = keras.KerasTensor(shape[: self.rank], self.dtype)
+        rank = self.rank or len(x.shape)
+        shape = (*x.shape, 1) if len(x.shape) < rank else x.shape
+        y = keras.KerasTensor(shape[:rank], self.dtype)
         return _with_mask_of(x, y)
 
     def get_config(self) -> dict:
@@ -63,7 +67,7 @@ def as_input(
         dtype: The tensor's.
         tensor: The input of the network.
     """
-    rank = len(tensor.shape)
-    if len(shape) == rank and dtype == tensor.dtype:
+    rank = None if len(shape) == len(tensor.shape) else len(tensor.shape)
+    if rank is None and dtype == tensor.dtype:
         return None
     return AsInput(str(tensor.dtype), rank)

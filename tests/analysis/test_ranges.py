@@ -215,6 +215,21 @@ def test_whitened_components_are_standardised():
     assert not known_of(chain(PCAAdapter(2))).standardised
 
 
+@pytest.mark.parametrize("axis", [(), (1,)], ids=["cast", "with an axis"])
+def test_what_enters_a_nested_network_keeps_its_values(axis):
+    inner_input = keras.Input((6,))
+    inner = keras.Model(inner_input, layers.Rescaling(1 / 255)(inner_input))
+    x = keras.Input((6, *axis), dtype="uint8")
+    inside = keras.Model(x, inner(x))
+    # An axis is another shape: what is said of its channels does not hold.
+    expected = expected_by(inside)
+    limits = (-np.inf, np.inf) if axis else (0, 255)
+    assert (expected.low, expected.high) == limits
+    softmax = keras.Model(x, inner(layers.Softmax(dtype="float16")(x)))
+    found = known_of(softmax)
+    assert (found.low, found.high) == (0, pytest.approx(1 / 255))
+
+
 def test_a_rescaling_at_the_start_means_pixels():
     network = chain(
         layers.Rescaling(1 / 255), layers.Conv2D(2, 1), shape=(4, 4, 3)
