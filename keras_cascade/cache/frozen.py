@@ -72,6 +72,7 @@ class Compiled:
 
 
 def _on_replicas(part: keras.Model, strategy: Any) -> Callable[[dict], dict]:
+    """Runs a model on all replicas at once, each on its share of the rows."""
     import tensorflow as tf
 
     @tf.function(reduce_retracing=True)

@@ -393,7 +393,8 @@ def refuse_sparse(data: Any) -> None:
             raise TypeError(
                 f"Sparse data is not read here, received {describe(leaf)}. "
                 "Pass it dense: `x.toarray()` of scipy, `x.todense()` of JAX, "
-                "`x.to_dense()` of torch, `tf.sparse.to_dense(x)`."
+                "`x.to_dense()` of torch, `tf.sparse.to_dense(x)`. `fit` "
+                "without cache_features takes it as Keras does."
             )
 
 

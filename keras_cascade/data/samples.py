@@ -94,7 +94,7 @@ def open_samples(x: Any, y: Any = None, sample_weight: Any = None) -> Samples:
         TypeError: If it is of another kind, or sparse.
         ValueError: If it is empty, without end, or of unequal lengths.
     """
-    refuse_sparse(x)
+    refuse_sparse((x, y, sample_weight))
     if _is_arrays(x):
         return _arrays(x, y, sample_weight)
     if y is not None or sample_weight is not None:

@@ -197,7 +197,7 @@ def test_masks_are_kept(same_training):
         keras.utils.set_random_seed(2)
         return built
 
-    same_training(build, words, labels, batch_size=11)
+    same_training(build, words, labels, batch_size=12)
 
 
 def test_what_learns_from_old_answers_trains_live(

@@ -147,6 +147,8 @@ def sparse(kind):
 @pytest.mark.parametrize("kind", ["scipy", keras.config.backend()])
 def test_what_keeps_no_zeros_is_told_to_be_made_dense(kind):
     told = "Sparse data is not read here, received an object of type"
+    with pytest.raises(TypeError, match=told):
+        open_samples(X, Y, sparse(kind))
     for data in (sparse(kind), {"a": X, "b": sparse(kind)}):
         with pytest.raises(TypeError, match=told):
             open_samples(data, Y)

@@ -452,7 +452,7 @@ def test_answers_from_a_cache_are_the_same(name):
     expected = values(cascade.predict(data, verbose=0))
     cache = kc.FeatureCache()
     with warnings.catch_warnings(record=True) as warned:
-        warnings.simplefilter("always")
+        warnings.filterwarnings("always", message="cache_features")
         again = [
             cascade.predict(data, verbose=0, cache_features=cache)
             for _ in range(2)
