@@ -13,7 +13,8 @@ from keras_cascade._version import __version__ as __version__
 from keras_cascade.analysis import check_interface as check_interface
 from keras_cascade.build import build_cascade as build_cascade
 from keras_cascade.cache.feature_cache import FeatureCache as FeatureCache
-from keras_cascade.cascade import Cascade as Cascade
+from keras_cascade.cascade.cascade import Cascade as Cascade
+from keras_cascade.cascade.splitting import split as split
 from keras_cascade.exporting import ExportReport as ExportReport
 from keras_cascade.exporting import ParityError as ParityError
 from keras_cascade.exporting import export as export
@@ -21,15 +22,14 @@ from keras_cascade.exporting import read_card as read_card
 from keras_cascade.graph.taps import list_taps as list_taps
 from keras_cascade.graph.truncating import truncate as truncate
 from keras_cascade.injection.arguments import Injection as Injection
-from keras_cascade.splitting import split as split
-from keras_cascade.training.drift import DriftMonitor as DriftMonitor
-from keras_cascade.training.layerwise_decay import (
-    LayerwiseDecay as LayerwiseDecay,
-)
-from keras_cascade.training.learning_rate_finder import (
+from keras_cascade.training.drift.monitor import DriftMonitor as DriftMonitor
+from keras_cascade.training.lora import LoRA as LoRA
+from keras_cascade.training.range_test.finder import (
     find_learning_rates as find_learning_rates,
 )
-from keras_cascade.training.lora import LoRA as LoRA
+from keras_cascade.training.rates.layerwise_decay import (
+    LayerwiseDecay as LayerwiseDecay,
+)
 from keras_cascade.training.retention import EWC as EWC
 from keras_cascade.training.retention import L2SP as L2SP
 from keras_cascade.training.retention import LwF as LwF

@@ -6,15 +6,19 @@ from typing import Any
 
 import keras
 
-from keras_cascade.adapting import run_adapters
-from keras_cascade.cascade import Cascade
+from keras_cascade.assembly.adapters import run_adapters
+from keras_cascade.assembly.head import attach_head
+from keras_cascade.assembly.networks import (
+    fuse_streams,
+    read_taps,
+    run_downstream,
+)
+from keras_cascade.assembly.preprocessing import prepare_inputs
+from keras_cascade.cascade.cascade import Cascade
 from keras_cascade.graph.names import name_variables
 from keras_cascade.graph.taps import Taps
-from keras_cascade.head import attach_head
-from keras_cascade.inputs import make_inputs, packed, side_inputs
-from keras_cascade.planning import Plan, make_plan
-from keras_cascade.preparing import prepare_inputs
-from keras_cascade.running import fuse_streams, read_taps, run_downstream
+from keras_cascade.planning.inputs import make_inputs, packed, side_inputs
+from keras_cascade.planning.planning import Plan, make_plan
 from keras_cascade.training.lora import LoRA
 from keras_cascade.training.retention import Retention
 from keras_cascade.training.routing import Routes

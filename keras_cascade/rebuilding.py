@@ -6,18 +6,18 @@ from typing import Any
 
 import keras
 
-from keras_cascade import low_rank
 from keras_cascade.build import build_cascade
-from keras_cascade.cascade import Cascade
+from keras_cascade.cascade.cascade import Cascade
+from keras_cascade.graph import low_rank
 from keras_cascade.graph.block import apply_flags, flags_of, leaf_layers
 from keras_cascade.graph.copying import copy_graph
 from keras_cascade.graph.injecting import withdraw
+from keras_cascade.graph.operations import own
 from keras_cascade.graph.paths import Address, select
 from keras_cascade.graph.reading import Graph, Reference, read_graph
 from keras_cascade.injection.merging import feed_names
 from keras_cascade.injection.sites import find_sites, site_at_input
-from keras_cascade.operations import own
-from keras_cascade.spec import CascadeSpec
+from keras_cascade.planning.spec import CascadeSpec
 from keras_cascade.training.retention import EWC
 from keras_cascade.training.retention.keeper import kept_of
 

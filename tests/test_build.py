@@ -6,7 +6,7 @@ import pytest
 from keras import layers, ops
 
 import keras_cascade as kc
-from keras_cascade.training.learning_rates import find_blockwise
+from keras_cascade.training.rates.blockwise_optimizer import find_blockwise
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(10, 6)).astype("float32")

@@ -6,7 +6,7 @@ import pytest
 from keras import layers, ops
 
 import keras_cascade as kc
-from keras_cascade.cascade import Cascade
+from keras_cascade.cascade.cascade import Cascade
 from keras_cascade.training.lora import LoRA, apply_flag
 
 RNG = np.random.default_rng(0)

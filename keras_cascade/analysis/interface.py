@@ -10,6 +10,7 @@ import keras
 from keras_cascade.adapters.automatic import KINDS
 from keras_cascade.adapters.choosing import Stream
 from keras_cascade.analysis.measuring import Measurement, measure
+from keras_cascade.analysis.mismatches import Mismatch, mismatch
 from keras_cascade.analysis.pixels import (
     data_findings,
     preprocess_findings,
@@ -17,10 +18,8 @@ from keras_cascade.analysis.pixels import (
 )
 from keras_cascade.analysis.ranges import (
     UNKNOWN,
-    Mismatch,
     Values,
     expected_at_input,
-    mismatch,
     values_at,
 )
 from keras_cascade.analysis.report import (
@@ -41,7 +40,7 @@ from keras_cascade.analysis.statistics import (
 from keras_cascade.graph.flattening import FlatGraph, flatten
 from keras_cascade.graph.reading import read_graph
 from keras_cascade.graph.taps import Taps
-from keras_cascade.planning import Plan, make_plan
+from keras_cascade.planning.planning import Plan, make_plan
 from keras_cascade.training.lora import LoRA
 from keras_cascade.training.retention import Retention
 

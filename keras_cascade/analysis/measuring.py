@@ -8,7 +8,7 @@ import keras
 
 from keras_cascade import _keras_compat as compat
 from keras_cascade import data as user_data
-from keras_cascade.adapting import run_adapters
+from keras_cascade.adapters.fitting import fit_adapters, unfitted
 from keras_cascade.analysis.report import Distance, Finding, Measured
 from keras_cascade.analysis.statistics import (
     ChannelMoments,
@@ -19,15 +19,19 @@ from keras_cascade.analysis.statistics import (
     normalisations_behind,
     rows_of,
 )
-from keras_cascade.cascade import Cascade
+from keras_cascade.assembly.adapters import run_adapters
+from keras_cascade.assembly.networks import (
+    fuse_streams,
+    read_taps,
+    run_downstream,
+)
+from keras_cascade.assembly.preprocessing import prepare_inputs
+from keras_cascade.cascade.cascade import Cascade
 from keras_cascade.graph.flattening import FlatGraph, flatten
 from keras_cascade.graph.reading import Graph, Reference, read_graph
 from keras_cascade.graph.replaying import Replay
-from keras_cascade.inputs import make_inputs, packed, side_inputs
-from keras_cascade.planning import Plan
-from keras_cascade.preparing import prepare_inputs
-from keras_cascade.running import fuse_streams, read_taps, run_downstream
-from keras_cascade.training.adaptation import fit_adapters, unfitted
+from keras_cascade.planning.inputs import make_inputs, packed, side_inputs
+from keras_cascade.planning.planning import Plan
 
 BATCH = 32
 

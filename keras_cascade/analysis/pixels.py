@@ -13,7 +13,6 @@ from keras_cascade.analysis.ranges import (
 )
 from keras_cascade.analysis.report import Finding, Measured
 from keras_cascade.graph.flattening import flatten
-from keras_cascade.inputs import CascadeInput, NetworkInput
 from keras_cascade.networks.applications import (
     APPLICATIONS,
     MODES,
@@ -22,7 +21,8 @@ from keras_cascade.networks.applications import (
 )
 from keras_cascade.networks.presets import PREFIX
 from keras_cascade.networks.resolving import resolve_preprocess
-from keras_cascade.planning import Plan
+from keras_cascade.planning.inputs import CascadeInput, NetworkInput
+from keras_cascade.planning.planning import Plan
 
 
 @dataclass(frozen=True, eq=False)

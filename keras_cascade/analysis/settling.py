@@ -13,15 +13,15 @@ import keras
 
 from keras_cascade.adapters.choosing import Stream, Target, adapt_streams
 from keras_cascade.analysis.report import AdapterChoice, Finding
+from keras_cascade.assembly.head import attach_head
+from keras_cascade.assembly.networks import fuse_streams
+from keras_cascade.assembly.preprocessing import prepare_inputs
 from keras_cascade.graph.names import is_numbered_by_keras
 from keras_cascade.graph.tensors import input_like
-from keras_cascade.head import attach_head
 from keras_cascade.injection.merging import entry_for, feed_names, feeds_for
 from keras_cascade.injection.sites import Site
-from keras_cascade.inputs import make_inputs
-from keras_cascade.planning import Plan
-from keras_cascade.preparing import prepare_inputs
-from keras_cascade.running import fuse_streams
+from keras_cascade.planning.inputs import make_inputs
+from keras_cascade.planning.planning import Plan
 
 Tensors = dict[str, keras.KerasTensor]
 # What Keras and the backends raise where shapes do not go together.

@@ -20,8 +20,8 @@ import keras
 import numpy as np
 
 from keras_cascade.cache.storage.identifiers import IDS
+from keras_cascade.graph.operations import own
 from keras_cascade.graph.program import Program, Source, Step
-from keras_cascade.operations import own
 
 # Raised whenever features are computed, checked or stored in another way.
 _FORMAT = 2

@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from keras_cascade.training.learning_rates import find_blockwise
+from keras_cascade.training.rates.blockwise_optimizer import find_blockwise
 
 # JAX runs up to 32 steps behind Python, each of which holds its batch: of large
 # features a gigabyte. It is as fast with a few.

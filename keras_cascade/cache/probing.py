@@ -12,9 +12,9 @@ import keras
 import numpy as np
 
 from keras_cascade.cache.frozen import Arrays, Compiled
+from keras_cascade.graph.operations import own
 from keras_cascade.graph.program import Program, Step, run_step
 from keras_cascade.graph.reading import Reference
-from keras_cascade.operations import own
 from keras_cascade.training.random_states import random_states_kept
 
 # Rows that are run operation by operation, to find the one that differs.

@@ -166,8 +166,8 @@ def _check_usage(arguments: argparse.Namespace) -> None:
 def _written(arguments: argparse.Namespace) -> Any:
     import keras
 
+    from keras_cascade.cli.data.directories import check_labels
     from keras_cascade.exporting import export
-    from keras_cascade.exporting.directories import check_labels
 
     labels = _labels(arguments.labels)
     if not arguments.model.is_file():
@@ -197,7 +197,7 @@ def _written(arguments: argparse.Namespace) -> Any:
 
 
 def _data(path: Path | None, model: Any) -> Any:
-    from keras_cascade.exporting.directories import open_directory
+    from keras_cascade.cli.data.directories import open_directory
 
     return None if path is None else open_directory(path, model)
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import keras
 
-from keras_cascade import low_rank
-from keras_cascade.training.adaptation import unfitted
+from keras_cascade.adapters.fitting import unfitted
+from keras_cascade.graph import low_rank
 
 
 def describe_blocks(cascade: Any) -> list[dict[str, Any]]:

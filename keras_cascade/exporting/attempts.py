@@ -3,7 +3,7 @@
 import math
 from dataclasses import replace
 
-from keras_cascade.exporting import proving
+from keras_cascade.exporting.checking import proving
 from keras_cascade.exporting.job import Check, Job, Made
 from keras_cascade.exporting.samples import Samples
 

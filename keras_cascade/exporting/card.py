@@ -10,7 +10,7 @@ import keras
 
 from keras_cascade._version import __version__
 from keras_cascade.display.blocks import describe_blocks
-from keras_cascade.exporting import flatbuffer
+from keras_cascade.exporting.formats import litert_file as flatbuffer
 from keras_cascade.exporting.request import Request
 from keras_cascade.graph.program import Program
 

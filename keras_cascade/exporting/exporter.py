@@ -10,7 +10,8 @@ import keras
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from keras_cascade.cascade import Cascade
+from keras_cascade.adapters.fitting import unfitted
+from keras_cascade.cascade.cascade import Cascade
 from keras_cascade.exporting import routes
 from keras_cascade.exporting.attempts import write_right
 from keras_cascade.exporting.card import put_card
@@ -29,7 +30,6 @@ from keras_cascade.exporting.request import (
 )
 from keras_cascade.graph.program import Program, as_program
 from keras_cascade.networks.loading import as_functional
-from keras_cascade.training.adaptation import unfitted
 
 
 def export(

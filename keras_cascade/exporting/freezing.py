@@ -5,11 +5,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_cascade._keras_compat import sublayers
+from keras_cascade._keras_compat.graphs_and_layers import sublayers
 from keras_cascade.adapters import PCAAdapter
 from keras_cascade.data import to_numpy
-from keras_cascade.exporting import affine
-from keras_cascade.exporting.folding import Folded, Means, fold
+from keras_cascade.exporting.folding import affine
+from keras_cascade.exporting.folding.rules import Folded, Means, fold
 from keras_cascade.graph.block import leaf_layers
 from keras_cascade.graph.copying import copy_network
 from keras_cascade.graph.program import Program, as_program

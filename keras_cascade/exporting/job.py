@@ -6,12 +6,13 @@ from typing import Any
 
 import keras
 
-from keras_cascade.exporting import parity, proving, routes, writing
+from keras_cascade.exporting import routes, writing
 from keras_cascade.exporting.card import make_card
+from keras_cascade.exporting.checking import parity, proving
+from keras_cascade.exporting.checking.parity import Answers
+from keras_cascade.exporting.checking.proving import Proof
+from keras_cascade.exporting.formats.litert import CALIBRATION_SAMPLES
 from keras_cascade.exporting.freezing import freeze
-from keras_cascade.exporting.litert import CALIBRATION_SAMPLES
-from keras_cascade.exporting.parity import Answers
-from keras_cascade.exporting.proving import Proof
 from keras_cascade.exporting.rehosting import write_elsewhere
 from keras_cascade.exporting.report import ExportReport
 from keras_cascade.exporting.request import Request

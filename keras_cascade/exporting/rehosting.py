@@ -11,7 +11,7 @@ from typing import Any
 
 import keras
 
-from keras_cascade._keras_compat import sublayers
+from keras_cascade._keras_compat.graphs_and_layers import sublayers
 from keras_cascade.exporting.processes import run_child
 from keras_cascade.exporting.request import Request
 from keras_cascade.exporting.samples import Samples

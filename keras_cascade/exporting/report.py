@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_cascade import _tables
-from keras_cascade.exporting.parity import OutputParity
+from keras_cascade.exporting.checking.parity import OutputParity
 
 # Of the table, in characters.
 _WIDTH = 100

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from keras_cascade.exporting import (
-    flatbuffer,
+from keras_cascade.exporting.folding.rules import Folded
+from keras_cascade.exporting.formats import (
     keras_file,
     litert,
     onnx_file,
@@ -12,8 +12,8 @@ from keras_cascade.exporting import (
     saved_model,
     torch_program,
 )
-from keras_cascade.exporting.folding import Folded
-from keras_cascade.exporting.litert import Quantization
+from keras_cascade.exporting.formats import litert_file as flatbuffer
+from keras_cascade.exporting.formats.litert import Quantization
 from keras_cascade.exporting.request import Request
 from keras_cascade.exporting.samples import Samples
 

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from keras_cascade import _keras_compat as compat
-from keras_cascade import low_rank
+from keras_cascade.graph import low_rank
 from keras_cascade.graph.names import name_variables
 from keras_cascade.graph.rebuilt import (
     Parts,

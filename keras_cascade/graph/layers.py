@@ -5,8 +5,8 @@ from typing import Any
 import keras
 
 from keras_cascade.graph.copying import copy_network
+from keras_cascade.graph.operations import copy_operation, copy_state
 from keras_cascade.networks.loading import as_functional
-from keras_cascade.operations import copy_operation, copy_state
 
 
 def call_copy(layer: keras.Layer, name: str, inputs: Any) -> Any:

@@ -15,7 +15,7 @@ from typing import Any
 import keras
 
 from keras_cascade import _keras_compat as compat
-from keras_cascade import low_rank
+from keras_cascade.graph import low_rank
 from keras_cascade.graph.names import rename
 from keras_cascade.graph.reading import Graph, read_graph
 

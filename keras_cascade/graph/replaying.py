@@ -9,10 +9,10 @@ import keras
 from keras_cascade.graph.block import Block
 from keras_cascade.graph.names import rename
 from keras_cascade.graph.need import Need, need
+from keras_cascade.graph.operations import copy_operation, copy_state
 from keras_cascade.graph.reading import Graph, Node, Reference
 from keras_cascade.graph.rebuilt import Parts, Path, rebuild
 from keras_cascade.graph.tensors import input_like
-from keras_cascade.operations import copy_operation, copy_state
 
 
 @dataclass

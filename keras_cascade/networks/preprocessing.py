@@ -7,7 +7,6 @@ from typing import Any
 import keras
 
 from keras_cascade.networks.applications import MODES, closest_names
-from keras_cascade.operations import copy_operation, copy_state
 
 # The ImageNet statistics of keras.applications.imagenet_utils, in RGB.
 _MEAN = (0.485, 0.456, 0.406)
@@ -71,65 +70,6 @@ class Preprocess:
         return cls(config["name"], tuple(map(deserialize, config["layers"])))
 
 
-def preprocessing_layers(
-    module: str, data_format: str | None = None
-) -> list[keras.Layer]:
-    """Layers that do what a module of `keras.applications` does to images.
-
-    They equal `keras.applications.<module>.preprocess_input` to 1e-5 on
-    pixels in [0, 255] of any dtype, compute in float32, have no weights and
-    are stock Keras, so that what holds them loads and exports everywhere.
-
-    Args:
-        module: Such as "resnet_v2".
-        data_format: "channels_last" or "channels_first". Defaults to Keras's
-            `image_data_format`.
-
-    Returns:
-        The layers; none where the networks of the module do it themselves.
-
-    Raises:
-        ValueError: If there is no such module.
-
-    Example:
-    >>> from keras_cascade.networks.preprocessing import preprocessing_layers
-    >>> [layer.name for layer in preprocessing_layers("vgg16")]
-    ['rescale', 'rgb_to_bgr']
-    """
-    mode = MODES[check_module(module, "preprocessing_layers")]
-    data_format = data_format or keras.config.image_data_format()
-    return [] if mode is None else mode_layers(mode, data_format)
-
-
-def preprocessing_network(
-    preprocess: Preprocess | None,
-    tensor: keras.KerasTensor,
-    name: str,
-    dtype: str | None = None,
-) -> keras.Model | None:
-    """A network of one input and one output that does the preprocessing.
-
-    Args:
-        preprocess: What is done; its layers are copied.
-        tensor: The input of the network that it is for: the shape of the
-            images, batch included.
-        name: The name of the network, of its input and its output.
-        dtype: The dtype of the raw images. Defaults to that of `tensor`.
-
-    Returns:
-        A stock Functional model, or None where there is nothing to do.
-    """
-    if preprocess is None or not preprocess.layers:
-        return None
-    images = keras.Input(
-        batch_shape=tensor.shape, dtype=dtype or tensor.dtype, name=name
-    )
-    result: Any = images
-    for layer in preprocess.layers:
-        result = _call_copy(layer, result)
-    return keras.Model(images, result, name=name)
-
-
 def check_module(name: str, argument: str) -> str:
     """The name, if `keras.applications` has a module of it.
 
@@ -182,12 +122,3 @@ def _rgb_to_bgr(data_format: str) -> keras.Layer:
     image = keras.Input(shape, name="rgb", dtype="float32")
     flipped = keras.ops.flip(image, axis=1 if first else 3)
     return keras.Model(image, flipped, name="rgb_to_bgr")
-
-
-def _call_copy(layer: Any, tensor: keras.KerasTensor) -> Any:
-    """Calls a copy of a layer, with its weights, statistics and flags."""
-    copy: Any = copy_operation(layer, layer.name)
-    result = copy(tensor)
-    if layer.built:
-        copy_state(layer, copy)
-    return result

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_cascade.cascade import Cascade
+from keras_cascade.cascade.cascade import Cascade
 from keras_cascade.graph.block import leaf_layers
 from keras_cascade.testing.checks import (
     expect,

@@ -13,8 +13,11 @@ from typing import Any
 import keras
 
 from keras_cascade import _keras_compat as compat
-from keras_cascade.training.learning_rates import find_blockwise
-from keras_cascade.training.rate_groups import named_variables, rate_groups
+from keras_cascade.training.rates.blockwise_optimizer import find_blockwise
+from keras_cascade.training.rates.rate_groups import (
+    named_variables,
+    rate_groups,
+)
 from keras_cascade.training.routing import Routes
 from keras_cascade.training.stages import (
     Stage,

@@ -8,8 +8,8 @@ from typing import Any
 import keras
 
 from keras_cascade import _keras_compat as compat
-from keras_cascade import low_rank
 from keras_cascade.adapters import Adapter
+from keras_cascade.graph import low_rank
 
 
 @keras.saving.register_keras_serializable(package="keras_cascade")

@@ -9,7 +9,7 @@ import keras
 
 from keras_cascade.adapters import Adapter
 from keras_cascade.graph.block import apply_flags, flags_of
-from keras_cascade.training.layerwise_decay import groups_by_depth
+from keras_cascade.training.rates.layerwise_decay import groups_by_depth
 from keras_cascade.training.routing import Path, Routes
 from keras_cascade.training.trainability import covered_by, set_flags
 

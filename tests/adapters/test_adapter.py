@@ -140,7 +140,6 @@ def test_what_a_class_lacks_is_named():
         "cache.fingerprint",
         "data.reading",
         "injection.arguments",
-        "networks.preprocessing",
     ],
 )
 def test_the_examples_in_the_docstrings_run(module: str):

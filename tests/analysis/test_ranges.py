@@ -11,11 +11,11 @@ from keras_cascade.adapters import (
     PCAAdapter,
     SpatialAdapter,
 )
+from keras_cascade.analysis.mismatches import mismatch
 from keras_cascade.analysis.ranges import (
     PIXELS,
     Values,
     expected_at_input,
-    mismatch,
     values_at,
 )
 from keras_cascade.graph.flattening import flatten

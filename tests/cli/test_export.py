@@ -12,7 +12,7 @@ from PIL import Image
 
 from keras_cascade import exporting
 from keras_cascade.cli import main
-from keras_cascade.exporting.parity import OutputParity
+from keras_cascade.exporting.checking.parity import OutputParity
 
 ON_TENSORFLOW = pytest.mark.skipif(
     keras.config.backend() != "tensorflow",

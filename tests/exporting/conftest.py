@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from keras_cascade.exporting.folding import fold
+from keras_cascade.exporting.folding.rules import fold
 from keras_cascade.graph.program import as_program
 
 

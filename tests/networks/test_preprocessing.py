@@ -4,11 +4,12 @@ import keras
 import numpy as np
 import pytest
 
+from keras_cascade.assembly.preprocessing import preprocessing_network
 from keras_cascade.networks.applications import MODES
 from keras_cascade.networks.preprocessing import (
     Preprocess,
-    preprocessing_layers,
-    preprocessing_network,
+    check_module,
+    mode_layers,
 )
 
 FORMATS = ("channels_last", "channels_first")
@@ -20,6 +21,11 @@ def global_format(request):
     keras.config.set_image_data_format(request.param)
     yield request.param
     keras.config.set_image_data_format(before)
+
+
+def _layers(module, data_format="channels_last"):
+    mode = MODES[module]
+    return [] if mode is None else mode_layers(mode, data_format)
 
 
 def _images(data_format):
@@ -60,7 +66,7 @@ def test_every_module_of_applications_is_in_the_table():
 def test_the_layers_equal_preprocess_input(module, data_format, dtype):
     images = _images(data_format)
     expected = _reference(module, images, data_format)
-    layers = preprocessing_layers(module, data_format)
+    layers = _layers(module, data_format)
     if not layers:
         np.testing.assert_array_equal(expected, images)
         return
@@ -77,16 +83,9 @@ def test_the_global_data_format_does_not_matter(
 ):
     images = _images(data_format)
     expected = _reference(module, images, data_format)
-    network = _network(preprocessing_layers(module, data_format), images)
+    network = _network(_layers(module, data_format), images)
     found = _numpy(network(images))
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
-
-
-def test_the_data_format_defaults_to_the_global_one(global_format):
-    images = _images(global_format)
-    expected = _reference("vgg16", images, global_format)
-    network = _network(preprocessing_layers("vgg16"), images)
-    np.testing.assert_allclose(_numpy(network(images)), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("module", ["densenet", "resnet", "xception"])
@@ -95,7 +94,7 @@ def test_mixed_precision_costs_no_digits(module):
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
-        network = _network(preprocessing_layers(module), images)
+        network = _network(_layers(module), images)
     finally:
         keras.config.set_dtype_policy(before)
     expected = _reference(module, images, "channels_last")
@@ -105,7 +104,7 @@ def test_mixed_precision_costs_no_digits(module):
 @pytest.mark.parametrize("module", ["densenet", "resnet", "xception"])
 def test_what_holds_the_layers_is_a_stock_model(module, tmp_path):
     images = _images("channels_last")
-    network = _network(preprocessing_layers(module), images)
+    network = _network(_layers(module), images)
     assert network.variables == []
     assert "keras_cascade" not in network.to_json()
     network.save(tmp_path / "p.keras")
@@ -116,7 +115,7 @@ def test_what_holds_the_layers_is_a_stock_model(module, tmp_path):
 
 
 def test_the_network_has_the_shape_dtype_and_names_that_were_asked_for():
-    layers = preprocessing_layers("resnet")
+    layers = _layers("resnet")
     tensor = keras.KerasTensor((None, None, None, 3), dtype="float32")
     given = Preprocess("x", tuple(layers))
     network = preprocessing_network(given, tensor, "raw", "uint8")
@@ -169,7 +168,7 @@ def test_a_lambda_is_copied_by_its_function():
 
 @pytest.mark.parametrize("module", ["densenet", "resnet", "convnext"])
 def test_a_preprocess_survives_serialisation(module):
-    layers = preprocessing_layers(module)
+    layers = _layers(module)
     given = Preprocess("what it does", tuple(layers))
     config = keras.saving.serialize_keras_object(given)
     again = keras.saving.deserialize_keras_object(config)
@@ -189,4 +188,4 @@ def test_an_unknown_module_is_named_with_the_closest():
         ValueError,
         match=r"no module 'resnetv2'\. Closest: 'resnet_v2'.*There are: conv",
     ):
-        preprocessing_layers("resnetv2")
+        check_module("resnetv2", "preprocess")

@@ -5,8 +5,8 @@ import keras
 import numpy as np
 import pytest
 
+from keras_cascade.assembly.preprocessing import preprocessing_network
 from keras_cascade.networks.loading import load_network
-from keras_cascade.networks.preprocessing import preprocessing_network
 from keras_cascade.networks.resolving import resolve_preprocess
 
 # KerasHub imports TensorFlow beside the backend where it is installed.

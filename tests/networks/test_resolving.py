@@ -2,9 +2,9 @@ import keras
 import numpy as np
 import pytest
 
+from keras_cascade.assembly.preprocessing import preprocessing_network
 from keras_cascade.networks.preprocessing import (
     Preprocess,
-    preprocessing_network,
 )
 from keras_cascade.networks.resolving import resolve_preprocess
 

@@ -8,7 +8,7 @@ import pytest
 from keras import callbacks, layers, ops, optimizers
 
 import keras_cascade as kc
-from keras_cascade.training.learning_rates import find_blockwise
+from keras_cascade.training.rates.blockwise_optimizer import find_blockwise
 
 BACKEND = keras.backend.backend()
 RNG = np.random.default_rng(0)

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from keras_cascade import _keras_compat as compat
-from keras_cascade import low_rank
+from keras_cascade.graph import low_rank
 from keras_cascade.graph.reading import Graph
 from keras_cascade.training.retention.lwf import LwF
 from keras_cascade.training.retention.method import Retention

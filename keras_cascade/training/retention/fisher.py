@@ -15,7 +15,7 @@ import numpy as np
 from keras import ops
 
 from keras_cascade import data as user_data
-from keras_cascade.operations import own
+from keras_cascade.graph.operations import own
 from keras_cascade.training.retention.answers import Kind, statistic
 
 

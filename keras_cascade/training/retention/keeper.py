@@ -12,7 +12,7 @@ from keras import ops
 from keras_cascade import _keras_compat as compat
 from keras_cascade.graph.block import Block, leaf_layers
 from keras_cascade.graph.names import name_variables
-from keras_cascade.operations import own
+from keras_cascade.graph.operations import own
 from keras_cascade.training.retention.answers import Kind
 from keras_cascade.training.retention.covering import Weight, current_values
 from keras_cascade.training.retention.ewc import EWC

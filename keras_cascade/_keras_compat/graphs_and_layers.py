@@ -1,0 +1,297 @@
+"""Reads graphs and layers where Keras has no public way to.
+
+Each piece says why it is needed and on which version it was seen to work;
+`tests/_keras_compat/test_graphs_and_layers.py` fails when Keras changes it.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from types import MethodType
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+from keras.src.backend.common import global_state, masking
+from keras.src.models.functional import Functional
+from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR
+
+# --- Graphs (seen on Keras 3.15.1) -----------------------------------------
+
+
+class Call(NamedTuple):
+    """One call of one operation in a functional network."""
+
+    operation: keras.Operation
+    args: tuple
+    kwargs: dict
+    outputs: list[keras.KerasTensor]
+    is_input: bool
+    number: int  # among all calls that the operation ever had
+
+
+def is_functional(network: object) -> bool:
+    """Whether the network is a graph that can be read call by call.
+
+    A subclass of Functional with a `call` of its own does something that its
+    graph does not show, so it does not count.
+    """
+    if not isinstance(network, Functional):
+        return False
+    kind: Any = type(network)
+    return kind.call is Functional.call or getattr(
+        kind, "interprets_its_graph", False
+    )
+
+
+def has_inputs(network: keras.Model) -> bool:
+    """Whether the network is a Functional, with a `call` of its own or not."""
+    return isinstance(network, Functional)
+
+
+def functional_calls(network: keras.Model) -> list[Call]:
+    """The calls of a functional network, inputs first, in topological order.
+
+    The public way, `clone_model` with a recording `call_function`, repeats
+    the whole symbolic pass and leaves a second node on every layer of the
+    user's network; reading `_nodes_by_depth` leaves it as it was.
+    """
+    by_depth = network._nodes_by_depth  # type: ignore[attr-defined]
+    deepest_first = sorted(by_depth, reverse=True)
+    nodes = [node for depth in deepest_first for node in by_depth[depth]]
+    nodes.sort(key=lambda node: not node.is_input)
+    return [
+        Call(
+            node.operation,
+            node.arguments.args,
+            node.arguments.kwargs,
+            list(node.outputs),
+            node.is_input,
+            node.operation._inbound_nodes.index(node),
+        )
+        for node in nodes
+        if node.operation is not None
+    ]
+
+
+def has_own_config(network: object) -> bool:
+    """Whether a functional network's class says itself what rebuilds it."""
+    if not is_functional(network):
+        return False
+    kind: Any = type(network)
+    return kind.get_config is not Functional.get_config
+
+
+def forget_calls(operation: keras.Operation) -> None:
+    """Takes an operation out of every graph that it is in.
+
+    The calls tie a layer to those before and behind it: what is cut off would
+    stay in memory, and Keras finds a loaded layer's calls by their number.
+    """
+    operation._inbound_nodes.clear()
+    operation._outbound_nodes.clear()
+
+
+@contextmanager
+def without_configs(operations: Iterable[keras.Operation]) -> Iterator[None]:
+    """Has operations write an empty config while it lasts.
+
+    `Functional.get_config` asks every layer for its config, and fails where
+    one has none; no hook lets a network write something else for it.
+    """
+    hidden = list(operations)
+    for operation in hidden:
+        vars(operation)["get_config"] = dict
+    try:
+        yield
+    finally:
+        for operation in hidden:
+            del vars(operation)["get_config"]
+
+
+def run_graph(
+    network: keras.Model,
+    inputs: Any,
+    mask: Any,
+    operation_function: Callable[[keras.Operation], Callable],
+) -> Any:
+    """`Functional.call`, with a say in how each operation is called.
+
+    `Functional.call` hands one `training` to every layer; frozen layers need
+    another one than trained ones, and no public hook tells them apart.
+    """
+    flat = network._standardize_inputs(inputs)  # type: ignore[attr-defined]
+    masks = [None] * len(flat) if mask is None else keras.tree.flatten(mask)
+    for tensor, tensor_mask in zip(flat, masks, strict=False):
+        if tensor_mask is not None:
+            masking.set_keras_mask(tensor, tensor_mask)
+    outputs = network._run_through_graph(  # type: ignore[attr-defined]
+        flat, operation_fn=operation_function
+    )
+    if isinstance(outputs, list | tuple) and len(outputs) == 1:
+        return outputs[0]
+    return outputs
+
+
+# --- Layers and variables (seen on Keras 3.15.1) ---------------------------
+
+
+def sublayers(layer: keras.Layer) -> Iterator[keras.Layer]:
+    """The layer itself and all layers inside it, parents first.
+
+    Only models show their layers publicly; flags and states inside composite
+    layers (an encoder block, a Bidirectional) have no other way in.
+    """
+    return iter(layer._flatten_layers())
+
+
+def trainable_kind(layer: keras.Layer) -> list[keras.Variable]:
+    """A layer's own variables that training can move, whatever its flag.
+
+    Publicly a frozen layer tells its kernel from its moments only once it is
+    unfrozen, and unfreezing it to look would lose the flags inside it.
+    """
+    return list(layer._trainable_variables)
+
+
+def set_variable_path(variable: keras.Variable, path: str) -> None:
+    """Renames a variable: its `path`, and its `name`, the last segment.
+
+    Keras fixes a path when the variable is created, from the layer names at
+    that moment: nested networks and unnamed weights get paths that are
+    neither unique nor the same in the next process.
+    """
+    variable._path = path
+    variable._name = path.rsplit("/", 1)[-1]
+
+
+def keras_mask(tensor: Any) -> Any:
+    """The mask that Keras carries along with a tensor, or None."""
+    return masking.get_keras_mask(tensor)
+
+
+def set_keras_mask(tensor: Any, mask: Any) -> None:
+    """Hangs a mask on a tensor, as Keras's layers do."""
+    masking.set_keras_mask(tensor, mask)
+
+
+# --- LoRA (seen on Keras 3.15.1) ---------------------------------------------
+#
+# Keras's layers compute low-rank updates (`enable_lora`), but write the merged
+# kernel into a file and load A = B = 0, of which the gradients are 0; `Dense`
+# and `Embedding` made from a config take an alpha equal to the rank; and the
+# frozen kernel stays among the variables that `layer.trainable = True` sets.
+
+
+@contextmanager
+def low_rank_hidden(layer: Any) -> Iterator[None]:
+    """Has a layer show and write its kernel without its low-rank update."""
+    layer.lora_enabled = False
+    try:
+        yield
+    finally:
+        layer.lora_enabled = True
+
+
+@contextmanager
+def without_low_rank_configs(layers: Iterable[Any]) -> Iterator[None]:
+    """Has layers leave their low-rank updates out of their configs.
+
+    What is made of such a config has the plain layer's variables.
+    """
+    hidden = [(x, x.lora_rank) for x in layers if x.lora_enabled]
+    for layer, _ in hidden:
+        layer.lora_rank = None
+    try:
+        yield
+    finally:
+        for layer, rank in hidden:
+            layer.lora_rank = rank
+
+
+def never_train(
+    layer: keras.Layer, variables: Iterable[keras.Variable]
+) -> None:
+    """Moves variables of a layer to those that its flag does not reach.
+
+    `variable.trainable = False` alone lasts until the layer's flag is set.
+    """
+    for variable in list(variables):
+        variable.trainable = False
+        layer._untrack_variable(variable)
+        was_locked = layer._tracker.locked
+        layer._tracker.unlock()
+        layer._track_variable(variable)
+        if was_locked:
+            layer._tracker.lock()
+
+
+def save_and_load_with(layer: Any, save: Callable, load: Callable) -> None:
+    """Has one layer, not its class, write and read its variables otherwise.
+
+    A class of our own would stand in the file in place of Keras's.
+    """
+    vars(layer)["save_own_variables"] = MethodType(save, layer)
+    vars(layer)["load_own_variables"] = MethodType(load, layer)
+
+
+# --- Compiling and random states (seen on Keras 3.15.1) --------------------
+
+
+def compile_arguments(model: keras.Model) -> dict[str, Any]:
+    """What a model was compiled with, as the objects that were passed.
+
+    The public `get_compile_config` serializes them, which fails for a loss
+    that is a function of the user's.
+    """
+    return dict(model._compile_config.config)  # type: ignore[attr-defined]
+
+
+def take_resumed_epoch(model: keras.Model) -> int | None:
+    """The epoch that BackupAndRestore goes on with, which `fit` then forgets.
+
+    Keras 3.15 hands it to `fit` in the attribute `_initial_epoch`, which goes
+    before the argument, and keeps it.
+
+    Args:
+        model: The model.
+    """
+    epoch = model._initial_epoch  # type: ignore[attr-defined]
+    model._initial_epoch = None  # type: ignore[attr-defined]
+    return epoch
+
+
+def is_passed_on(attribute: str) -> bool:
+    """Whether a model keeps arrays there from one step on JAX to the next.
+
+    Keras (3.15) goes through all of them each time it is set, as through any
+    attribute, to see whether there are layers among them: with many variables
+    that takes longer than a small step.
+    """
+    return attribute == "_jax_state"
+
+
+def global_seed() -> Any:
+    """The state that unseeded `keras.random` draws from, or None before any.
+
+    `keras.random` has no way to look at it, or to put it back.
+    """
+    generator = global_state.get_global_attribute(GLOBAL_SEED_GENERATOR)
+    return (
+        None
+        if generator is None
+        else np.array(keras.ops.convert_to_numpy(generator.state))
+    )
+
+
+def set_global_seed(state: Any) -> None:
+    """Puts back what `global_seed` gave; None is as before any draw."""
+    generator = global_state.get_global_attribute(GLOBAL_SEED_GENERATOR)
+    if state is None:
+        global_state.set_global_attribute(GLOBAL_SEED_GENERATOR, None)
+    elif generator is not None:
+        generator.state.assign(state)
+
+
+def set_untracked(owner: Any, name: str, value: Any) -> None:
+    """Sets an attribute past Keras's tracking, which would wrap a list."""
+    vars(owner)[name] = value

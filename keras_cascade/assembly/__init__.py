@@ -1,0 +1,1 @@
+"""Turns a plan into the blocks of a functional model."""

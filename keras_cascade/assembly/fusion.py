@@ -1,0 +1,137 @@
+"""How adapted taps and extra inputs become the downstream's input."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+
+from keras_cascade.adapters.choosing import Target
+from keras_cascade.graph.block import Block
+from keras_cascade.graph.layers import call_copy
+from keras_cascade.graph.tensors import input_like
+from keras_cascade.planning.spec import MERGES
+
+
+def fuse(
+    taps: Mapping[str, keras.KerasTensor],
+    extras: Mapping[str, keras.KerasTensor],
+    fusion: str | keras.Layer | None,
+    then: Callable[[keras.KerasTensor], Any] | None = None,
+) -> Any:
+    """Merges taps, then joins the extra inputs to them.
+
+    Args:
+        taps: The adapted taps, in order.
+        extras: The extra inputs, in order: concatenated behind the merged
+            taps whatever the fusion.
+        fusion: The name of a merge, or a merging layer, of which the cascade
+            has a copy.
+        then: What follows inside the block. Defaults to `None`.
+
+    Returns:
+        The downstream's input, or what `then` makes of it. One stream passes
+        as it is.
+
+    Raises:
+        ValueError: If shapes do not go together.
+    """
+    streams = {**taps, **extras}
+    if len(streams) == 1 and then is None:
+        return next(iter(streams.values()))
+    _check_shapes(taps, extras, fusion)
+    inputs = [input_like(x, f"{name}_input") for name, x in streams.items()]
+    merged = _merge(inputs[: len(taps)], fusion)
+    if extras:
+        joined = [*merged, *inputs[len(taps) :]]
+        merged = [keras.layers.Concatenate(name="extra_inputs")(joined)]
+    result = then(merged[0]) if then else merged[0]
+    return Block(inputs, result, name="fusion")(list(streams.values()))
+
+
+def check_width(
+    fused: keras.KerasTensor,
+    taps: Mapping[str, keras.KerasTensor],
+    extras: Mapping[str, keras.KerasTensor],
+    fusion: str | keras.Layer | None,
+    target: Target,
+) -> None:
+    """Does the sum where the features do not fit what they go into.
+
+    Raises:
+        ValueError: If they do not.
+    """
+    given, wanted = tuple(fused.shape[1:]), target.shape or ()
+    if len(given) == len(wanted) and all(
+        None in pair or pair[0] == pair[1]
+        for pair in zip(given, wanted, strict=True)
+    ):
+        return
+    if len(given) != 1 or len(wanted) != 1:
+        raise ValueError(
+            f"The features have shape {given}, '{target.name}' expects "
+            f"{wanted}. Give the taps adapters that bring them there."
+        )
+    merged = list(taps.values()) if fusion == "concat" else [*taps.values()][:1]
+    widths = [x.shape[-1] for x in (*merged, *extras.values())]
+    total = " + ".join(map(str, widths))
+    total += f" = {given[0]}" if len(widths) > 1 else " features"
+    streams = ", ".join(f"'{name}'" for name in (*taps, *extras))
+    raise ValueError(
+        f"Widths do not fit: {total}, '{target.name}' expects {wanted[0]} "
+        f"({streams} by fusion='{fusion}'). Change an adapter's width, or "
+        "leave one open with adapters={tap: 'auto'}."
+    )
+
+
+def _merge(
+    inputs: list[keras.KerasTensor], fusion: str | keras.Layer | None
+) -> list[keras.KerasTensor]:
+    if len(inputs) < 2:
+        return inputs
+    if isinstance(fusion, keras.Layer):
+        return [call_copy(fusion, "merge", inputs)]
+    if fusion is None:
+        raise ValueError(
+            f"fusion=None merges nothing, and there are {len(inputs)} streams "
+            "for one input. Give a fusion."
+        )
+    return [MERGES[fusion](name=fusion)(inputs)]
+
+
+def _check_shapes(
+    taps: Mapping[str, keras.KerasTensor],
+    extras: Mapping[str, keras.KerasTensor],
+    fusion: str | keras.Layer | None,
+) -> None:
+    """Says which streams do not go together, before a layer does."""
+    free = fusion == "concat"
+    shapes = {name: _compared(x, free) for name, x in taps.items()}
+    if isinstance(fusion, str) and len(set(shapes.values())) > 1:
+        raise ValueError(_mismatch(taps, f"fusion='{fusion}'"))
+    both = {**taps, **extras}
+    if extras and len({_compared(x, True) for x in both.values()}) > 1:
+        raise ValueError(
+            _mismatch(both, "concatenating the extra inputs")
+            + " An adapter may bring an extra input into shape."
+        )
+    for name, x in extras.items():
+        if not keras.backend.is_float_dtype(x.dtype):
+            raise ValueError(
+                f"Extra input '{name}' is {x.dtype}; features are floats. "
+                "Give it an adapter, such as keras.layers.CategoryEncoding "
+                "or keras.layers.Embedding, or a float dtype."
+            )
+
+
+def _compared(tensor: keras.KerasTensor, width_is_free: bool) -> tuple:
+    return tuple(tensor.shape[:-1] if width_is_free else tensor.shape)
+
+
+def _mismatch(streams: Mapping[str, keras.KerasTensor], what: str) -> str:
+    shapes = ", ".join(
+        f"'{name}' {tuple(x.shape[1:])}" for name, x in streams.items()
+    )
+    return (
+        f"Shapes do not go together for {what}: {shapes}. Give the taps "
+        "adapters that bring them to one shape."
+    )

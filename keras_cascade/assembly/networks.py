@@ -1,0 +1,98 @@
+"""Runs the networks of a plan on symbolic tensors: taps out, features in."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import keras
+
+from keras_cascade.assembly.fusion import check_width, fuse
+from keras_cascade.graph.copying import copy_graph
+from keras_cascade.graph.injecting import inject
+from keras_cascade.injection.merging import entry_for, feeds_for
+from keras_cascade.planning.planning import Plan
+
+Tensors = Mapping[str, keras.KerasTensor]
+# Network to {its input: tensor}.
+Prepared = Mapping[str, Tensors]
+
+
+def read_taps(plan: Plan, prepared: Prepared) -> dict[str, keras.KerasTensor]:
+    """The features of all upstreams, by tap name.
+
+    Args:
+        plan: The plan.
+        prepared: What each upstream's inputs get.
+    """
+    found: dict[str, keras.KerasTensor] = {}
+    for name in plan.spec.upstreams:
+        wanted = {t.name: t.reference for t in plan.taps if t.network == name}
+        block = copy_graph(
+            plan.graphs[name], name, wanted, share=plan.spec.shares
+        )
+        given = [prepared[name][x.name] for x in block.inputs]
+        found |= block(keras.tree.pack_sequence_as(block.input, given))
+    return {tap.name: found[tap.name] for tap in plan.taps}
+
+
+def fuse_streams(plan: Plan, streams: Tensors) -> Any:
+    """What the adapted streams become.
+
+    Returns:
+        What feeds the downstream's inputs, by their names. Without a
+        downstream one tensor, or the streams where nothing is merged.
+
+    Raises:
+        ValueError: If shapes do not go together.
+    """
+    spec, wiring = plan.spec, plan.wiring
+    by_name = {n: streams[s] for n, s in (wiring.fed or {}).items()}
+    if not wiring.fused:
+        return by_name
+    taps = {n: streams[n] for n in spec.taps if n in wiring.fused}
+    extras = {n: streams[n] for n in spec.extra_inputs if n in wiring.fused}
+    if wiring.joint:
+        return fuse(taps, extras, spec.fusion, partial(feeds_for, wiring.joint))
+    if spec.fusion is None:
+        fused = _unfused(plan, {**taps, **extras})
+    else:
+        fused = fuse(taps, extras, spec.fusion)
+    if plan.downstream is None:
+        return fused
+    check_width(fused, taps, extras, spec.fusion, plan.streams[0].target)
+    return {plan.downstream_inputs[0]: fused}
+
+
+def run_downstream(
+    plan: Plan, fused: Any, feeds: Tensors, prepared: Prepared
+) -> Any:
+    """What the downstream gives; the fused features where there is none.
+
+    Args:
+        plan: The plan.
+        fused: What feeds its inputs, by their names.
+        feeds: What enters its inner layers, by the inputs that this adds.
+        prepared: What those of its inputs get that are the cascade's.
+    """
+    if plan.downstream is None:
+        return fused
+    wiring, shares = plan.wiring, plan.spec.shares
+    given = {**prepared.get("downstream", {}), **feeds, **fused}
+    sites = [*wiring.sites, *([wiring.joint] if wiring.joint else [])]
+    graph = inject(plan.downstream, [entry_for(s, given) for s in sites])
+    block = copy_graph(graph, "downstream", pruned=bool(sites), share=shares)
+    flat = [given[x.name] for x in block.inputs]
+    return block(keras.tree.pack_sequence_as(block.input, flat))
+
+
+def _unfused(plan: Plan, streams: Tensors) -> Any:
+    """One stream for one input; all as outputs where nothing follows."""
+    if plan.downstream is None and plan.spec.head is None:
+        return dict(streams)
+    if len(streams) > 1:
+        raise ValueError(
+            f"fusion=None merges nothing, and there are {len(streams)} "
+            f"streams ({', '.join(streams)}) for one input. Give a fusion, or "
+            "leave out downstream and head to have the streams as outputs."
+        )
+    return next(iter(streams.values()))

@@ -1,0 +1,116 @@
+"""What stands between the cascade's inputs and those of its networks."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+
+from keras_cascade.adapters import SpatialAdapter
+from keras_cascade.graph.block import Block
+from keras_cascade.graph.operations import copy_operation, copy_state
+from keras_cascade.graph.tensors import input_like
+from keras_cascade.networks.preprocessing import Preprocess
+from keras_cascade.planning.inputs import CascadeInput, NetworkInput
+from keras_cascade.planning.planning import Plan
+
+Tensors = Mapping[str, keras.KerasTensor]
+
+
+def prepare_inputs(plan: Plan, inputs: Tensors) -> dict[str, dict[str, Any]]:
+    """What each network gets for the cascade's inputs.
+
+    Images of a shared input are resized for each network, and each has its
+    own preprocessing: all of it in one block, `preprocessing`.
+
+    Args:
+        plan: The plan.
+        inputs: The cascade's inputs by their names.
+
+    Returns:
+        Network to {its input: tensor}.
+    """
+    prepared: dict[str, dict[str, Any]] = {}
+    networks: dict[str, tuple[CascadeInput, NetworkInput, keras.Model]] = {}
+    for one in plan.inputs:
+        for fed in one.feeds:
+            prepared.setdefault(fed.network, {})[fed.name] = inputs[one.name]
+            if (network := _preparation(plan, one, fed)) is not None:
+                networks[network.name] = (one, fed, network)
+    if networks:
+        for name, tensor in _through_block(inputs, networks).items():
+            _, fed, _ = networks[name]
+            prepared[fed.network][fed.name] = tensor
+    return prepared
+
+
+def _preparation(
+    plan: Plan, given: CascadeInput, fed: NetworkInput
+) -> keras.Model | None:
+    """What is done to an input for a network, or None."""
+    chosen = plan.spec.preprocess.get(fed.network)
+    layers = (*_resizing(given, fed), *(chosen.layers if chosen else ()))
+    alone = len(plan.graphs[fed.network].inputs) == 1
+    name = fed.network if alone else f"{fed.network}_{fed.name}"
+    return preprocessing_network(Preprocess(name, layers), given.tensor, name)
+
+
+def _resizing(given: CascadeInput, fed: NetworkInput) -> list[keras.Layer]:
+    """A layer where a shared image has another size than the network wants."""
+    axes = (2, 3) if fed.data_format == "channels_first" else (1, 2)
+    shapes = given.tensor.shape, fed.tensor.shape
+    if len(shapes[1]) != 4:
+        return []
+    wanted = [shapes[1][axis] for axis in axes]
+    if None in wanted or wanted == [shapes[0][axis] for axis in axes]:
+        return []
+    # Not keras.layers.Resizing: TensorFlow compiles it with XLA, and exports
+    # it to LiteRT, only without antialiasing.
+    return [SpatialAdapter(wanted, data_format=fed.data_format, name="resize")]
+
+
+def _through_block(
+    inputs: Tensors,
+    networks: Mapping[str, tuple[CascadeInput, NetworkInput, keras.Model]],
+) -> Tensors:
+    used = dict.fromkeys(given.name for given, _, _ in networks.values())
+    raw = {name: input_like(inputs[name], name) for name in used}
+    results = {
+        name: network(raw[given.name])
+        for name, (given, _, network) in networks.items()
+    }
+    block = Block(list(raw.values()), results, name="preprocessing")
+    return block([inputs[name] for name in used])
+
+
+def preprocessing_network(
+    preprocess: Preprocess | None,
+    tensor: keras.KerasTensor,
+    name: str,
+    dtype: str | None = None,
+) -> keras.Model | None:
+    """A network of one input and one output that does the preprocessing.
+
+    Args:
+        preprocess: What is done; its layers are copied.
+        tensor: The input of the network that it is for: the shape of the
+            images, batch included.
+        name: The name of the network, of its input and its output.
+        dtype: The dtype of the raw images. Defaults to that of `tensor`.
+
+    Returns:
+        A stock Functional model, or None where there is nothing to do.
+    """
+    if preprocess is None or not preprocess.layers:
+        return None
+    images = keras.Input(
+        batch_shape=tensor.shape, dtype=dtype or tensor.dtype, name=name
+    )
+    result: Any = images
+    for layer in preprocess.layers:
+        # Not graph.layers.call_copy: it makes a nested network a Block, and
+        # preprocessing is stock Keras.
+        copy: Any = copy_operation(layer, layer.name)
+        result = copy(result)
+        if layer.built:
+            copy_state(layer, copy)
+    return keras.Model(images, result, name=name)

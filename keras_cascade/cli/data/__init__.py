@@ -1,0 +1,1 @@
+"""Reads the files and folders that the console takes as data."""

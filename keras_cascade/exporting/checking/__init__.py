@@ -1,0 +1,1 @@
+"""Runs an exported file with its own runtime, and compares."""

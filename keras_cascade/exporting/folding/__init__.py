@@ -1,0 +1,1 @@
+"""Folds scales, shifts and linear adapters into their neighbours."""

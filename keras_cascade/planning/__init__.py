@@ -1,0 +1,1 @@
+"""Turns the arguments into a checked plan; builds nothing."""

@@ -1,0 +1,276 @@
+"""Plans a cascade: everything that is settled before anything is built."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import keras
+
+from keras_cascade.adapters.choosing import Stream
+from keras_cascade.graph.formats import data_format_at
+from keras_cascade.graph.need import need
+from keras_cascade.graph.reading import Graph, read_graph
+from keras_cascade.graph.taps import Tap
+from keras_cascade.graph.upstreams import resolve_all_taps
+from keras_cascade.injection.arguments import normalise_injections
+from keras_cascade.injection.merging import FEEDS
+from keras_cascade.networks.loading import as_network, load_network
+from keras_cascade.networks.resolving import resolve_preprocess
+from keras_cascade.planning.inputs import (
+    CascadeInput,
+    NetworkInput,
+    network_inputs,
+    normalise_inputs,
+    plan_inputs,
+)
+from keras_cascade.planning.spec import (
+    BLOCKS,
+    CascadeSpec,
+    NetworkInfo,
+    check_fusion,
+    normalise_adapters,
+    normalise_extra_inputs,
+    normalise_head,
+    normalise_rates,
+    normalise_trainable,
+)
+from keras_cascade.planning.streams import check_adapters_are_used, plan_streams
+from keras_cascade.planning.wiring import (
+    Wiring,
+    check_direction,
+    check_mode,
+    wire,
+    wire_without_downstream,
+)
+from keras_cascade.training.lora import check_not_shared
+from keras_cascade.training.retention.covering import normalise_retention
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What a cascade will be.
+
+    Attributes:
+        spec: The user's arguments, normalised.
+        sources: The networks as the user has them, by their blocks.
+        networks: The same as networks with a graph.
+        graphs: Their graphs.
+        taps: What is read.
+        inputs: The inputs of the cascade, but for the extra ones.
+        wiring: What feeds the downstream.
+        streams: What stands behind each tap and extra input, and where it
+            goes.
+    """
+
+    spec: CascadeSpec
+    sources: Mapping[str, keras.Model]
+    networks: Mapping[str, keras.Model]
+    graphs: Mapping[str, Graph]
+    taps: Sequence[Tap]
+    inputs: Sequence[CascadeInput]
+    wiring: Wiring
+    streams: Sequence[Stream]
+
+    @property
+    def downstream(self) -> Graph | None:
+        """The graph of the downstream, if there is one."""
+        return self.graphs.get("downstream")
+
+    @property
+    def downstream_inputs(self) -> list[str]:
+        """The names of the downstream's inputs."""
+        graph = self.graphs["downstream"]
+        return [graph.sources[id(x)][0].name for x in graph.inputs]
+
+
+def make_plan(
+    upstream: Any,
+    downstream: Any,
+    *,
+    taps: Any,
+    adapters: Any,
+    fusion: Any,
+    inject: Any,
+    inputs: Any,
+    extra_inputs: Any,
+    downstream_input: Any,
+    head: Any,
+    preprocess: Any,
+    trainable: Any,
+    learning_rates: Any,
+    retention: Any,
+    copy: bool,
+) -> Plan:
+    """Checks the arguments of `build_cascade` and settles what they mean.
+
+    Nothing is built: networks are loaded and read, no more. The arguments
+    are those of `build_cascade`.
+
+    Raises:
+        ValueError: If something does not go together.
+        TypeError: If an argument is of a kind that is not understood.
+    """
+    check_mode(downstream_input, downstream)
+    settled = {
+        "fusion": check_fusion(fusion),
+        "downstream_input": downstream_input,
+        "head": normalise_head(head),
+        "trainable": normalise_trainable(trainable),
+        "learning_rates": normalise_rates(learning_rates),
+        "retention": normalise_retention(retention),
+        "shares": not copy,
+    }
+    given = _given(upstream, downstream)
+    sources = {role: load_network(net, role) for role, net in given.items()}
+    networks = {role: as_network(net, role) for role, net in sources.items()}
+    if not copy:
+        check_not_shared(settled["trainable"], networks)
+    graphs = {
+        k: read_graph(v, keep_names=not copy) for k, v in networks.items()
+    }
+    tapped = resolve_all_taps(_without_downstream(graphs), taps)
+    names = [tap.name for tap in tapped]
+    known = _inputs_of_networks(graphs)
+    named = normalise_inputs(inputs, known)
+    extras = normalise_extra_inputs(extra_inputs, _taken(graphs, tapped))
+    spec = CascadeSpec(
+        networks={k: NetworkInfo.of(v) for k, v in sources.items()},
+        taps={tap.name: tap.path for tap in tapped},
+        adapters=normalise_adapters(adapters, names, list(extras)),
+        inject=normalise_injections(inject, [*names, *extras]),
+        inputs=named,
+        extra_inputs=extras,
+        **settled,
+    )
+    wiring = _wire(graphs, tapped, spec)
+    spec = spec.with_changes(inject=_spelt_out(spec, wiring))
+    needed = _needed_inputs(graphs, known, tapped, wiring)
+    readers = list(dict.fromkeys(one.network for one in needed))
+    spec = spec.with_preprocess(
+        resolve_preprocess(preprocess, readers, given, networks)
+    )
+    streams = plan_streams(graphs, tapped, spec, wiring)
+    check_adapters_are_used(adapters, streams)
+    taken = _blocks(graphs)
+    taken |= {name: f"the extra input '{name}'" for name in extras}
+    return Plan(
+        spec=spec,
+        sources=sources,
+        networks=networks,
+        graphs=graphs,
+        taps=tapped,
+        inputs=plan_inputs(needed, named, taken),
+        wiring=wiring,
+        streams=streams,
+    )
+
+
+def _given(upstream: Any, downstream: Any) -> dict[str, Any]:
+    """What the user passed as networks, by the names of their blocks."""
+    given = dict(upstream) if isinstance(upstream, Mapping) else {}
+    if not given and isinstance(upstream, Mapping):
+        raise ValueError("upstream={} names no network.")
+    for name in given:
+        _check_upstream_name(name)
+    given = given or {"upstream": upstream}
+    if downstream is not None:
+        given["downstream"] = downstream
+    return given
+
+
+def _check_upstream_name(name: Any) -> None:
+    reserved = [block for block in BLOCKS if block != "upstream"]
+    if not isinstance(name, str) or not name.isidentifier():
+        raise ValueError(
+            f"Upstream name {name!r} is no identifier. Weights and paths "
+            "begin with it."
+        )
+    if name in reserved:
+        raise ValueError(
+            f"An upstream cannot be called '{name}', which is another block "
+            f"of the cascade. Taken are: {', '.join(reserved)}."
+        )
+
+
+def _without_downstream(graphs: Mapping[str, Graph]) -> dict[str, Graph]:
+    return {name: g for name, g in graphs.items() if name != "downstream"}
+
+
+def _inputs_of_networks(
+    graphs: Mapping[str, Graph],
+) -> dict[str, list[NetworkInput]]:
+    return {
+        name: network_inputs(graph, name, _input_format(graph))
+        for name, graph in graphs.items()
+    }
+
+
+def _input_format(graph: Graph) -> str | None:
+    """Where the first input has its channels, if it is a map."""
+    return data_format_at(graph, graph.reference(graph.inputs[0]))
+
+
+def _blocks(graphs: Mapping[str, Graph]) -> dict[str, str]:
+    """The names that no input can have, as Keras wants names once."""
+    return dict.fromkeys((*BLOCKS, *graphs), "a block of the cascade")
+
+
+def _taken(graphs: Mapping[str, Graph], tapped: Sequence[Tap]) -> dict:
+    """The names that an extra input cannot have, with what has them."""
+    return (
+        _blocks(graphs)
+        | {FEEDS: "a part of the adapters"}
+        | {tap.name: f"the tap at '{tap.path}'" for tap in tapped}
+    )
+
+
+def _wire(
+    graphs: Mapping[str, Graph], tapped: Sequence[Tap], spec: CascadeSpec
+) -> Wiring:
+    downstream = graphs.get("downstream")
+    streams = [*spec.taps, *spec.extra_inputs]
+    if downstream is None:
+        return wire_without_downstream(streams, spec.inject)
+    upstreams = _without_downstream(graphs)
+    check_direction(spec.inject, upstreams, downstream, tapped)
+    return wire(
+        downstream,
+        list(spec.taps),
+        list(spec.extra_inputs),
+        spec.inject,
+        fusion=spec.fusion,
+        mode=spec.downstream_input,
+        named_inputs=list(spec.inputs.get("downstream", {})),
+        read_by_heads=[name for name in spec.head or {} if name in spec.taps],
+    )
+
+
+def _spelt_out(spec: CascadeSpec, wiring: Wiring) -> dict[str, tuple]:
+    """The injections with the paths that their patterns mean."""
+    return {
+        name: tuple(
+            replace(site.injection, path="/".join(site.address))
+            for site in wiring.sites
+            if site.source == name
+        )
+        for name in spec.inject
+    }
+
+
+def _needed_inputs(
+    graphs: Mapping[str, Graph],
+    known: Mapping[str, Sequence[NetworkInput]],
+    tapped: Sequence[Tap],
+    wiring: Wiring,
+) -> list[NetworkInput]:
+    """The inputs of networks that the cascade has to feed."""
+    needed = []
+    for name, graph in _without_downstream(graphs).items():
+        own = [tap.reference for tap in tapped if tap.network == name]
+        if not own:
+            raise ValueError(
+                f"No tap reads the upstream '{name}'. Give it one, or leave "
+                "the network out."
+            )
+        needed += [known[name][i] for i in need(graph, own).inputs]
+    return needed + [known["downstream"][i] for i in wiring.own]

@@ -1,0 +1,144 @@
+"""Where each tap and extra input goes, and what it has to become there."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from keras_cascade.adapters.choosing import Stream, Target
+from keras_cascade.graph.formats import data_format_at
+from keras_cascade.graph.reading import Graph
+from keras_cascade.graph.taps import Tap
+from keras_cascade.injection.sites import Site
+from keras_cascade.planning.spec import CascadeSpec
+from keras_cascade.planning.wiring import Wiring
+
+
+def plan_streams(
+    graphs: Mapping[str, Graph],
+    tapped: Sequence[Tap],
+    spec: CascadeSpec,
+    wiring: Wiring,
+) -> list[Stream]:
+    """Settles what each tap and extra input goes into.
+
+    Args:
+        graphs: The networks' graphs by their blocks.
+        tapped: What is read.
+        spec: The user's arguments.
+        wiring: What feeds the downstream.
+
+    Returns:
+        The taps' streams in order, then the extra inputs'; none for a tap
+        that only a head reads.
+    """
+    formats = {
+        tap.name: data_format_at(graphs[tap.network], tap.reference)
+        for tap in tapped
+    }
+    main = _main_target(graphs.get("downstream"), spec, wiring)
+    streams: list[Stream] = []
+    for name in (*spec.taps, *spec.extra_inputs):
+        for stream in _streams_of(name, spec, wiring, graphs, main):
+            is_extra = name in spec.extra_inputs
+            data_format = formats.get(name)
+            streams.append(
+                replace(stream, data_format=data_format, is_extra=is_extra)
+            )
+    return streams
+
+
+def check_adapters_are_used(adapters: Any, streams: Sequence[Stream]) -> None:
+    """A tap that only a head reads is read as it is."""
+    if not isinstance(adapters, Mapping):
+        return
+    going = {stream.source for stream in streams}
+    for name, choice in adapters.items():
+        if name not in going and choice is not None and choice != "auto":
+            raise ValueError(
+                f"adapters gives '{name}' an adapter, and nothing but the head "
+                "of its name reads that tap, as it is. Leave the adapter out, "
+                f"or put it first in the head: head={{'{name}': [adapter, "
+                "layer]}."
+            )
+
+
+def _streams_of(
+    name: str,
+    spec: CascadeSpec,
+    wiring: Wiring,
+    graphs: Mapping[str, Graph],
+    main: Target,
+) -> list[Stream]:
+    """Where a tap or extra input goes: once, or to several layers."""
+    choice = spec.adapters[name]
+    if name in wiring.fused:
+        return [Stream(name, name, choice, main)]
+    fed = {source: inner for inner, source in (wiring.fed or {}).items()}
+    if name in fed:
+        target = _input_target(graphs["downstream"], fed[name])
+        return [Stream(name, name, choice, target)]
+    sites = [site for site in wiring.sites if site.source == name]
+    return _injected_streams(name, choice, sites)
+
+
+def _injected_streams(
+    name: str, choice: Any, sites: Sequence[Site]
+) -> list[Stream]:
+    """One for each shape that an automatic adapter has to bring it to."""
+    targets: dict[tuple, Target] = {}
+    labels: dict[tuple, list[str]] = {}
+    for site in sites:
+        target = _site_target(site)
+        key = (target.shape, target.data_format) if choice == "auto" else ()
+        targets.setdefault(key, target)
+        labels.setdefault(key, []).append(site.label)
+    return [
+        Stream(
+            name if len(targets) == 1 else labels[key][0],
+            name,
+            choice,
+            target,
+            labels=tuple(labels[key]),
+        )
+        for key, target in targets.items()
+    ]
+
+
+def _site_target(site: Site) -> Target:
+    shape = (site.width,) if site.injection.merge == "film" else site.shape
+    return Target(
+        site.injection.path,
+        shape,
+        concatenated=False,
+        data_format=site.data_format,
+    )
+
+
+def _main_target(
+    downstream: Graph | None, spec: CascadeSpec, wiring: Wiring
+) -> Target:
+    """What the fused streams go into."""
+    concatenated = spec.fusion == "concat"
+    if downstream is None:
+        return Target(concatenated=concatenated)
+    tensor = downstream.inputs[0]
+    return Target(
+        downstream.name,
+        tuple(tensor.shape[1:]),
+        concatenated and wiring.joint is None,
+        data_format_at(downstream, downstream.reference(tensor)),
+    )
+
+
+def _input_target(downstream: Graph, name: str) -> Target:
+    (tensor,) = [
+        x
+        for x in downstream.inputs
+        if downstream.sources[id(x)][0].name == name
+    ]
+    return Target(
+        f"{downstream.name}/{name}",
+        tuple(tensor.shape[1:]),
+        concatenated=False,
+        data_format=data_format_at(downstream, downstream.reference(tensor)),
+    )

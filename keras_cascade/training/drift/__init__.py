@@ -1,0 +1,1 @@
+"""Measures how far blocks moved from their pretrained state."""

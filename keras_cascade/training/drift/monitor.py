@@ -1,0 +1,293 @@
+"""Watches how far the blocks of a cascade move from what they were."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_cascade import data as user_data
+from keras_cascade.training.drift.arguments import (
+    check_numbers,
+    check_reiterable,
+    find_old_data,
+    find_sources,
+    inputs_of,
+    original_of,
+)
+from keras_cascade.training.drift.old_tasks import OldTask
+from keras_cascade.training.drift.plot import draw
+from keras_cascade.training.drift.references import (
+    Comparison,
+    Reference,
+    make_references,
+)
+from keras_cascade.training.drift.similarity import CentredProducts
+from keras_cascade.training.random_states import random_states_kept
+
+# Entries of float64 that are multiplied at once: large maps have many rows.
+CHUNK = 2**21
+
+
+class DriftMonitor(keras.callbacks.Callback):
+    """A callback that says how far pretrained blocks moved.
+
+    Pretrained networks forget by moving: their weights, and with them what
+    they represent. After each epoch the monitor adds to the logs, and so to
+    `History`, the progress bar and whatever stands behind it in `callbacks`:
+
+    - `drift/<block>`: `||w - w0|| / ||w0||` over all parameters of the block
+      (kernels, biases, scales; no moments of a BatchNormalization), which is
+      0 for what is frozen;
+    - `cka/<tap>`, and `cka/downstream` for the downstream's output: linear
+      CKA (Kornblith 2019) of what the block gives and of what it gave with
+      its pretrained weights **for the same input**, which is 1 as long as
+      nothing moved. Adapters in front of a downstream may move: only what
+      the downstream makes of their features counts. Positions of maps and
+      of sequences count as samples, masked ones are left out.
+    - `old_task/<block>`: optionally the score of the original network on its
+      old task, with the weights that the block has now and its old head.
+
+    The pretrained weights are those of the networks that the cascade was
+    built from, as long as these live, or that are passed as `pretrained`;
+    else those that the block has when the monitor is first given to `fit`
+    (also with `copy=False`). They are taken before `BackupAndRestore`
+    restores anything. What is new, as adapters, fusion and head, has none
+    and is left out. The memory is that of a copy of the pretrained blocks
+    and, for each tap, of three matrices of `features × features` float64: it
+    does not grow with the reference data.
+
+    Args:
+        reference_data: What to compare the representations on: inputs as
+            the cascade takes them, with or without labels, as
+            `cascade.adapt` takes data. It is read after every epoch, and in
+            every way that it is fed: some hundreds of rows are enough. With
+            fewer rows than a tap has features, CKA is too close to 1.
+        old_task: `(x, y)` of the old task of the only upstream, or batches
+            of these, or `{block: any of these}`; `x` is what the original
+            network takes. Defaults to `None`.
+        metric: What scores the old task: a Keras metric or its name.
+            Defaults to `"accuracy"`.
+        every: Epochs from one measurement to the next; the first and the
+            last epoch of a `fit` are always measured. Defaults to `1`.
+        batch_size: Rows at a time where data are arrays. Defaults to `32`.
+        pretrained: `{block: original network}`, where those that the cascade
+            was built from are gone, as after loading it from a file.
+            Defaults to `None`.
+        max_features: The most features of a tap that are told apart; a wider
+            one is sketched (see `CentredProducts`), which bounds its
+            matrices to 32 MiB each by default. Defaults to `2048`.
+
+    Raises:
+        ValueError: If the reference data is empty, can be read only once, or
+            does not fit the cascade's inputs; or the original network of an
+            old task is gone. It is raised before the first step.
+        TypeError: If the model that is fitted is no cascade, or the data is
+            of a kind that is not understood.
+
+    Example:
+    >>> monitor = keras_cascade.DriftMonitor(images[:512])
+    >>> history = cascade.fit(images, labels, callbacks=[monitor])
+    >>> history.history["drift/upstream"], history.history["cka/shape"]
+    >>> monitor.plot().savefig("drift.png")
+
+    References:
+        Kornblith, Norouzi, Lee, Hinton 2019, Similarity of Neural Network
+        Representations Revisited.
+    """
+
+    def __init__(
+        self,
+        reference_data: Any,
+        *,
+        old_task: Any = None,
+        metric: Any = "accuracy",
+        every: int = 1,
+        batch_size: int = 32,
+        pretrained: Mapping[str, keras.Model] | None = None,
+        max_features: int = 2048,
+    ):
+        super().__init__()
+        check_numbers(
+            every=every, batch_size=batch_size, max_features=max_features
+        )
+        check_reiterable("reference_data", reference_data)
+        self.reference_data = reference_data
+        self.old_task = old_task
+        self.metric = metric
+        self.every = every
+        self.batch_size = batch_size
+        self.pretrained = dict(pretrained or {})
+        self.max_features = max_features
+        self._watched: Any = None
+        self._references: dict[str, Reference] = {}
+        self._old_tasks: dict[str, OldTask] = {}
+        self._comparison: Comparison | None = None
+        self._flags: list[bool] = []
+        self._first_epoch: int | None = None
+        self._rows: list[dict[str, float]] = []
+
+    def set_model(self, model: Any) -> None:
+        """Keras's hook: takes the pretrained weights before anything moves."""
+        super().set_model(model)
+        if model is not self._watched:
+            with random_states_kept():
+                self._watch(model)
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        """Keras's hook: a new table, as Keras makes a new `History`."""
+        self._rows, self._first_epoch = [], None
+        # What was traced may hold the state of adapters as constants.
+        self._flags = []
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        """Keras's hook: the values before the first step of a `fit`."""
+        if self._first_epoch is None:
+            self._first_epoch = epoch
+            self._rows.append({"epochs": epoch, **self.measure()})
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Keras's hook: adds to the logs."""
+        done = epoch - (self._first_epoch or 0)
+        known = self.params or {}
+        last = epoch + 1 == known.get("epochs")
+        if done % self.every and not last:
+            return
+        values = self.measure()
+        self._rows.append({"epochs": epoch + 1, **values})
+        if logs is not None:
+            logs.update(values)
+
+    def measure(self) -> dict[str, float]:
+        """The values of now, by their names in the logs.
+
+        Raises:
+            ValueError: If the monitor was not given to `fit` yet.
+        """
+        if self._comparison is None:
+            raise ValueError(
+                "The DriftMonitor has no cascade yet. Pass it to "
+                "fit(callbacks=[monitor]), or call monitor.set_model(cascade)."
+            )
+        distances = {
+            f"drift/{name}": reference.distance()
+            for name, reference in self._references.items()
+        }
+        # A torch DataLoader draws from torch's state whenever it is read.
+        with random_states_kept():
+            similarities = self._similarities(self._comparison)
+            scores = {
+                f"old_task/{name}": task.score()
+                for name, task in self._old_tasks.items()
+            }
+        return {**distances, **similarities, **scores}
+
+    @property
+    def history(self) -> dict[str, list[float]]:
+        """The same as `to_dict()`."""
+        return self.to_dict()
+
+    def to_dict(self) -> dict[str, list[float]]:
+        """The table of the last `fit`, column by column.
+
+        Returns:
+            `epochs`, the epochs done, beginning with those before the `fit`,
+            and under each name in the logs its values then.
+        """
+        names = list(self._rows[0]) if self._rows else []
+        return {name: [row[name] for row in self._rows] for name in names}
+
+    def plot(self) -> Any:
+        """Draws the table: a panel for each kind of value.
+
+        Returns:
+            A `matplotlib.figure.Figure`: `savefig(path)` writes it.
+
+        Raises:
+            ValueError: If nothing was measured yet.
+            ImportError: If matplotlib is not installed.
+        """
+        if not self._rows:
+            raise ValueError(
+                "The DriftMonitor has measured nothing yet. Pass it to "
+                "fit(callbacks=[monitor]) first."
+            )
+        return draw(self.to_dict())
+
+    def _watch(self, model: Any) -> None:
+        sources = find_sources(model, self.pretrained)
+        old_tasks = find_old_data(model, self.old_task, sources)
+        batch = next(user_data.batches(self.reference_data, self.batch_size))
+        inputs_of(model, batch)
+        self._references = make_references(model, sources)
+        self._old_tasks = {
+            block: OldTask(
+                model,
+                block,
+                original_of(sources, block, model),
+                data,
+                self.metric,
+                self.batch_size,
+            )
+            for block, data in old_tasks.items()
+        }
+        self._comparison = Comparison(model, self._references)
+        self._watched = model
+
+    def _similarities(self, comparison: Comparison) -> dict[str, float]:
+        """One pass over the reference data."""
+        for reference in self._references.values():
+            reference.follow()
+        self._trace_anew(comparison)
+        names = [n for r in self._references.values() for n in r.outputs]
+        names.sort(key=[*self._watched.taps, *names].index)
+        streams = {n: CentredProducts(self.max_features) for n in names}
+        for batch in user_data.batches(self.reference_data, self.batch_size):
+            given = inputs_of(self._watched, batch)
+            now, then, masks = comparison.predict_on_batch(given)
+            for reference in self._references.values():
+                for name in reference.outputs:
+                    _add(
+                        streams[name],
+                        now[name],
+                        then[name],
+                        masks.get(name),
+                        name in reference.channels_first,
+                    )
+        return {f"cka/{n}": s.similarity() for n, s in streams.items()}
+
+    def _trace_anew(self, comparison: Comparison) -> None:
+        """Where flags changed: JAX's trace knows variables by their order."""
+        variables = comparison.cascade.variables
+        flags = [variable.trainable for variable in variables]
+        if flags != self._flags:
+            comparison.make_predict_function(force=True)
+            self._flags = flags
+
+
+def _add(
+    stream: CentredProducts,
+    now: np.ndarray,
+    then: np.ndarray,
+    mask: np.ndarray | None,
+    channels_first: bool,
+) -> None:
+    """Adds a batch, so many rows at a time as are small in float64."""
+    x, y = (_samples(a, mask, channels_first) for a in (now, then))
+    rows = max(1, CHUNK // x.shape[1])
+    for start in range(0, len(x), rows):
+        stream.update(x[start : start + rows], y[start : start + rows])
+
+
+def _samples(
+    features: np.ndarray, mask: np.ndarray | None, channels_first: bool
+) -> np.ndarray:
+    """Features as `(samples, features)`: a position is a sample."""
+    if features.ndim < 2:
+        return features.reshape(-1, 1)
+    if channels_first:
+        features = np.moveaxis(features, 1, -1)
+    rows = features.reshape(-1, features.shape[-1])
+    if mask is not None and mask.shape == features.shape[:-1]:
+        rows = rows[np.asarray(mask, dtype=bool).ravel()]
+    return rows

@@ -1,0 +1,107 @@
+"""How well a network still does its old task, with its old head."""
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_cascade import data as user_data
+from keras_cascade.graph.copying import copy_graph
+from keras_cascade.graph.reading import read_graph
+from keras_cascade.training.drift.references import (
+    Pair,
+    assign,
+    layers_by_path,
+    pairs,
+    read_source,
+)
+
+
+class OldTask:
+    """Scores an original network with the weights that its block has now.
+
+    What the block holds has the block's weights, moments included; what it
+    does not hold, the old head, is as it was.
+
+    Args:
+        cascade: The cascade.
+        block: The name of the block.
+        network: The original network. It stays as it is.
+        data: `(x, y)` of the old task, `x` as the network itself takes it,
+            or batches of them.
+        metric: A metric, or the name of one.
+        batch_size: Rows at a time where the data are arrays.
+
+    Raises:
+        ValueError: If the data has no labels.
+    """
+
+    def __init__(
+        self,
+        cascade: Any,
+        block: str,
+        network: keras.Model,
+        data: Any,
+        metric: Any,
+        batch_size: int,
+    ):
+        graph = read_source(cascade, block, network)
+        self._network = copy_graph(graph, f"old_{block}")
+        self._shared = _shared(cascade.blocks[block], self._network)
+        self._data, self._batch_size = data, batch_size
+        _, labels = next(user_data.labelled_batches(data, batch_size))
+        self._metric = resolve_metric(metric, self._network, labels, block)
+
+    def score(self) -> float:
+        """The metric over all of the data, as the weights are now."""
+        assign(self._shared)
+        self._metric.reset_state()
+        for x, y in user_data.labelled_batches(self._data, self._batch_size):
+            self._metric.update_state(y, self._network.predict_on_batch(x))
+        return float(self._metric.result())  # type: ignore[arg-type]
+
+
+def resolve_metric(
+    metric: Any, network: keras.Model, labels: Any, block: str
+) -> keras.metrics.Metric:
+    """A metric of our own; what `"accuracy"` means for a network's output.
+
+    As in `compile`, it is binary, sparse or categorical by the shapes of
+    outputs and labels.
+    """
+    if not isinstance(labels, np.ndarray) or len(network.outputs) > 1:
+        raise ValueError(
+            f"old_task of '{block}' needs one array of labels for the one "
+            f"output of '{network.name}'; received "
+            f"{type(labels).__name__} for {len(network.outputs)} outputs. "
+            "Pass (x, y), or batches of them."
+        )
+    if metric in ("accuracy", "acc"):
+        return _accuracy(network.outputs[0].shape, labels.shape)
+    found = keras.metrics.get(metric)
+    if isinstance(found, keras.metrics.Metric):
+        return type(found).from_config(found.get_config())
+    if callable(found):
+        return keras.metrics.MeanMetricWrapper(found)
+    raise ValueError(f"metric={metric!r} is no metric of Keras.")
+
+
+def _accuracy(output: tuple, labels: tuple) -> keras.metrics.Metric:
+    if output[-1] == 1:
+        return keras.metrics.BinaryAccuracy()
+    if len(output) == len(labels) and labels[-1] == output[-1]:
+        return keras.metrics.CategoricalAccuracy()
+    return keras.metrics.SparseCategoricalAccuracy()
+
+
+def _shared(block: keras.Model, network: keras.Model) -> list[Pair]:
+    """The variables of the block and those of the network at equal paths."""
+    now, old = (
+        layers_by_path(read_graph(one, keep_names=True))
+        for one in (block, network)
+    )
+    return [
+        pair
+        for path, layer in old.items()
+        for pair in pairs(now.get(path), layer)
+    ]

@@ -1,0 +1,1 @@
+"""Tests a range of learning rates, and suggests one per block."""

@@ -1,0 +1,281 @@
+"""Finds a learning rate for each block by a range test on a copy."""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_cascade import _keras_compat as compat
+from keras_cascade import data as user_data
+from keras_cascade.adapters.fitting import unfitted
+from keras_cascade.graph.operations import own
+from keras_cascade.training.random_states import random_states_kept
+from keras_cascade.training.range_test.results import (
+    FoundLearningRates,
+    RangeTest,
+    check_rule,
+)
+from keras_cascade.training.range_test.rules import diverged, smooth
+from keras_cascade.training.range_test.sweep import Sweep
+from keras_cascade.training.routing import Path, Routes
+
+# Steps in a row that loss scaling may skip before the block counts as diverged.
+MOST_SKIPPED = 50
+
+
+def find_learning_rates(
+    cascade: Any,
+    data: Any,
+    *,
+    blocks: Sequence[str] | None = None,
+    minimum: float = 1e-7,
+    maximum: float = 10.0,
+    steps: int = 100,
+    batch_size: int = 32,
+    rule: str = "valley",
+    smoothing: float = 0.8,
+    seed: int = 0,
+    verbose: bool = True,
+) -> FoundLearningRates:
+    """Suggests a learning rate for each block, by a range test of each.
+
+    A block is trained for some steps while its rate rises exponentially from
+    `minimum` to `maximum`, and stops where the loss explodes. Meanwhile all
+    other blocks have the rate 0: they run as in training and do not learn, so
+    that the loss tells of this block alone. Each test starts from the weights
+    of now, with the cascade's optimizer without its slots.
+
+    It is a copy of the cascade that trains. The cascade itself stays as it is
+    to the bit, weights, moments, seeds, optimizer and compiled functions
+    included, and so do the global random states, also when it is interrupted.
+    A data set of yours that shuffles, shuffles on.
+
+    Args:
+        cascade: A compiled `Cascade` whose adapters are fitted.
+        data: What `fit` takes, with labels: `(x, y)`,
+            `(x, y, sample_weight)`, or batches of these that can be read
+            several times. Arrays are shuffled; data that are through begin
+            again.
+        blocks: What has a rate of its own: blocks, or any path patterns as
+            in `learning_rates=`. Defaults to `None`, every block that trains.
+        minimum: The lowest rate. Defaults to `1e-7`.
+        maximum: The highest rate. Defaults to `10.0`.
+        steps: Updates from the lowest rate to the highest. With gradient
+            accumulation each takes as many batches as an update does, whose
+            mean loss counts. Defaults to `100`.
+        batch_size: Rows of a batch where the data are arrays. A rate holds
+            for a batch size: take that of `fit`. Defaults to `32`.
+        rule: What `suggestions` follow: `"valley"`, half way down the longest
+            descent, or `"steepest"`, where the descent is steepest. Defaults
+            to `"valley"`.
+        smoothing: The weight of the neighbouring step in the losses' moving
+            average, of the next but one its square, and so on. Rules read
+            the average of both sides, which does not lag; that of the steps
+            so far tells of the explosion. Defaults to `0.8`.
+        seed: Of the order of arrays. Defaults to `0`.
+        verbose: Whether to show a progress bar for each block. Defaults to
+            `True`.
+
+    Returns:
+        A `FoundLearningRates`: `suggestions` is what `learning_rates=` takes,
+        `plot()` shows the curves, and it prints as a table.
+
+    Raises:
+        ValueError: If the cascade is not compiled, nothing trains, a pattern
+            covers nothing that trains, the data has no labels, or a number
+            makes no sense.
+        TypeError: If it is no cascade.
+
+    Example:
+    >>> found = keras_cascade.find_learning_rates(cascade, (images, labels))
+    >>> cascade.compile("adam", "mse", learning_rates=found.suggestions)
+
+    References:
+        Smith 2015, Cyclical Learning Rates for Training Neural Networks,
+        section 3.3. The rules, and leaving out the ends of the curve, are
+        those of fastai's `lr_find`.
+    """
+    _check_numbers(minimum, maximum, steps, batch_size, smoothing)
+    check_rule(rule)
+    _check_cascade(cascade)
+    patterns = _trained(cascade, blocks)
+    sweep = Sweep(minimum, maximum, steps, _accumulated(cascade.optimizer))
+    tests = {}
+    with random_states_kept():
+        _check_labels(data, batch_size, seed)
+        copy = _copy(cascade)
+        before = [(v, np.array(own(v))) for v in copy.variables]
+        for pattern in patterns:
+            for variable, value in before:
+                variable.assign(value)
+            _compile(copy, cascade, pattern, sweep)
+            stream = user_data.training_batches(data, batch_size, seed)
+            shown = pattern if verbose else ""
+            tests[pattern] = _range_test(copy, sweep, stream, smoothing, shown)
+    return FoundLearningRates(tests, rule)
+
+
+def _range_test(
+    model: Any,
+    sweep: Sweep,
+    stream: Iterator[tuple],
+    smoothing: float,
+    shown: str,
+) -> RangeTest:
+    """Trains until the highest rate or the explosion."""
+    losses: list[float] = []
+    exploded, skipped = False, 0
+    label = f"{shown}: loss"
+    bar = keras.utils.Progbar(
+        sweep.updates, verbose=int(bool(shown)), stateful_metrics=[label]
+    )
+    while len(losses) < sweep.updates and not exploded:
+        loss = np.mean([_step(model, stream) for _ in range(sweep.every)])
+        if int(model.optimizer.iterations) == len(losses) and (
+            np.isfinite(loss) and skipped < MOST_SKIPPED
+        ):
+            # Loss scaling found gradients that overflow, and lowers its scale.
+            skipped += 1
+            continue
+        losses.append(float(loss))
+        skipped = 0
+        averages = smooth(np.array(losses), smoothing)
+        exploded = diverged(averages, settling=sweep.updates // 10)
+        bar.update(
+            len(losses),
+            values=[(label, averages[-1])],
+            finalize=exploded or len(losses) == sweep.updates,
+        )
+    return RangeTest(
+        rates=sweep.rates[: len(losses)].astype(np.float64),
+        losses=np.array(losses),
+        smoothing=smoothing,
+        diverged=exploded,
+    )
+
+
+def _step(model: Any, stream: Iterator[tuple]) -> float:
+    """One batch; its loss is that before the update."""
+    x, y, weights = next(stream)
+    model.reset_metrics()
+    logs = model.train_on_batch(x, y, sample_weight=weights, return_dict=True)
+    return float(logs["loss"])
+
+
+def _copy(cascade: Any) -> Any:
+    """A cascade as a file would give it back, low-rank updates included."""
+    copy = type(cascade).from_config(cascade.get_config())
+    for source, target in zip(cascade.variables, copy.variables, strict=True):
+        target.assign(own(source))
+    return copy
+
+
+def _compile(copy: Any, cascade: Any, pattern: str, sweep: Sweep) -> None:
+    """As the cascade is compiled, without metrics; one block has a rate."""
+    scales = isinstance(cascade.optimizer, keras.optimizers.LossScaleOptimizer)
+    routes = Routes(cascade, cascade.upstreams)
+    others = _training(routes) - set(routes.covered(pattern, "blocks"))
+    still = {"**": 0.0} if others else {}
+    arguments = {
+        **compat.compile_arguments(cascade),
+        "optimizer": cascade.optimizer,
+        "metrics": None,
+        "weighted_metrics": None,
+        "steps_per_execution": 1,
+        "auto_scale_loss": scales,
+        "learning_rates": {**still, pattern: sweep},
+    }
+    copy.compile(**arguments)
+
+
+def _trained(cascade: Any, blocks: Sequence[str] | None) -> list[str]:
+    """What is tested: blocks or patterns that cover something that trains."""
+    if isinstance(blocks, str):
+        blocks = [blocks]
+    routes = Routes(cascade, cascade.upstreams)
+    training = _training(routes)
+    if blocks is None:
+        blocks = [
+            name
+            for name in cascade.blocks
+            if any(path[0] == name for path in training)
+        ]
+        if not blocks:
+            raise ValueError(
+                f"Nothing trains in the cascade '{cascade.name}'. Build it "
+                "with trainable=, or set the flags of layers."
+            )
+    for pattern in blocks:
+        if not training & set(routes.covered(pattern, "blocks")):
+            raise ValueError(
+                f"blocks names '{pattern}', which covers nothing that trains. "
+                "What is frozen needs no learning rate."
+            )
+    return list(blocks)
+
+
+def _training(routes: Routes) -> set[Path]:
+    """The layers that have something to train."""
+    return {p for p, x in routes.layers.items() if x.trainable_variables}
+
+
+def _accumulated(optimizer: Any) -> int:
+    """Batches to an update."""
+    while (inner := getattr(optimizer, "inner_optimizer", None)) is not None:
+        optimizer = inner
+    return optimizer.gradient_accumulation_steps or 1
+
+
+def _check_cascade(cascade: Any) -> None:
+    if not hasattr(cascade, "upstreams"):
+        raise TypeError(
+            "find_learning_rates needs a Cascade, which build_cascade makes; "
+            f"received {cascade!r} of type {type(cascade).__name__}."
+        )
+    if not cascade.compiled or cascade.optimizer is None:
+        raise ValueError(
+            f"The cascade '{cascade.name}' is not compiled. Build it with "
+            "loss=, or call compile(optimizer, loss) first."
+        )
+    if waiting := unfitted(cascade):
+        paths = ", ".join(f"'{'/'.join(path)}'" for path in waiting)
+        raise ValueError(
+            f"Adapters that learn from data have not been fitted: {paths}. "
+            "Call cascade.adapt(data) first."
+        )
+
+
+def _check_labels(data: Any, batch_size: int, seed: int) -> None:
+    _, labels, _ = next(user_data.training_batches(data, batch_size, seed))
+    if labels is None:
+        raise ValueError(
+            "find_learning_rates trains, and the data has no labels. Pass "
+            "(x, y), or batches of (x, y)."
+        )
+
+
+def _check_numbers(
+    minimum: float,
+    maximum: float,
+    steps: int,
+    batch_size: int,
+    smoothing: float,
+) -> None:
+    if not 0 < minimum < maximum < math.inf:
+        raise ValueError(
+            f"minimum={minimum} and maximum={maximum}: learning rates rise "
+            "from a minimum above 0 to a finite maximum above it."
+        )
+    if not isinstance(steps, int) or steps < 20:
+        raise ValueError(
+            f"steps={steps!r}: a curve needs at least 20, as rules leave out "
+            "the first tenth and the last five."
+        )
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(f"batch_size={batch_size!r} must be at least 1.")
+    if not 0 <= smoothing < 1:
+        raise ValueError(
+            f"smoothing={smoothing} must be at least 0 and below 1."
+        )

@@ -1,0 +1,176 @@
+"""What range tests found: as suggestions, as a table, as a plot."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from keras_cascade import _figures, _tables
+from keras_cascade.training.range_test.rules import (
+    RULES,
+    before_the_end,
+    smooth_both_ways,
+    suggest,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class RangeTest:
+    """The range test of one block.
+
+    Attributes:
+        rates: The learning rate of each step.
+        losses: The loss of each step, before the step is taken.
+        smoothing: The weight of a neighbour in their moving average.
+        diverged: Whether the loss exploded before the highest rate.
+    """
+
+    rates: np.ndarray
+    losses: np.ndarray
+    smoothing: float
+    diverged: bool
+
+    @cached_property
+    def smoothed(self) -> np.ndarray:
+        """The moving average that rules read; it ends before the losses do."""
+        return smooth_both_ways(before_the_end(self.losses), self.smoothing)
+
+    @property
+    def suggestions(self) -> dict[str, float | None]:
+        """Rule to the rate that it suggests; None where nothing fell."""
+        return suggest(self.rates, self.smoothed)
+
+
+@dataclass(frozen=True, eq=False)
+class FoundLearningRates:
+    """What `find_learning_rates` found. It prints as a table.
+
+    Attributes:
+        tests: Block, or path pattern, to its range test.
+        rule: The rule that `suggestions` follow.
+
+    Example:
+    >>> found = keras_cascade.find_learning_rates(cascade, (images, labels))
+    >>> cascade.compile("adam", "mse", learning_rates=found.suggestions)
+    """
+
+    tests: Mapping[str, RangeTest]
+    rule: str
+
+    @property
+    def suggestions(self) -> dict[str, float]:
+        """Block to its learning rate, as `learning_rates=` takes them.
+
+        A block whose loss did not fall at any rate is left out.
+        """
+        return self.suggestions_by(self.rule)
+
+    def suggestions_by(self, rule: str) -> dict[str, float]:
+        """The same by another rule: `"valley"` or `"steepest"`."""
+        check_rule(rule)
+        found = {n: test.suggestions[rule] for n, test in self.tests.items()}
+        return {n: rate for n, rate in found.items() if rate is not None}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values: the curves and the suggestions by all rules."""
+        return {
+            "rule": self.rule,
+            "suggestions": self.suggestions,
+            "tests": {
+                name: {
+                    "rates": test.rates.tolist(),
+                    "losses": test.losses.tolist(),
+                    "smoothed": test.smoothed.tolist(),
+                    "diverged": test.diverged,
+                    "suggestions": test.suggestions,
+                }
+                for name, test in self.tests.items()
+            },
+        }
+
+    def plot(self) -> Any:
+        """Draws the losses over the rates, a panel a block.
+
+        Returns:
+            A `matplotlib.figure.Figure`: `savefig(path)` writes it.
+
+        Raises:
+            ImportError: If matplotlib is not installed.
+        """
+        what = "FoundLearningRates.plot"
+        figure, axes = _figures.figure(len(self.tests), 3, what)
+        for (name, test), axis in zip(self.tests.items(), axes, strict=True):
+            _draw(axis, name, test, self.rule)
+        return figure
+
+    def __str__(self) -> str:
+        rules = list(RULES)
+        return _tables.as_text(
+            "Learning rates",
+            ("block", *rules, "lowest loss", "at", "steps", "end"),
+            [_row(name, test) for name, test in self.tests.items()],
+            right=(*rules, "lowest loss", "at", "steps"),
+            caption=f"suggestions follow the rule '{self.rule}'",
+        )
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{self}</pre>"
+
+
+def check_rule(rule: str) -> None:
+    """There is such a rule, or an error lists those that there are."""
+    if rule not in RULES:
+        raise ValueError(
+            f"rule={rule!r} is none of {', '.join(map(repr, RULES))}."
+        )
+
+
+def _row(name: str, test: RangeTest) -> tuple:
+    suggested = test.suggestions
+    cells = [
+        "does not fall" if suggested[rule] is None else f"{suggested[rule]:.2g}"
+        for rule in RULES
+    ]
+    curve = test.smoothed if len(test.smoothed) else test.losses[:1]
+    lowest = int(curve.argmin())
+    return (
+        name,
+        *cells,
+        f"{curve[lowest]:.4g}",
+        f"{test.rates[lowest]:.2g}",
+        len(test.rates),
+        "diverged" if test.diverged else "highest rate",
+    )
+
+
+def _draw(axis: Any, name: str, test: RangeTest, rule: str) -> None:
+    axis.plot(test.rates, test.losses, color="0.75", linewidth=1, label="loss")
+    rates = test.rates[: len(test.smoothed)]
+    blue = _figures.COLOURS[0]
+    axis.plot(rates, test.smoothed, color=blue, label="smoothed")
+    for number, (one, rate) in enumerate(test.suggestions.items(), start=1):
+        if rate is None:
+            continue
+        axis.plot(
+            rate,
+            np.interp(rate, rates, test.smoothed),
+            linestyle="none",
+            markersize=9 if one == rule else 6,
+            label=f"{one}: {rate:.2g}",
+            **_figures.style(number),
+        )
+    axis.set(title=name, xlabel="learning rate", ylabel="loss", xscale="log")
+    axis.set_ylim(*_limits(test))
+    axis.legend(framealpha=0.85, edgecolor="none")
+
+
+def _limits(test: RangeTest) -> tuple[float, float]:
+    """What lies before the explosion, which would flatten all else."""
+    shown = before_the_end(test.losses)
+    shown = shown if len(shown) else np.nan_to_num(test.losses[:1])
+    curve = test.smoothed if len(test.smoothed) else shown
+    low, high = float(shown.min()), float(curve.max())
+    margin = 0.15 * (high - low) or 0.1 * abs(high) or 1.0
+    return low - margin, high + margin

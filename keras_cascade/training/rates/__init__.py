@@ -1,0 +1,1 @@
+"""Gives each block of a cascade its own learning rate."""

@@ -1,0 +1,411 @@
+"""Learning rates per block: one optimizer that gives each block its own rate.
+
+Everything an optimizer does (slots, decay, clipping, accumulation, averaging)
+stays the work of the user's optimizer class; only the rate that it sees for a
+variable changes, and the steps that it counts. Variables are told apart by
+identity, never by name.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+from keras.optimizers.schedules import LearningRateSchedule
+
+from keras_cascade import _keras_compat
+from keras_cascade.training.rates.block_rates import (
+    BlockRates,
+    Rate,
+    resolve_reference_rate,
+    to_float,
+)
+from keras_cascade.training.rates.own_steps import AT_REST, began_at
+
+
+def with_block_rates(
+    optimizer: str | dict | keras.optimizers.Optimizer,
+    rates: Mapping[str, Rate],
+) -> keras.optimizers.Optimizer:
+    """Give a copy of an optimizer a learning rate per block.
+
+    Use it where an optimizer comes from a user: names, configs and an
+    optimizer that is wrapped already are understood, and what is passed in
+    stays as it is.
+
+    Args:
+        optimizer: Anything that `keras.optimizers.get` takes, a
+            `LossScaleOptimizer` or a `BlockwiseOptimizer` included; rates
+            that the latter had are replaced.
+        rates: Group name (a path pattern) to rate.
+
+    Returns:
+        A `BlockwiseOptimizer`, inside a `LossScaleOptimizer` where one was
+        passed. `find_blockwise` takes it out again.
+
+    Raises:
+        ValueError: If a rate is no rate, or the optimizer has no one learning
+            rate to scale.
+
+    Example:
+    ```python
+    optimizer = with_block_rates("adam", {"upstream": 1e-5})
+    find_blockwise(optimizer).route({"upstream": upstream.variables})
+    ```
+    """
+    found: Any = keras.optimizers.get(optimizer)
+    if isinstance(found, keras.optimizers.LossScaleOptimizer):
+        inner = with_block_rates(found.inner_optimizer, rates)
+        config = _without(found.get_config(), "inner_optimizer")
+        return type(found)(inner, **config)
+    if isinstance(found, BlockwiseOptimizer):
+        found = found.to_plain()
+    return BlockwiseOptimizer(found, rates)
+
+
+def find_blockwise(
+    optimizer: keras.optimizers.Optimizer | None,
+) -> "BlockwiseOptimizer | None":
+    """Return the `BlockwiseOptimizer` in an optimizer, or None.
+
+    Keras puts optimizers into a `LossScaleOptimizer` under `mixed_float16`.
+
+    Args:
+        optimizer: A model's optimizer.
+
+    Returns:
+        The `BlockwiseOptimizer`, or None where there is none.
+    """
+    inner = getattr(optimizer, "inner_optimizer", None)
+    candidates = (optimizer, inner)  # BlockwiseOptimizer has one as well
+    return next(
+        (o for o in candidates if isinstance(o, BlockwiseOptimizer)), None
+    )
+
+
+def is_multiple(optimizer: keras.optimizers.Optimizer) -> bool:
+    """Whether it consists of several, each with a rate of its own."""
+    return isinstance(optimizer, keras.optimizers.MultiOptimizer)
+
+
+@keras.saving.register_keras_serializable(package="keras_cascade")
+class BlockwiseOptimizer(keras.optimizers.Optimizer):
+    """A copy of an optimizer with a learning rate per group of variables.
+
+    A float rate is the group's rate while the optimizer is at its initial
+    one: schedules and callbacks that change the optimizer's rate scale all
+    groups alike. A group's own schedule follows the global step, scaled alike
+    where the optimizer's own rate is a number. Decoupled weight decay uses
+    the group's rate as well; clipping, accumulation and averaging see all
+    variables together. `learning_rate` is the optimizer's own rate.
+
+    Variables may join and rest: `extend` takes up new ones, with the slots of
+    the others kept, and `activate` says which train from now on. Each counts
+    its own steps, so that an Adam whose block begins late corrects the bias
+    of its moments from there, and takes its first steps at its rate.
+
+    The routing of variables is no part of the config: call `route` again
+    after loading, before the optimizer is used.
+
+    Args:
+        inner_optimizer: The optimizer to copy, decay exclusions included. It
+            stays as it is.
+        rates: Group name to float or `LearningRateSchedule`.
+        reference_rate: The initial rate of the optimizer, kept by the config
+            as callbacks change the current one. Defaults to `None`, which
+            reads it from the optimizer.
+        undecayed: Which of the variables it is built on decay leaves out, by
+            index like Keras's slots; a plain optimizer forgets them when
+            saved. Defaults to `()`.
+        undecayed_names: A regular expression for the names of others, such
+            as join later. Defaults to `None`.
+        name: Defaults to `None`, the name of the optimizer copied.
+
+    Raises:
+        ValueError: If a rate is no rate, or the optimizer has no one positive
+            initial learning rate.
+
+    Example:
+    ```python
+    optimizer = BlockwiseOptimizer(
+        keras.optimizers.AdamW(1e-3), {"upstream": 1e-5}
+    )
+    optimizer.route({"upstream": upstream.variables})
+    model.compile(optimizer, loss="mse")
+    ```
+    """
+
+    def __init__(
+        self,
+        inner_optimizer: keras.optimizers.Optimizer,
+        rates: Mapping[str, Rate],
+        reference_rate: float | None = None,
+        undecayed: Iterable[int] = (),
+        undecayed_names: str | None = None,
+        name: str | None = None,
+    ) -> None:
+        _check_single_rate(inner_optimizer)
+        # The base class wants a rate of its own; nothing reads it.
+        super().__init__(
+            learning_rate=0.0,
+            loss_scale_factor=inner_optimizer.loss_scale_factor,
+            name=name or inner_optimizer.name,
+        )
+        source = _keras_compat.learning_rate_source(inner_optimizer)
+        if reference_rate is None:
+            reference_rate = resolve_reference_rate(source)
+        self._rates = BlockRates(
+            rates, reference_rate, isinstance(source, LearningRateSchedule)
+        )
+        self._plain_class = type(inner_optimizer)
+        self._undecayed = tuple(undecayed)
+        self._began_at: Any = None
+        # What was traced with the state of an earlier one is stale.
+        self.generation = 0
+        # Under this name Keras's callbacks find what LossScaleOptimizer wraps.
+        self.inner_optimizer = _keras_compat.copy_with_rates(
+            inner_optimizer, self._rates
+        )
+        if undecayed_names is not None:
+            self.inner_optimizer.exclude_from_weight_decay(
+                var_names=[undecayed_names]
+            )
+
+    @property
+    def rates(self) -> dict[str, Rate]:
+        """Group name to the rate it was given."""
+        return dict(self._rates.rates)
+
+    @property
+    def reference_rate(self) -> float:
+        """The optimizer's initial rate, to which float rates are relative."""
+        return self._rates.reference
+
+    def route(
+        self, groups: Mapping[str, Iterable[keras.Variable]]
+    ) -> "BlockwiseOptimizer":
+        """Say which variables have which rate, before training.
+
+        Args:
+            groups: Group name to variables, frozen ones welcome. In several
+                groups, the later counts; in none, the optimizer's own rate.
+                It replaces what an earlier call said.
+
+        Returns:
+            The optimizer itself.
+
+        Raises:
+            ValueError: If a group has no rate.
+        """
+        key = self._var_key
+        self._rates.route({n: [key(v) for v in vs] for n, vs in groups.items()})
+        return self
+
+    def effective_rates(self) -> dict[str, float]:
+        """Return the current learning rate of every group."""
+        step = _keras_compat.schedule_step(self.inner_optimizer)
+        rates = self._rates.rates_at(self.learning_rate, step)
+        return dict(zip(self.rates, map(to_float, rates[1:]), strict=True))
+
+    def to_plain(self) -> keras.optimizers.Optimizer:
+        """Return an unbuilt copy of the optimizer without rates per block."""
+        plain = self._plain_class.from_config(self.inner_optimizer.get_config())
+        _keras_compat.copy_decay_exclusions(self.inner_optimizer, plain)
+        return plain
+
+    def extend(
+        self, variables: Iterable[keras.Variable]
+    ) -> "BlockwiseOptimizer":
+        """Takes up variables; those that are known keep their slots.
+
+        New ones rest until `activate` names them. Call it between steps.
+
+        Args:
+            variables: All that the optimizer is to know, in the order in which
+                its slots are stored. Known ones that are missing stay, behind
+                the others.
+
+        Returns:
+            The optimizer itself.
+        """
+        order = _distinct([*variables, *self.known_variables])
+        if not self.built:
+            self.build(order)
+        elif len(order) > len(self.known_variables):
+            self._grow(order)
+        return self
+
+    def activate(
+        self, variables: Iterable[keras.Variable]
+    ) -> "BlockwiseOptimizer":
+        """Says which of the known variables train from now on.
+
+        The others keep their slots, and the count of their steps stands
+        still. Call it between steps.
+
+        Args:
+            variables: Those that train, in the order of the gradients that
+                `apply(gradients)` gets.
+
+        Returns:
+            The optimizer itself.
+        """
+        variables = list(variables)
+        active = {id(variable) for variable in variables}
+        trains = [id(v) in active for v in self.known_variables]
+        before: Any = keras.ops.convert_to_numpy(self._began_at)
+        step = int(to_float(self.iterations))
+        after = began_at(before, step, trains)
+        if (before != after).any():
+            self._began_at.assign(after)
+            self._join([i for i, old in enumerate(before) if old < 0])
+        self.inner_optimizer.use_variables(variables)  # type: ignore[attr-defined]
+        _keras_compat.use_variables(self, variables)
+        return self
+
+    @property
+    def known_variables(self) -> list[keras.Variable]:
+        """All that it was built on, in the order of its slots."""
+        return list(getattr(self.inner_optimizer, "_built_on", ()))
+
+    def build(self, variables: list[keras.Variable]) -> None:
+        if self.built:
+            return
+        inner = self.inner_optimizer
+        if self._undecayed:
+            names = _keras_compat.undecayed_names(inner)
+            inner.exclude_from_weight_decay(
+                [variables[index] for index in self._undecayed],
+                None if names is None else [names],
+            )
+        inner.build(variables)
+        super().build(variables)
+        self._undecayed = _keras_compat.undecayed(inner, variables)
+        self._count_steps(np.zeros(len(variables)))
+
+    @property
+    def variables(self) -> list[keras.Variable]:
+        own = [] if self._began_at is None else [self._began_at]
+        return [*self.inner_optimizer.variables, *own]
+
+    @property
+    def iterations(self):
+        return self.inner_optimizer.iterations
+
+    @property
+    def learning_rate(self):
+        return self.inner_optimizer.learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, learning_rate) -> None:
+        self.inner_optimizer.learning_rate = learning_rate
+        source = _keras_compat.learning_rate_source(self.inner_optimizer)
+        self._rates.own_is_schedule = isinstance(source, LearningRateSchedule)
+
+    def apply(self, grads, trainable_variables=None) -> None:
+        if trainable_variables is None:
+            trainable_variables = self._trainable_variables
+        trainable_variables = list(trainable_variables)
+        self.build(trainable_variables)
+        # LossScaleOptimizer switches it off on what it wraps.
+        self.inner_optimizer.loss_scale_factor = self.loss_scale_factor
+        self.inner_optimizer.apply(grads, trainable_variables)
+
+    def apply_gradients(self, grads_and_vars):
+        super().apply_gradients(grads_and_vars)
+        return self.iterations
+
+    # A training may consist of several calls of `fit`: averages come last.
+    holds_averages = False
+
+    def finalize_variable_values(self, var_list) -> None:
+        if self.holds_averages:
+            return
+        self.inner_optimizer.finalize_variable_values(var_list)
+
+    def exclude_from_weight_decay(self, var_list=None, var_names=None) -> None:
+        self.inner_optimizer.exclude_from_weight_decay(var_list, var_names)
+
+    def set_weights(self, weights) -> None:
+        *of_inner, began = weights
+        self.inner_optimizer.set_weights(of_inner)
+        self._began_at.assign(began)
+
+    def get_config(self) -> dict:
+        serialize = keras.saving.serialize_keras_object
+        return {
+            "inner_optimizer": _keras_compat.serialize_optimizer(
+                self.to_plain()
+            ),
+            "rates": {n: serialize(rate) for n, rate in self.rates.items()},
+            "reference_rate": self.reference_rate,
+            "undecayed": list(self._undecayed),
+            "undecayed_names": _keras_compat.undecayed_names(
+                self.inner_optimizer
+            ),
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None) -> "BlockwiseOptimizer":
+        def load(value):
+            return keras.saving.deserialize_keras_object(value, custom_objects)
+
+        inner = load(config["inner_optimizer"])
+        rates = {name: load(rate) for name, rate in config["rates"].items()}
+        rest = _without(config, "inner_optimizer", "rates")
+        return cls(inner, rates, **rest)
+
+    def _grow(self, variables: list[keras.Variable]) -> None:
+        """A new inner optimizer on more variables, with the old one's state."""
+        old, known = self.inner_optimizer, self.known_variables
+        new = _keras_compat.copy_with_rates(self.to_plain(), self._rates)
+        new.build(variables)
+        place = {id(variable): i for i, variable in enumerate(variables)}
+        positions = {i: place[id(v)] for i, v in enumerate(known)}
+        _keras_compat.copy_slots(old, new, positions)
+        began = np.full(len(variables), AT_REST)
+        before: Any = keras.ops.convert_to_numpy(self._began_at)
+        for i, position in positions.items():
+            began[position] = before[i]
+        self.inner_optimizer = new
+        self.generation += 1
+        self._undecayed = _keras_compat.undecayed(new, variables)
+        self._count_steps(began)
+
+    def _count_steps(self, began: np.ndarray) -> None:
+        self._began_at = self.add_variable(
+            shape=(len(began),), dtype="int", name="began_at"
+        )
+        self._began_at.assign(began.astype("int32"))
+        inner: Any = self.inner_optimizer
+        vars(inner)["began_at"] = self._began_at
+
+    def _join(self, indices: list[int]) -> None:
+        """What was accumulated before, or never, counts for nothing."""
+        if self.inner_optimizer.gradient_accumulation_steps:
+            _keras_compat.zero_accumulators(self.inner_optimizer, indices)
+        if self.inner_optimizer.use_ema:
+            _keras_compat.start_averages(self.inner_optimizer, indices)
+
+
+def _check_single_rate(optimizer: keras.optimizers.Optimizer) -> None:
+    wrappers = (
+        keras.optimizers.MultiOptimizer,
+        keras.optimizers.LossScaleOptimizer,
+        BlockwiseOptimizer,
+    )
+    if isinstance(optimizer, wrappers):
+        raise ValueError(
+            "Learning rates per block need an optimizer with one learning "
+            f"rate, not a {type(optimizer).__name__} ({optimizer.name!r}). "
+            "Pass the optimizer that it wraps."
+        )
+
+
+def _distinct(variables: Iterable[keras.Variable]) -> list[keras.Variable]:
+    return list({id(variable): variable for variable in variables}.values())
+
+
+def _without(config: Mapping, *names: str) -> dict:
+    return {key: value for key, value in config.items() if key not in names}

@@ -1,0 +1,186 @@
+"""Learning rates that fall layer by layer, from the output to the input."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import keras
+
+from keras_cascade.graph.flattening import FlatCall, FlatGraph, flatten
+from keras_cascade.graph.paths import names_of
+from keras_cascade.graph.reading import read_graph
+from keras_cascade.training.rates.block_rates import Rate, validate_rate
+
+Path = tuple[str, ...]
+
+
+@keras.saving.register_keras_serializable(package="keras_cascade")
+@dataclass(frozen=True)
+class LayerwiseDecay:
+    """A learning rate that falls by a factor with each group of layers.
+
+    Layers near the input hold what is general and change least: the group
+    nearest to the output has `learning_rate`, the next `learning_rate *
+    decay_rate`, and so on. It is a value of `learning_rates`. Depth is the
+    longest path through layers with weights to the output of the block, or
+    of the cascade where the pattern covers several blocks: the graph counts,
+    not the order in which layers were made.
+
+    Args:
+        learning_rate: The rate of the top group: a float or a
+            `LearningRateSchedule`.
+        decay_rate: The factor from one group to the next, above 0 and at most
+            1.
+        groups: Into how many groups of equal depth the covered layers are
+            divided; no more than there are depths. Defaults to `12`.
+
+    Raises:
+        ValueError: If one of them is out of its range.
+
+    Example:
+    >>> rates = {"upstream": LayerwiseDecay(1e-4, 0.75)}
+    >>> cascade = build_cascade(network, head=10, learning_rates=rates)
+
+    Source: Clark et al., ELECTRA (2020), and the `layer_decay` of timm.
+    """
+
+    learning_rate: Any
+    decay_rate: float
+    groups: int = 12
+
+    def __post_init__(self) -> None:
+        validate_rate("LayerwiseDecay(learning_rate=...)", self.learning_rate)
+        if not _is_number(self.decay_rate) or not 0 < self.decay_rate <= 1:
+            raise ValueError(
+                "LayerwiseDecay(decay_rate=...) must be above 0 and at most 1; "
+                f"received {self.decay_rate!r}."
+            )
+        if type(self.groups) is not int or self.groups < 1:
+            raise ValueError(
+                "LayerwiseDecay(groups=...) must be a whole number of at least "
+                f"1; received {self.groups!r}."
+            )
+
+    def rate_of(self, group: int) -> Rate:
+        """The rate of a group, 0 being the one nearest to the output."""
+        factor = self.decay_rate**group
+        if isinstance(self.learning_rate, (int, float)):
+            return float(self.learning_rate) * factor
+        return ScaledSchedule(self.learning_rate, factor)
+
+    def get_config(self) -> dict[str, Any]:
+        """Plain values, for a `.keras` file."""
+        serialize = keras.saving.serialize_keras_object
+        return {f.name: serialize(getattr(self, f.name)) for f in fields(self)}
+
+    @classmethod
+    def from_config(cls, config: dict) -> "LayerwiseDecay":
+        """What `get_config` wrote."""
+        return cls(**keras.saving.deserialize_keras_object(config))
+
+
+@keras.saving.register_keras_serializable(package="keras_cascade")
+class ScaledSchedule(keras.optimizers.schedules.LearningRateSchedule):
+    """A schedule times a factor.
+
+    Args:
+        schedule: A `LearningRateSchedule`.
+        factor: The factor.
+    """
+
+    def __init__(self, schedule: Any, factor: float):
+        super().__init__()
+        self.schedule, self.factor = schedule, factor
+
+    def __call__(self, step: Any) -> Any:
+        """The rate at a step."""
+        return keras.ops.multiply(self.schedule(step), self.factor)
+
+    def get_config(self) -> dict[str, Any]:
+        """Plain values, for a `.keras` file."""
+        schedule = keras.saving.serialize_keras_object(self.schedule)
+        return {"schedule": schedule, "factor": self.factor}
+
+    @classmethod
+    def from_config(cls, config: dict) -> "ScaledSchedule":
+        """What `get_config` wrote."""
+        schedule = keras.saving.deserialize_keras_object(config["schedule"])
+        return cls(schedule, config["factor"])
+
+
+def groups_by_depth(
+    cascade: keras.Model, paths: Collection[Path], number: int
+) -> dict[Path, int]:
+    """Divides layers into groups of equal depth.
+
+    Args:
+        cascade: The cascade.
+        paths: Those of its layers that are divided.
+        number: How many groups there are, at most one a depth.
+
+    Returns:
+        The group of each layer, 0 being nearest to the output. A layer
+        without weights goes with those around it; without any that have some
+        there are no groups.
+    """
+    blocks = {path[0] for path in paths}
+    scope = blocks.pop() if len(blocks) == 1 else None
+    depths, weighted = depths_of(cascade, scope)
+    counted = [depths[path] for path in paths if path in weighted]
+    if not counted:
+        return {}
+    lowest, levels = min(counted), max(counted) - min(counted) + 1
+    number = min(number, levels)
+
+    def group(depth: int) -> int:
+        inside = min(max(depth - lowest, 0), levels - 1)
+        return inside * number // levels
+
+    return {path: group(depths[path]) for path in paths if path in depths}
+
+
+def depths_of(
+    cascade: keras.Model, block: str | None
+) -> tuple[dict[Path, int], set[Path]]:
+    """How many layers with weights lie behind each layer, at most.
+
+    Args:
+        cascade: The cascade.
+        block: The block whose output depth is counted from; `None` counts
+            from the cascade's.
+
+    Returns:
+        The depth of each operation, by its path, and which of them are layers
+        with weights. Of several calls the deepest counts.
+    """
+    flat = flatten(read_graph(cascade, keep_names=True))
+    inside = [c for c in flat.calls if block in (None, c.address[0])]
+    known: dict[int, int] = {}
+    depths: dict[Path, int] = {}
+    for call in reversed(inside):
+        known[id(call)] = _behind(call, flat, known)
+        path = names_of(call.address)
+        depths[path] = max(depths.get(path, 0), known[id(call)])
+    weighted = {names_of(c.address) for c in inside if _has_weights(c)}
+    return depths, weighted
+
+
+def _behind(call: FlatCall, flat: FlatGraph, known: Mapping[int, int]) -> int:
+    """The longest way to the output, in layers with weights."""
+    users = [
+        user
+        for output in call.outputs
+        for user in flat.consumers.get(output, ())
+        if id(user) in known
+    ]
+    return max((known[id(u)] + _has_weights(u) for u in users), default=0)
+
+
+def _has_weights(call: FlatCall) -> bool:
+    return isinstance(call.operation, keras.Layer) and bool(
+        call.operation.weights
+    )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

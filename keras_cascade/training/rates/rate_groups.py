@@ -1,0 +1,90 @@
+"""Which variables have which learning rate, and what a block's is called."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import keras
+
+from keras_cascade.training.rates.block_rates import Rate
+from keras_cascade.training.rates.layerwise_decay import (
+    LayerwiseDecay,
+    groups_by_depth,
+)
+from keras_cascade.training.routing import Path, Routes
+
+
+class RateGroups(NamedTuple):
+    """What `BlockwiseOptimizer` is given.
+
+    Attributes:
+        rates: Group to its rate: a pattern's own, or one for each group of
+            layers of a `LayerwiseDecay`.
+        variables: Group to the variables that have it.
+    """
+
+    rates: dict[str, Rate]
+    variables: dict[str, list[keras.Variable]]
+
+
+def rate_groups(cascade: Any, rates: Mapping[str, Any]) -> RateGroups:
+    """Spells out the rates of a cascade's blocks.
+
+    Args:
+        cascade: The cascade.
+        rates: Path pattern to a float, a schedule or a `LayerwiseDecay`; of
+            two that overlap the later counts.
+
+    Raises:
+        ValueError: If a pattern matches nothing.
+    """
+    routes = Routes(cascade, cascade.upstreams)
+    owners = routes.owners(rates, "learning_rates")
+    found = RateGroups({}, {})
+    for pattern, rate in rates.items():
+        paths = [path for path, owner in owners.items() if owner == pattern]
+        if not isinstance(rate, LayerwiseDecay):
+            _add(found, pattern, rate, paths, routes)
+            continue
+        groups = groups_by_depth(cascade, paths, rate.groups)
+        for group in sorted(set(groups.values())):
+            members = [path for path, of in groups.items() if of == group]
+            name = f"{pattern} ({group})"
+            _add(found, name, rate.rate_of(group), members, routes)
+    return found
+
+
+def named_variables(
+    cascade: Any, rates: Mapping[str, Any]
+) -> dict[str, list[keras.Variable]]:
+    """The variables of each block, by the name that its rate goes by.
+
+    That is the block's, or where patterns divide a block those of its
+    patterns, and the block's for the rest of it.
+
+    Args:
+        cascade: The cascade.
+        rates: Path pattern to rate.
+    """
+    routes = Routes(cascade, cascade.upstreams)
+    owners = routes.owners(rates, "learning_rates")
+    found: dict[str, list[keras.Variable]] = {}
+    for block in cascade.blocks:
+        paths = [
+            path
+            for path, layer in routes.layers.items()
+            if path[0] == block and layer.weights
+        ]
+        alike = len({owners.get(path) for path in paths}) == 1
+        for path in paths:
+            name = block if alike else owners.get(path) or block
+            found.setdefault(name, []).extend(routes.layers[path].weights)
+    return found
+
+
+def _add(
+    found: RateGroups, name: str, rate: Rate, paths: list[Path], routes: Routes
+) -> None:
+    found.rates[name] = rate
+    found.variables[name] = [
+        variable for path in paths for variable in routes.layers[path].variables
+    ]
