@@ -44,6 +44,7 @@ CORE = {"filelock", "keras", "ml_dtypes", "numpy", "rich"}
 LAYERS = {
     "_keras_compat": "what has no public Keras API; knows only Keras",
     "_figures": "empty figures; knows only matplotlib",
+    "_messages": "words for error messages; knows nothing",
     "_resources": "finds shipped files; knows only paths",
     "_version": "the version; knows nothing",
     "_tables": "tables as text; knows only rich",

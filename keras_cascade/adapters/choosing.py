@@ -1,11 +1,12 @@
 """Decides what stands behind each tap: fixed, automatic, of settled width."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import keras
 
+from keras_cascade._messages import listed
 from keras_cascade.adapters.adapter import Adapter
 from keras_cascade.adapters.automatic import automatic_adapter
 from keras_cascade.adapters.pooling import Shape, channel_axis
@@ -141,7 +142,7 @@ def _widths_for(
     if left < sharing:
         taken = " + ".join(f"{w} ('{n}')" for n, w in fixed.items())
         raise ValueError(
-            f"Nothing is left for {_listed(waiting)}: {taken} of the "
+            f"Nothing is left for {listed(waiting)}: {taken} of the "
             f"{target.width} features that '{target.name}' expects are taken."
         )
     share, rest = divmod(left, sharing)
@@ -194,7 +195,3 @@ def _check_formats(stream: Stream, shape: tuple) -> None:
         "of one format, or give it a layer that moves the axis, such as "
         f"adapters={{'{stream.source}': keras.layers.Permute({order})}}."
     )
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(f"'{name}'" for name in names)

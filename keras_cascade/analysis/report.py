@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from keras_cascade import _tables
+from keras_cascade._messages import finite
 
 SEVERITIES = ("error", "warning", "note")
 
@@ -213,7 +214,7 @@ class InterfaceReport:
 
     def to_dict(self) -> dict[str, Any]:
         """The same in plain values, for JSON; what is not finite is None."""
-        return _plain(
+        return finite(
             {
                 "streams": [asdict(row) for row in self.rows],
                 "findings": [asdict(finding) for finding in self.findings],
@@ -289,13 +290,3 @@ def _expected(place: Place) -> str:
 
 def _measured(row: StreamRow) -> list[Any]:
     return [*([row.measured] if row.measured else []), *row.distances]
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _plain(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

@@ -1,10 +1,10 @@
 """What all subcommands share: how they are added, and how they print."""
 
 import argparse
-import json
-import math
 from collections.abc import Callable
 from typing import Any
+
+from keras_cascade._messages import to_json
 
 
 def add_command(
@@ -29,15 +29,5 @@ def add_command(
 
 def print_json(value: Any) -> None:
     """Prints a value as JSON, which knows no infinity: null stands for it."""
-    text = json.dumps(_finite(value), indent=2, allow_nan=False)
+    text = to_json(value)
     print(text)  # noqa: T201
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _finite(x) for name, x in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(x) for x in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

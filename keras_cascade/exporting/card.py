@@ -1,13 +1,13 @@
 """The model card, and where each format keeps it."""
 
 import json
-import math
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import keras
 
+from keras_cascade._messages import to_json
 from keras_cascade._version import __version__
 from keras_cascade.display.blocks import describe_blocks
 from keras_cascade.exporting.formats import litert_file as flatbuffer
@@ -57,7 +57,7 @@ def put_card(path: Path, format: str, card: dict[str, Any]) -> None:
         format: Its format.
         card: As `make_card` gives it.
     """
-    texts = {CARD: json.dumps(_finite(card), indent=2, allow_nan=False)}
+    texts = {CARD: to_json(card)}
     if card.get("labels"):
         texts[LABELS] = _label_lines(card["labels"])
     _WRITERS[format](path, texts)
@@ -90,16 +90,6 @@ def _label_lines(labels: dict[str, list[str]]) -> str:
         f"{output}\t{label}" for output, own in labels.items() for label in own
     ]
     return "\n".join(lines) + "\n"
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no word for infinity, by which a wrong file may differ."""
-    if isinstance(value, dict):
-        return {key: _finite(x) for key, x in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(x) for x in value]
-    is_odd = isinstance(value, float) and not math.isfinite(value)
-    return None if is_odd else value
 
 
 def _into_folder(path: Path, texts: dict[str, str]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_cascade._messages import listed
 from keras_cascade.graph.program import Port
 
 # The ending of a path, and the format that it stands for.
@@ -135,13 +136,13 @@ def _format(path: Path, format: str | None) -> str:
             raise ValueError(
                 f"No format has the ending '{path.suffix}' of '{path.name}'. "
                 f"There are: {endings}, and none for a SavedModel; or pass "
-                f"format=, one of {_quoted(FORMATS)}."
+                f"format=, one of {listed(FORMATS)}."
             )
         return ENDINGS[ending]
     format = _KERAS_NAMES.get(format, format)
     if format not in FORMATS:
         raise ValueError(
-            f"There is no format {format!r}. There are: {_quoted(FORMATS)}."
+            f"There is no format {format!r}. There are: {listed(FORMATS)}."
         )
     _check_ending(path, ending, format)
     return format
@@ -167,11 +168,11 @@ def _check_quantization(format: str, quantize: str | None) -> None:
     if possible:
         raise ValueError(
             f"There is no quantization {quantize!r} for {format}. There are: "
-            f"{_quoted(possible)}."
+            f"{listed(possible)}."
         )
     raise ValueError(
         f"quantize={quantize!r}: a file of format '{format}' is not quantized. "
-        f"Those that can be: {_quoted(QUANTIZATIONS)}."
+        f"Those that can be: {listed(QUANTIZATIONS)}."
     )
 
 
@@ -182,7 +183,7 @@ def _check_dtype(
         return
     if dtype not in DTYPES:
         raise ValueError(
-            f"{name} is one of {_quoted(DTYPES)}; received {dtype!r}."
+            f"{name} is one of {listed(DTYPES)}; received {dtype!r}."
         )
     if format != "tflite" or quantize != "int8":
         raise ValueError(
@@ -214,12 +215,12 @@ def check_outputs(
     names = [outputs] if isinstance(outputs, str) else outputs
     if not isinstance(names, Sequence) or not names:
         raise ValueError(
-            f"outputs={outputs!r}: pass one or more of {_quoted(known)}."
+            f"outputs={outputs!r}: pass one or more of {listed(known)}."
         )
     if unknown := [name for name in names if name not in known]:
         raise ValueError(
-            f"There is no output {_quoted(unknown)}. The outputs are: "
-            f"{_quoted(known)}."
+            f"There is no output {listed(unknown)}. The outputs are: "
+            f"{listed(known)}."
         )
     return tuple(dict.fromkeys(names))
 
@@ -234,7 +235,7 @@ def check_labels(
         if len(shapes) > 1:
             raise ValueError(
                 "labels are a dict, {output: names}, where there are several "
-                f"outputs: {_quoted(shapes)}."
+                f"outputs: {listed(shapes)}."
             )
         labels = {next(iter(shapes)): labels}
     found = {}
@@ -242,7 +243,7 @@ def check_labels(
         if name not in shapes:
             raise ValueError(
                 f"labels: there is no output '{name}'. The outputs are: "
-                f"{_quoted(shapes)}."
+                f"{listed(shapes)}."
             )
         if isinstance(names, str) or not isinstance(names, Iterable):
             raise ValueError(
@@ -265,7 +266,7 @@ def check_ports(ports: Sequence[Port], request: Request) -> None:
     if integer and request.input_dtype != "float32":
         raise ValueError(
             f"input_dtype={request.input_dtype!r}: the inputs "
-            f"{_quoted(integer)} are integers already."
+            f"{listed(integer)} are integers already."
         )
 
 
@@ -281,7 +282,3 @@ def format_backend(format: str) -> tuple[str, ...]:
         others = [x for x in ("torch", "jax", "tensorflow") if x != running]
         return (running, *others)
     return ("tensorflow",)
-
-
-def _quoted(names: Any) -> str:
-    return ", ".join(f"'{name}'" for name in names)

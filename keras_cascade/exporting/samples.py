@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_cascade._messages import listed
 from keras_cascade.data import labelled_batches, to_numpy
 from keras_cascade.graph.program import Port
 
@@ -137,15 +138,15 @@ def _by_name(x: Any, ports: Sequence[Port], argument: str) -> dict[str, Any]:
     if isinstance(x, Mapping):
         if missing := [name for name in names if name not in x]:
             raise ValueError(
-                f"{argument} lacks {_quoted(missing)}: it has {_quoted(x)}, "
-                f"the inputs are {_quoted(names)}."
+                f"{argument} lacks {listed(missing)}: it has {listed(x)}, "
+                f"the inputs are {listed(names)}."
             )
         return dict(x)
     arrays = list(x) if isinstance(x, (list, tuple)) else [x]
     if len(arrays) != len(names):
         raise ValueError(
             f"{argument} has {len(arrays)} inputs, {len(names)} are needed: "
-            f"{_quoted(names)}. Pass a dict with an array for each."
+            f"{listed(names)}. Pass a dict with an array for each."
         )
     return dict(zip(names, arrays, strict=True))
 
@@ -177,7 +178,3 @@ def _in_rank(array: np.ndarray, rank: int, last: int | None) -> np.ndarray:
     if 0 < array.ndim == rank - 1 and last == 1:
         return array[..., None]
     return array
-
-
-def _quoted(names: Any) -> str:
-    return ", ".join(f"'{name}'" for name in names)

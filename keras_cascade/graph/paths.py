@@ -13,9 +13,8 @@ A pattern is read segment by segment, a level of nesting each:
 =============  ==========================================================
 """
 
-import difflib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 
 from keras_cascade.graph.reading import Graph, Node
@@ -67,16 +66,6 @@ def all_addresses(graph: Graph) -> Iterator[Address]:
 def names_of(address: Address) -> tuple[str, ...]:
     """The address without the numbers of calls: the layer's path."""
     return tuple(_CALL.sub("", key) for key in address)
-
-
-def closest(wanted: str, possible: Iterable[str]) -> str:
-    """`Closest: 'a', 'b'.` for an error message, or nothing."""
-    possible = list(dict.fromkeys(possible))
-    found = difflib.get_close_matches(wanted, possible, n=3, cutoff=0.5)
-    found = found or [path for path in possible if wanted in path][:3]
-    if not found:
-        return ""
-    return f" Closest: {', '.join(repr(path) for path in found)}."
 
 
 def _walk(graph: Graph, segments: Sequence[str]) -> Iterator[Address]:

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 
-from keras_cascade.graph.paths import closest, select
+from keras_cascade._messages import closest, listed
+from keras_cascade.graph.paths import select
 from keras_cascade.graph.reading import Graph
 from keras_cascade.graph.taps import (
     Tap,
@@ -40,7 +41,7 @@ def resolve_all_taps(graphs: Mapping[str, Graph], taps: Taps) -> list[Tap]:
     if taps is None:
         found = [tap for label in graphs for tap in _of(graphs, label, None)]
         return _renamed(found)
-    check_taps(taps, f"the upstreams {_listed(graphs)}")
+    check_taps(taps, f"the upstreams {listed(graphs)}")
     if isinstance(taps, Mapping):
         return [_named(graphs, name, path) for name, path in taps.items()]
     patterns: Sequence[str] = [taps] if isinstance(taps, str) else taps
@@ -57,7 +58,7 @@ def _named(graphs: Mapping[str, Graph], name: str, path: str) -> Tap:
     if len(labels) > 1:
         raise ValueError(
             f"Tap '{name}': {path!r} means {len(labels)} upstreams "
-            f"({_listed(labels)}); a named tap is one. Name its upstream, or "
+            f"({listed(labels)}); a named tap is one. Name its upstream, or "
             "give the pattern in a list."
         )
     (tap,) = _of(graphs, labels[0], {name: inside})
@@ -81,7 +82,7 @@ def _split(graphs: Mapping[str, Graph], pattern: str) -> tuple[list[str], str]:
     if not isinstance(pattern, str):
         raise ValueError(
             f"A tap is a path as text; received {pattern!r}. With several "
-            f"upstreams it begins with one of {_listed(graphs)}."
+            f"upstreams it begins with one of {listed(graphs)}."
         )
     label, _, inside = pattern.partition("/")
     labels = [name for name in graphs if fnmatchcase(name, label)]
@@ -91,7 +92,7 @@ def _split(graphs: Mapping[str, Graph], pattern: str) -> tuple[list[str], str]:
         return there or labels[:1], inside
     raise ValueError(
         f"Tap {pattern!r} names no upstream.{closest(label, graphs)} There are "
-        f"several, {_listed(graphs)}: a path begins with one of them, such as "
+        f"several, {listed(graphs)}: a path begins with one of them, such as "
         f"'{next(iter(graphs))}/{inside or pattern}'."
     )
 
@@ -100,7 +101,3 @@ def _renamed(taps: Sequence[Tap]) -> list[Tap]:
     """Names numbered where those of two networks are equal."""
     names = identifiers([tap.name for tap in taps])
     return [replace(t, name=n) for t, n in zip(taps, names, strict=True)]
-
-
-def _listed(names: Sequence[str] | Mapping[str, Graph]) -> str:
-    return ", ".join(f"'{name}'" for name in names)

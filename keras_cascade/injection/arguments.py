@@ -1,12 +1,12 @@
 """What the user says of injections."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import keras
 
-from keras_cascade.graph.paths import closest
+from keras_cascade._messages import closest, listed
 
 MERGES = ("add", "multiply", "film", "concat", "replace")
 
@@ -50,7 +50,7 @@ class Injection:
             raise ValueError(
                 f"Injection('{self.path}', merge={self.merge!r}): there is no "
                 f"such merge.{closest(str(self.merge), MERGES)} Possible: "
-                f"{_listed(MERGES)}."
+                f"{listed(MERGES)}."
             )
 
     def get_config(self) -> dict[str, Any]:
@@ -87,7 +87,7 @@ def normalise_injections(
         if name not in streams:
             raise ValueError(
                 f"inject names '{name}', which is no tap and no extra input."
-                f"{closest(str(name), streams)} There are: {_listed(streams)}."
+                f"{closest(str(name), streams)} There are: {listed(streams)}."
             )
     return {name: _injections(name, value) for name, value in inject.items()}
 
@@ -103,7 +103,3 @@ def _injections(name: str, value: Any) -> tuple[Injection, ...]:
                 f"Injection, or a list of these; received {one!r}."
             )
     return tuple(Injection(v) if isinstance(v, str) else v for v in values)
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(f"'{name}'" for name in names) or "none"

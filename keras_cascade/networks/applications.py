@@ -1,7 +1,6 @@
 """Keras applications: loaded by name, recognised when passed as objects."""
 
-import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import dropwhile
@@ -145,14 +144,6 @@ def recognise(network: keras.Model) -> Recognised | None:
     if found is not None and len(stem) < len(operations):
         return Recognised(found.module, None)
     return found
-
-
-def closest_names(wanted: str, possible: Iterable[str]) -> str:
-    """`Closest: 'a', 'b'.` for an error message, or nothing."""
-    by_lower = {name.lower(): name for name in possible}
-    found = difflib.get_close_matches(wanted.lower(), by_lower, cutoff=0.5)
-    names = ", ".join(f"'{by_lower[name]}'" for name in found)
-    return f" Closest: {names}." if names else ""
 
 
 @dataclass(frozen=True)

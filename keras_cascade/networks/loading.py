@@ -6,11 +6,8 @@ from typing import Any
 import keras
 
 from keras_cascade import _keras_compat as compat
-from keras_cascade.networks.applications import (
-    APPLICATIONS,
-    closest_names,
-    load_application,
-)
+from keras_cascade._messages import closest
+from keras_cascade.networks.applications import APPLICATIONS, load_application
 from keras_cascade.networks.presets import PREFIX, load_preset
 
 
@@ -94,9 +91,9 @@ _STRINGS = (
 def _from_file(name: str | Path, role: str) -> keras.Model:
     path = Path(name)
     if path.suffix != ".keras":
-        closest = closest_names(str(name), APPLICATIONS)
+        suggested = closest(str(name), APPLICATIONS)
         raise ValueError(
-            f"{role}='{name}' is no network.{closest} A string is {_STRINGS}."
+            f"{role}='{name}' is no network.{suggested} A string is {_STRINGS}."
         )
     if not path.is_file():
         raise ValueError(f"{role}: there is no file '{path}'.")

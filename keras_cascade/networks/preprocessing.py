@@ -6,7 +6,8 @@ from typing import Any
 
 import keras
 
-from keras_cascade.networks.applications import MODES, closest_names
+from keras_cascade._messages import closest
+from keras_cascade.networks.applications import MODES
 
 # The ImageNet statistics of keras.applications.imagenet_utils, in RGB.
 _MEAN = (0.485, 0.456, 0.406)
@@ -80,7 +81,7 @@ def check_module(name: str, argument: str) -> str:
         return name
     raise ValueError(
         f"{argument}: keras.applications has no module '{name}'."
-        f"{closest_names(name, MODES)} There are: {', '.join(MODES)}."
+        f"{closest(name, MODES)} There are: {', '.join(MODES)}."
     )
 
 

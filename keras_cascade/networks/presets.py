@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from keras_cascade.networks.applications import closest_names
+from keras_cascade._messages import closest
 from keras_cascade.networks.downloads import Download
 
 PREFIX = "hub:"
@@ -111,7 +111,7 @@ def _check_preset(name: str, role: str, hub: Any) -> str:
     raise ValueError(
         f"{role}='{name}': KerasHub {hub.__version__} has no preset "
         f"'{preset}', and there is no such folder."
-        f"{closest_names(preset, known)} keras_hub.models.Backbone.presets "
+        f"{closest(preset, known)} keras_hub.models.Backbone.presets "
         "lists them all; handles such as 'hub:hf://user/model' work too."
     )
 

@@ -6,13 +6,9 @@ from typing import Any
 
 import keras
 
+from keras_cascade._messages import closest
 from keras_cascade.networks import presets
-from keras_cascade.networks.applications import (
-    APPLICATIONS,
-    MODES,
-    closest_names,
-    recognise,
-)
+from keras_cascade.networks.applications import APPLICATIONS, MODES, recognise
 from keras_cascade.networks.preprocessing import (
     MODE_SCALINGS,
     Preprocess,
@@ -79,7 +75,7 @@ def _check_names(
             )
         raise ValueError(
             f"preprocess names {name!r}, which is no network of the cascade."
-            f"{closest_names(str(name), roles)} There are: "
+            f"{closest(str(name), roles)} There are: "
             f"{', '.join(networks)}."
         )
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import keras
 
+from keras_cascade._messages import closest, listed
 from keras_cascade.graph.names import is_numbered_by_keras
-from keras_cascade.graph.paths import closest
 from keras_cascade.graph.reading import Graph
 from keras_cascade.graph.tensors import input_like
 from keras_cascade.planning.spec import ExtraInput
@@ -100,7 +100,7 @@ def normalise_inputs(
             raise ValueError(
                 f"inputs names '{network}', which is no network of the "
                 f"cascade.{closest(str(network), known)} There are: "
-                f"{_listed(known)}."
+                f"{listed(known)}."
             )
     return {
         network: _names_of(network, value, known[network])
@@ -130,7 +130,7 @@ def plan_inputs(
     groups = _grouped(needed, names)
     for name, group in groups.items():
         if name in taken:
-            fed = _listed(f"{one.network}/{one.name}" for one in group)
+            fed = listed(f"{one.network}/{one.name}" for one in group)
             raise ValueError(
                 f"The input '{name}' of the cascade, which feeds {fed}, has "
                 f"the name of {taken[name]}. Call it otherwise, by "
@@ -166,7 +166,7 @@ def _names_of(
         if len(known) > 1:
             raise ValueError(
                 f"inputs['{network}']={value!r} is one name, and the network "
-                f"has {len(known)} inputs ({_listed(x.name for x in known)}). "
+                f"has {len(known)} inputs ({listed(x.name for x in known)}). "
                 "Give {its input: name}."
             )
         value = {known[0].name: value}
@@ -181,7 +181,7 @@ def _names_of(
             raise ValueError(
                 f"inputs['{network}'] names '{inner}', which is no input of "
                 f"it.{closest(str(inner), possible)} There are: "
-                f"{_listed(possible)}."
+                f"{listed(possible)}."
             )
         if not isinstance(name, str) or not name.isidentifier():
             raise ValueError(
@@ -251,7 +251,3 @@ def _are_images(group: Sequence[NetworkInput]) -> bool:
         return False
     axis = 1 if formats == {"channels_first"} else -1
     return len({x.tensor.shape[axis] for x in group}) == 1
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(f"'{name}'" for name in names) or "none"

@@ -6,9 +6,9 @@ from typing import Any
 
 import keras
 
+from keras_cascade._messages import closest, listed
 from keras_cascade.adapters import DenseAdapter, PCAAdapter
 from keras_cascade.graph.layers import check_layer
-from keras_cascade.graph.paths import closest
 from keras_cascade.injection.arguments import Injection
 from keras_cascade.training.lora import LoRA
 from keras_cascade.training.rates.block_rates import validate_rate
@@ -329,7 +329,7 @@ def _adapters_by_name(
         if name not in known:
             raise ValueError(
                 f"adapters names '{name}', which is no tap and no extra input."
-                f"{closest(str(name), known)} There are: {_listed(known)}."
+                f"{closest(str(name), known)} There are: {listed(known)}."
             )
     defaults = dict.fromkeys(taps, "auto") | dict.fromkeys(extras)
     return {name: adapters.get(name, defaults[name]) for name in known}
@@ -341,7 +341,7 @@ def _adapters_in_order(
     if len(adapters) not in (len(taps), len(taps) + len(extras)):
         raise ValueError(
             f"adapters lists {len(adapters)} for {len(taps)} taps "
-            f"({_listed(taps)}) and {len(extras)} extra inputs: give one for "
+            f"({listed(taps)}) and {len(extras)} extra inputs: give one for "
             "each tap, in order, or a mapping by name."
         )
     names = [*taps, *extras]
@@ -376,7 +376,3 @@ def _head(value: Any, what: str) -> Any:
         raise ValueError(f"{what}=[] has no layer; leave it out.")
     possible = "a number of units, or "
     return [check_layer(layer, what, possible) for layer in layers]
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(f"'{name}'" for name in names) or "none"

@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from keras_cascade._messages import closest, listed
 from keras_cascade.graph.injecting import Entry, inject
 from keras_cascade.graph.need import Need, need
-from keras_cascade.graph.paths import Address, closest, select
+from keras_cascade.graph.paths import Address, select
 from keras_cascade.graph.reading import Graph
 from keras_cascade.graph.taps import Tap
 from keras_cascade.injection.arguments import Injection
@@ -87,7 +88,7 @@ def wire_without_downstream(
     """All streams are fused, or the outputs; nothing can be injected."""
     if injections:
         raise ValueError(
-            f"inject names {_listed(injections)}, and there is no downstream "
+            f"inject names {listed(injections)}, and there is no downstream "
             "whose layers they could enter. Give downstream=, or leave out "
             "inject."
         )
@@ -126,7 +127,7 @@ def wire(
     if mode == "features" and all_injected:
         raise ValueError(
             "downstream_input='features', and every tap is injected "
-            f"({_listed(taps)}): no features are left for the input of "
+            f"({listed(taps)}): no features are left for the input of "
             f"'{graph.name}'. Use 'inputs', or tap once more what is to feed "
             "it: an injected tap does not join the fusion."
         )
@@ -148,7 +149,7 @@ def wire(
     if mode == "both" and not free and not fed:
         raise ValueError(
             "downstream_input='both' joins features with the input, and every "
-            f"tap is injected ({_listed(taps)}). Use 'inputs'."
+            f"tap is injected ({listed(taps)}). Use 'inputs'."
         )
     demand = _demand(graph, sites, joint)
     used = [i for i in demand.inputs if i < len(names) and names[i] not in fed]
@@ -212,7 +213,7 @@ def _check_nothing_is_left(
     if left:
         raise ValueError(
             f"'{graph.name}' sees the cascade's own inputs "
-            f"(downstream_input='inputs'), so {_listed(left)} goes nowhere. "
+            f"(downstream_input='inputs'), so {listed(left)} goes nowhere. "
             "Inject it, or use downstream_input='both'."
         )
 
@@ -227,8 +228,8 @@ def _fed_by_name(
     if fusion is not None:
         raise ValueError(
             f"downstream '{graph.name}' has {len(names)} inputs "
-            f"({_listed(names)}), and fusion={fusion!r} makes one of "
-            f"{_listed(free)}. Use fusion=None, which feeds each input by the "
+            f"({listed(names)}), and fusion={fusion!r} makes one of "
+            f"{listed(free)}. Use fusion=None, which feeds each input by the "
             "tap or extra input of its name."
         )
     for name in free:
@@ -236,7 +237,7 @@ def _fed_by_name(
             raise ValueError(
                 f"fusion=None feeds taps and extra inputs to the inputs of "
                 f"their names, and '{graph.name}' has none called '{name}'."
-                f"{closest(name, names)} There are: {_listed(names)}."
+                f"{closest(name, names)} There are: {listed(names)}."
             )
     return {name: name for name in names if name in free}
 
@@ -295,7 +296,7 @@ def _left_out(
     if others:
         return (
             f"{what} would enter a part of '{graph.name}' that is not in the "
-            f"cascade: merge='replace' at {_listed(others)} leaves out what "
+            f"cascade: merge='replace' at {listed(others)} leaves out what "
             "came before. Enter behind it, or drop one of the two."
         )
     return (
@@ -310,7 +311,3 @@ def _of(site: Site) -> str:
 
 def _input_keys(graph: Graph) -> set[str]:
     return {node.key for node in graph.nodes if node.is_input}
-
-
-def _listed(names: Sequence[str] | Mapping[str, Any]) -> str:
-    return ", ".join(f"'{name}'" for name in names) or "none"

@@ -4,8 +4,9 @@ from collections.abc import Iterable
 
 import keras
 
+from keras_cascade._messages import closest
 from keras_cascade.graph.block import leaf_layers
-from keras_cascade.graph.paths import closest, names_of, select
+from keras_cascade.graph.paths import names_of, select
 from keras_cascade.graph.reading import read_graph
 
 Path = tuple[str, ...]

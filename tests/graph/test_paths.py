@@ -1,13 +1,8 @@
 import keras
 import pytest
 
-from keras_cascade.graph.paths import (
-    all_addresses,
-    closest,
-    is_exact,
-    names_of,
-    select,
-)
+from keras_cascade._messages import closest
+from keras_cascade.graph.paths import all_addresses, is_exact, names_of, select
 from keras_cascade.graph.reading import read_graph
 
 TOP = [

@@ -9,11 +9,11 @@ from keras.src.applications import imagenet_utils, mobilenet_v3
 from keras.src.utils import file_utils
 
 import keras_cascade as kc
+from keras_cascade._messages import closest
 from keras_cascade.networks.applications import (
     APPLICATIONS,
     MODES,
     Recognised,
-    closest_names,
     load_application,
     recognise,
 )
@@ -176,9 +176,9 @@ def test_a_broken_file_is_one_error(cache):
 
 
 def test_closest_names_look_past_the_case():
-    found = closest_names("mobilenetv3smal", APPLICATIONS)
+    found = closest("mobilenetv3smal", APPLICATIONS)
     assert found.startswith(" Closest: 'MobileNetV3Small'")
-    assert closest_names("zzzz", APPLICATIONS) == ""
+    assert closest("zzzz", APPLICATIONS) == ""
 
 
 # --- Recognised ------------------------------------------------------------

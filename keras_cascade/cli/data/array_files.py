@@ -9,6 +9,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_cascade._messages import listed
+
 ARRAY_ENDINGS = (".npy", ".npz")
 LABELS = "labels"
 
@@ -85,8 +87,8 @@ def open_arrays(
     for source, own in zip(sources, names, strict=True):
         if missing := sorted(wanted - set(own)):
             raise ValueError(
-                f"'{source}' lacks {_quoted(missing)}, which "
-                f"'{sources[0].name}' has. It has {_quoted(own)}."
+                f"'{source}' lacks {listed(missing)}, which "
+                f"'{sources[0].name}' has. It has {listed(own)}."
             )
     return ArrayFiles(path, sources, model.inputs, keys, labels, batch_size)
 
@@ -108,8 +110,8 @@ def _keys(source: Path, names: Sequence[str], model: Any) -> dict[str, str]:
         return {inputs[0]: others[0]}
     if missing:
         raise ValueError(
-            f"'{source}' has no array for {_quoted(missing)}. It has "
-            f"{_quoted(names)}; the model's inputs are {_quoted(inputs)}."
+            f"'{source}' has no array for {listed(missing)}. It has "
+            f"{listed(names)}; the model's inputs are {listed(inputs)}."
         )
     return {name: name for name in inputs}
 
@@ -129,8 +131,8 @@ def _labels(source: Path, names: Sequence[str], model: Any) -> Any:
         return None
     if missing := [name for name in _flat(wanted) if name not in names]:
         raise ValueError(
-            f"'{source}' has labels in {_quoted(given)}, and lacks those in "
-            f"{_quoted(missing)}: each output of the model has its own."
+            f"'{source}' has labels in {listed(given)}, and lacks those in "
+            f"{listed(missing)}: each output of the model has its own."
         )
     return wanted
 
@@ -214,7 +216,7 @@ def _count_rows(source: Path, arrays: Mapping[str, np.ndarray]) -> int:
     """The rows that all arrays have."""
     if single := [name for name, x in arrays.items() if not x.ndim]:
         raise ValueError(
-            f"'{source}' has single values in {_quoted(single)}, not one for "
+            f"'{source}' has single values in {listed(single)}, not one for "
             "each sample."
         )
     rows = {name: len(x) for name, x in arrays.items()}
@@ -225,7 +227,3 @@ def _count_rows(source: Path, arrays: Mapping[str, np.ndarray]) -> int:
             f"{told}."
         )
     return next(iter(rows.values()))
-
-
-def _quoted(names: Sequence[str]) -> str:
-    return ", ".join(f"'{name}'" for name in names) or "nothing"
