@@ -43,6 +43,7 @@ CORE = {"filelock", "keras", "ml_dtypes", "numpy", "rich"}
 # this list. An entry is a module or a folder of the package.
 LAYERS = {
     "_keras_compat": "what has no public Keras API; knows only Keras",
+    "_cascade_view": "a cascade as lower folders see it; knows only Keras",
     "_figures": "empty figures; knows only matplotlib",
     "_messages": "words for error messages; knows nothing",
     "_resources": "finds shipped files; knows only paths",

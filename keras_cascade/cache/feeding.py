@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from keras_cascade._cascade_view import CascadeView
 from keras_cascade.cache.array_feed import ArrayFeed
 from keras_cascade.cache.feature_cache import FeatureCache
 from keras_cascade.cache.session import Session
@@ -85,7 +86,10 @@ def check_no_steps(**steps: int | None) -> None:
 
 
 def open_feeds(
-    cascade: Any, cache: FeatureCache, data: Data, validation: Validation
+    cascade: CascadeView,
+    cache: FeatureCache,
+    data: Data,
+    validation: Validation,
 ) -> tuple[Feed, Feed | None]:
     """The data of a training, as feeds.
 
@@ -124,7 +128,7 @@ def open_feeds(
 
 @contextmanager
 def on_features(
-    cascade: Any, cache: FeatureCache, data: Data, tells: bool
+    cascade: CascadeView, cache: FeatureCache, data: Data, tells: bool
 ) -> Iterator[Mapping[str, Any]]:
     """What `evaluate` is given in the place of some data.
 
@@ -146,7 +150,11 @@ def on_features(
 
 
 def _feed(
-    cascade: Any, cache: FeatureCache, samples: Samples, data: Data, role: str
+    cascade: CascadeView,
+    cache: FeatureCache,
+    samples: Samples,
+    data: Data,
+    role: str,
 ) -> Feed:
     if isinstance(samples, ArraySamples):
         size = data.batch_size or _BATCH_SIZE

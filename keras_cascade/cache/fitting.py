@@ -14,6 +14,7 @@ from typing import Any
 import keras
 
 from keras_cascade import _keras_compat as compat
+from keras_cascade._cascade_view import CascadeView
 from keras_cascade.cache.feature_cache import FeatureCache
 from keras_cascade.cache.features import Features
 from keras_cascade.cache.feeding import Feed
@@ -45,7 +46,7 @@ class FitArguments:
 
 
 def fit_on_features(
-    cascade: Any,
+    cascade: CascadeView,
     keras_fit: Callable[..., Any],
     cache: FeatureCache,
     training: Feed,
@@ -81,7 +82,7 @@ class _Run:
 
     def __init__(
         self,
-        cascade: Any,
+        cascade: CascadeView,
         keras_fit: Callable[..., Any],
         cache: FeatureCache,
         training: Feed,

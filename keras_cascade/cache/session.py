@@ -7,6 +7,7 @@ from typing import Any
 
 from rich import print as show
 
+from keras_cascade._cascade_view import CascadeView
 from keras_cascade.cache.feature_cache import FeatureCache
 from keras_cascade.cache.features import Features
 from keras_cascade.cache.part import (
@@ -27,7 +28,7 @@ class Session:
         tells: Whether to print what is cached.
     """
 
-    def __init__(self, cascade: Any, cache: FeatureCache, tells: bool):
+    def __init__(self, cascade: CascadeView, cache: FeatureCache, tells: bool):
         self._cascade, self._cache, self._tells = cascade, cache, tells
         self._store: Any = None
         self._no_store = ""

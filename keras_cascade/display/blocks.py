@@ -4,11 +4,12 @@ from typing import Any
 
 import keras
 
+from keras_cascade._cascade_view import CascadeView
 from keras_cascade.adapters.fitting import unfitted
 from keras_cascade.graph import low_rank
 
 
-def describe_blocks(cascade: Any) -> list[dict[str, Any]]:
+def describe_blocks(cascade: CascadeView) -> list[dict[str, Any]]:
     """An entry a block.
 
     Args:
@@ -35,7 +36,7 @@ def parameters(variables: list[keras.Variable]) -> int:
     return total
 
 
-def _block(cascade: Any, name: str, block: Any) -> dict[str, Any]:
+def _block(cascade: CascadeView, name: str, block: Any) -> dict[str, Any]:
     info = cascade.spec.networks.get(name)
     return {
         "name": name,
@@ -53,7 +54,7 @@ def _block(cascade: Any, name: str, block: Any) -> dict[str, Any]:
     }
 
 
-def _parts(cascade: Any, name: str, block: Any) -> list[dict[str, Any]]:
+def _parts(cascade: CascadeView, name: str, block: Any) -> list[dict[str, Any]]:
     waiting = {path for path in unfitted(cascade) if path[0] == name}
     layers = cascade.adapters.values() if name == "adapters" else block.layers
     return [
@@ -74,7 +75,7 @@ def _inner(layer: keras.Layer) -> list[str]:
     return [x.name for x in inner if not isinstance(x, kinds)]
 
 
-def _taps(cascade: Any, name: str) -> dict[str, str]:
+def _taps(cascade: CascadeView, name: str) -> dict[str, str]:
     """What is read of a network."""
     if name not in cascade.upstreams:
         return {}
@@ -88,7 +89,7 @@ def _taps(cascade: Any, name: str) -> dict[str, str]:
     }
 
 
-def _injections(cascade: Any) -> list[dict[str, Any]]:
+def _injections(cascade: CascadeView) -> list[dict[str, Any]]:
     """What enters the downstream's inner layers."""
     return [
         {"source": source, **injection.get_config()}
@@ -111,7 +112,7 @@ def _ranks(block: Any) -> list[int]:
     return list(dict.fromkeys(layer.lora_rank for layer in found))
 
 
-def _rates(cascade: Any, block: Any) -> list[float]:
+def _rates(cascade: CascadeView, block: Any) -> list[float]:
     if not cascade.compiled:
         return []
     rates = cascade.learning_rates()

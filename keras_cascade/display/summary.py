@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from keras_cascade import _tables
+from keras_cascade._cascade_view import CascadeView
 from keras_cascade.display.blocks import describe_blocks
 
 COLUMNS = (
@@ -20,7 +21,7 @@ MANY = 3
 
 
 def print_summary(
-    cascade: Any, line_length: int | None, print_fn: Callable | None
+    cascade: CascadeView, line_length: int | None, print_fn: Callable | None
 ) -> None:
     """Prints a row a block, and the sums.
 
@@ -32,7 +33,7 @@ def print_summary(
     (print_fn or print)(summary_text(cascade, line_length))
 
 
-def summary_text(cascade: Any, line_length: int | None = None) -> str:
+def summary_text(cascade: CascadeView, line_length: int | None = None) -> str:
     """The table as text."""
     blocks = describe_blocks(cascade)
     total, trained = (
@@ -50,7 +51,7 @@ def summary_text(cascade: Any, line_length: int | None = None) -> str:
     )
 
 
-def _row(cascade: Any, block: dict[str, Any]) -> tuple:
+def _row(cascade: CascadeView, block: dict[str, Any]) -> tuple:
     return (
         block["name"],
         _what(block),
@@ -93,7 +94,7 @@ def _trainable(block: dict[str, Any]) -> list[str]:
     return [f"{block['trainable_parameters']:,}", *ranks]
 
 
-def _rates(cascade: Any, block: dict[str, Any]) -> str:
+def _rates(cascade: CascadeView, block: dict[str, Any]) -> str:
     if not block["trainable_parameters"]:
         return "frozen" if block["parameters"] else ""
     if not cascade.compiled:
@@ -104,7 +105,7 @@ def _rates(cascade: Any, block: dict[str, Any]) -> str:
     return "\n".join(f"{rate:g}" for rate in rates)
 
 
-def _caption(cascade: Any) -> str | None:
+def _caption(cascade: CascadeView) -> str | None:
     lines = []
     if retention := cascade.spec.retention:
         methods = ", ".join(

@@ -10,6 +10,7 @@ import keras
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from keras_cascade._cascade_view import CascadeView
 from keras_cascade.adapters.fitting import unfitted
 from keras_cascade.cascade.cascade import Cascade
 from keras_cascade.exporting import routes
@@ -33,7 +34,7 @@ from keras_cascade.networks.loading import as_functional
 
 
 def export(
-    cascade: Any,
+    cascade: CascadeView,
     path: str | Path,
     format: str | None = None,
     quantize: str | None = None,

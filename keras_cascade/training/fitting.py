@@ -13,6 +13,7 @@ from typing import Any
 import keras
 
 from keras_cascade import _keras_compat as compat
+from keras_cascade._cascade_view import CascadeView
 from keras_cascade.training.rates.blockwise_optimizer import find_blockwise
 from keras_cascade.training.rates.rate_groups import (
     named_variables,
@@ -32,7 +33,7 @@ RATE = "learning_rate/"
 
 
 def callbacks_for_fit(
-    cascade: Any,
+    cascade: CascadeView,
     unfreeze: Unfreeze,
     initial_epoch: int,
     epochs: int,
@@ -74,7 +75,7 @@ def callbacks_for_fit(
 
 
 def prepare_optimizer(
-    cascade: Any, later: Iterable[keras.Variable] = ()
+    cascade: CascadeView, later: Iterable[keras.Variable] = ()
 ) -> None:
     """Has the optimizer know what trains now, and work on that.
 
@@ -181,7 +182,7 @@ def _in_front(ours: list[keras.callbacks.Callback], given: Any) -> Any:
     return [*ours, *(given if isinstance(given, list | tuple) else [given])]
 
 
-def _check_one_optimizer(cascade: Any, stages: Sequence[Stage]) -> None:
+def _check_one_optimizer(cascade: CascadeView, stages: Sequence[Stage]) -> None:
     if stages and find_blockwise(cascade.optimizer) is None:
         raise ValueError(
             "unfreeze needs an optimizer with one learning rate, not a "
@@ -219,7 +220,7 @@ def _warn_of_empty_stages(
 
 
 def _warn_of_idle_rates(
-    cascade: Any, rates: Mapping[str, Any], ever: Mapping[int, Any]
+    cascade: CascadeView, rates: Mapping[str, Any], ever: Mapping[int, Any]
 ) -> None:
     """A rate of what never trains is a mistake in one of the two."""
     if not rates:

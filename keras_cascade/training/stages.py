@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from keras_cascade._cascade_view import CascadeView
 from keras_cascade.adapters import Adapter
 from keras_cascade.graph.block import apply_flags, flags_of
 from keras_cascade.training.rates.layerwise_decay import groups_by_depth
@@ -35,7 +36,7 @@ class Stage:
 
 
 def plan_stages(
-    routes: Routes, cascade: Any, unfreeze: Unfreeze, epochs: int
+    routes: Routes, cascade: CascadeView, unfreeze: Unfreeze, epochs: int
 ) -> list[Stage]:
     """What `fit(unfreeze=...)` means, in order of the epochs.
 
@@ -116,7 +117,7 @@ def _only_true(wanted: Mapping, said: str) -> list[str]:
 
 
 def _recipe(
-    routes: Routes, cascade: Any, name: str, epochs: int
+    routes: Routes, cascade: CascadeView, name: str, epochs: int
 ) -> list[Stage]:
     if name not in RECIPES:
         raise ValueError(
@@ -153,7 +154,7 @@ def _probe_then_all(
 
 
 def _gradual(
-    cascade: Any, new: list[Path], networks: list[Path], epochs: int
+    cascade: CascadeView, new: list[Path], networks: list[Path], epochs: int
 ) -> list[Stage]:
     said = "unfreeze='gradual'"
     first = 1 if new else 0

@@ -6,6 +6,7 @@ from typing import Any
 import keras
 
 from keras_cascade import data as user_data
+from keras_cascade._cascade_view import CascadeView
 from keras_cascade.training.drift.references import pretrained_blocks
 
 
@@ -28,7 +29,7 @@ def check_reiterable(name: str, data: Any) -> None:
         )
 
 
-def inputs_of(cascade: Any, batch: Any) -> Any:
+def inputs_of(cascade: CascadeView, batch: Any) -> Any:
     """A batch as the cascade takes its inputs.
 
     Raises:
@@ -49,7 +50,7 @@ def inputs_of(cascade: Any, batch: Any) -> Any:
 
 
 def find_sources(
-    cascade: Any, pretrained: Mapping[str, keras.Model]
+    cascade: CascadeView, pretrained: Mapping[str, keras.Model]
 ) -> dict[str, keras.Model]:
     """The original networks of the blocks, of those that are at hand."""
     if not hasattr(cascade, "upstreams"):
@@ -68,7 +69,7 @@ def find_sources(
 
 
 def find_old_data(
-    cascade: Any, old_task: Any, sources: Mapping[str, keras.Model]
+    cascade: CascadeView, old_task: Any, sources: Mapping[str, keras.Model]
 ) -> dict[str, Any]:
     """The data of the old tasks by their blocks."""
     if old_task is None:
@@ -90,7 +91,7 @@ def find_old_data(
 
 
 def original_of(
-    sources: Mapping[str, keras.Model], name: str, cascade: Any
+    sources: Mapping[str, keras.Model], name: str, cascade: CascadeView
 ) -> keras.Model:
     """The original network of a block, with its old head."""
     network = sources.get(name) or cascade.source(name)

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from keras_cascade import data as user_data
+from keras_cascade._cascade_view import CascadeView
 from keras_cascade.graph.copying import copy_graph
 from keras_cascade.graph.reading import read_graph
 from keras_cascade.training.drift.references import (
@@ -38,7 +39,7 @@ class OldTask:
 
     def __init__(
         self,
-        cascade: Any,
+        cascade: CascadeView,
         block: str,
         network: keras.Model,
         data: Any,

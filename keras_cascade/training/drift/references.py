@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from keras_cascade import _keras_compat as compat
+from keras_cascade._cascade_view import CascadeView
 from keras_cascade.data import to_numpy
 from keras_cascade.graph.block import in_its_mode, leaf_layers
 from keras_cascade.graph.copying import copy_graph
@@ -64,7 +65,7 @@ class Reference:
 
 
 def make_references(
-    cascade: Any, pretrained: Mapping[str, keras.Model]
+    cascade: CascadeView, pretrained: Mapping[str, keras.Model]
 ) -> dict[str, Reference]:
     """The references of all blocks that were networks before.
 
@@ -79,7 +80,7 @@ def make_references(
     }
 
 
-def pretrained_blocks(cascade: Any) -> list[str]:
+def pretrained_blocks(cascade: CascadeView) -> list[str]:
     """The blocks that were networks before: upstreams and downstream."""
     known = (*cascade.upstreams, "downstream")
     return [name for name in cascade.blocks if name in known]
@@ -99,7 +100,7 @@ def layers_by_path(
     return found
 
 
-def read_source(cascade: Any, name: str, network: keras.Model) -> Graph:
+def read_source(cascade: CascadeView, name: str, network: keras.Model) -> Graph:
     """The original network of a block, with the names that the block has."""
     shares = cascade.spec.shares
     return read_graph(as_network(network, name), keep_names=shares)
@@ -131,7 +132,9 @@ class Comparison(keras.Model):
         references: The references by their blocks.
     """
 
-    def __init__(self, cascade: Any, references: Mapping[str, Reference]):
+    def __init__(
+        self, cascade: CascadeView, references: Mapping[str, Reference]
+    ):
         super().__init__(name="comparison")
         self.cascade = cascade
         self.references = dict(references)
@@ -166,7 +169,7 @@ class Comparison(keras.Model):
 
 
 def _reference(
-    cascade: Any, name: str, network: keras.Model | None
+    cascade: CascadeView, name: str, network: keras.Model | None
 ) -> Reference:
     block = cascade.blocks[name]
     graph = read_graph(block, keep_names=True)
@@ -192,7 +195,7 @@ def _reference(
     )
 
 
-def _added_layers(cascade: Any, graph: Graph) -> list[Path]:
+def _added_layers(cascade: CascadeView, graph: Graph) -> list[Path]:
     """What injections put into a block: the projections of `concat`."""
     if not cascade.spec.inject:
         return []
@@ -210,7 +213,7 @@ def _parameters(layer: keras.Layer, both: list[Pair]) -> list[Pair]:
 
 
 def _describe_outputs(
-    cascade: Any, graph: Graph, name: str
+    cascade: CascadeView, graph: Graph, name: str
 ) -> tuple[list[str], frozenset[str]]:
     """What the outputs are called, and which have their channels first."""
     names = _output_keys(graph)

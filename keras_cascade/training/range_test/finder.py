@@ -9,6 +9,7 @@ import numpy as np
 
 from keras_cascade import _keras_compat as compat
 from keras_cascade import data as user_data
+from keras_cascade._cascade_view import CascadeView
 from keras_cascade.adapters.fitting import unfitted
 from keras_cascade.graph.operations import own
 from keras_cascade.training.random_states import random_states_kept
@@ -26,7 +27,7 @@ MOST_SKIPPED = 50
 
 
 def find_learning_rates(
-    cascade: Any,
+    cascade: CascadeView,
     data: Any,
     *,
     blocks: Sequence[str] | None = None,
@@ -164,7 +165,7 @@ def _step(model: Any, stream: Iterator[tuple]) -> float:
     return float(logs["loss"])
 
 
-def _copy(cascade: Any) -> Any:
+def _copy(cascade: CascadeView) -> Any:
     """A cascade as a file would give it back, low-rank updates included."""
     copy = type(cascade).from_config(cascade.get_config())
     for source, target in zip(cascade.variables, copy.variables, strict=True):
@@ -172,7 +173,9 @@ def _copy(cascade: Any) -> Any:
     return copy
 
 
-def _compile(copy: Any, cascade: Any, pattern: str, sweep: Sweep) -> None:
+def _compile(
+    copy: Any, cascade: CascadeView, pattern: str, sweep: Sweep
+) -> None:
     """As the cascade is compiled, without metrics; one block has a rate."""
     scales = isinstance(cascade.optimizer, keras.optimizers.LossScaleOptimizer)
     routes = Routes(cascade, cascade.upstreams)
@@ -190,7 +193,7 @@ def _compile(copy: Any, cascade: Any, pattern: str, sweep: Sweep) -> None:
     copy.compile(**arguments)
 
 
-def _trained(cascade: Any, blocks: Sequence[str] | None) -> list[str]:
+def _trained(cascade: CascadeView, blocks: Sequence[str] | None) -> list[str]:
     """What is tested: blocks or patterns that cover something that trains."""
     if isinstance(blocks, str):
         blocks = [blocks]
@@ -228,7 +231,7 @@ def _accumulated(optimizer: Any) -> int:
     return optimizer.gradient_accumulation_steps or 1
 
 
-def _check_cascade(cascade: Any) -> None:
+def _check_cascade(cascade: CascadeView) -> None:
     if not hasattr(cascade, "upstreams"):
         raise TypeError(
             "find_learning_rates needs a Cascade, which build_cascade makes; "

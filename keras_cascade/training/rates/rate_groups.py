@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import keras
 
+from keras_cascade._cascade_view import CascadeView
 from keras_cascade.training.rates.block_rates import Rate
 from keras_cascade.training.rates.layerwise_decay import (
     LayerwiseDecay,
@@ -26,7 +27,7 @@ class RateGroups(NamedTuple):
     variables: dict[str, list[keras.Variable]]
 
 
-def rate_groups(cascade: Any, rates: Mapping[str, Any]) -> RateGroups:
+def rate_groups(cascade: CascadeView, rates: Mapping[str, Any]) -> RateGroups:
     """Spells out the rates of a cascade's blocks.
 
     Args:
@@ -54,7 +55,7 @@ def rate_groups(cascade: Any, rates: Mapping[str, Any]) -> RateGroups:
 
 
 def named_variables(
-    cascade: Any, rates: Mapping[str, Any]
+    cascade: CascadeView, rates: Mapping[str, Any]
 ) -> dict[str, list[keras.Variable]]:
     """The variables of each block, by the name that its rate goes by.
 

@@ -10,6 +10,7 @@ import numpy as np
 from keras import ops
 
 from keras_cascade import _keras_compat as compat
+from keras_cascade._cascade_view import CascadeView
 from keras_cascade.graph.block import Block, leaf_layers
 from keras_cascade.graph.names import name_variables
 from keras_cascade.graph.operations import own
@@ -110,7 +111,7 @@ class Keeper(keras.Layer):
         """The Fisher information of the weights, by their paths."""
         return {path: own(fisher) for path, fisher in self.fishers.items()}
 
-    def attach(self, cascade: Any) -> None:
+    def attach(self, cascade: CascadeView) -> None:
         """Ties what is kept to the weights and blocks of its cascade.
 
         Raises:

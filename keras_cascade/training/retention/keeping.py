@@ -9,6 +9,7 @@ from keras import ops
 
 from keras_cascade import _keras_compat as compat
 from keras_cascade import data as user_data
+from keras_cascade._cascade_view import CascadeView
 from keras_cascade.graph.block import leaf_layers
 from keras_cascade.graph.copying import copy_graph
 from keras_cascade.graph.reading import Graph
@@ -33,7 +34,7 @@ from keras_cascade.training.routing import Path, Routes
 
 
 def make_keeper(
-    cascade: Any,
+    cascade: CascadeView,
     retention: Mapping[str, Retention],
     graphs: Mapping[str, Graph],
 ) -> Keeper:

@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from keras_cascade import _keras_compat as compat
+from keras_cascade._cascade_view import CascadeView
 from keras_cascade.graph.block import Block, in_its_mode, leaf_layers
 from keras_cascade.graph.reading import Graph, Reference, read_graph
 from keras_cascade.graph.replaying import Replay
@@ -48,7 +49,7 @@ class Lesson:
 
 
 def _stand_ins(
-    cascade: Any, block: str, teacher: Block
+    cascade: CascadeView, block: str, teacher: Block
 ) -> dict[int, keras.Layer]:
     """The cascade's layer for each of the teacher's, by the latter's id."""
     own = dict(leaf_layers(cascade.blocks[block]))
