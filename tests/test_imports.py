@@ -286,8 +286,11 @@ def test_the_top_level_is_what_the_layout_says():
         pytest.skip(f"not in a git checkout: {done.stderr.strip()}")
     top = {Path(line).parts[0] for line in done.stdout.splitlines()}
     assert {name for name in top if not name.startswith(".")} == {
+        "CHANGELOG.md",
+        "CITATION.cff",
         "LICENSE",
         "README.md",
+        "SECURITY.md",
         "keras_cascade",
         "pyproject.toml",
         "saved_models",
