@@ -19,10 +19,10 @@ from keras_cascade.graph.names import name_variables
 from keras_cascade.graph.taps import Taps
 from keras_cascade.planning.inputs import make_inputs, packed, side_inputs
 from keras_cascade.planning.planning import Plan, make_plan
+from keras_cascade.training.layer_lookup import LayerLookup
 from keras_cascade.training.lora import LoRA
 from keras_cascade.training.retention import Retention
-from keras_cascade.training.routing import Routes
-from keras_cascade.training.trainability import set_trainable
+from keras_cascade.training.trainable_flags import set_trainable
 
 Network = keras.Model | str | Path
 
@@ -174,8 +174,8 @@ def _finish(cascade: Cascade, plan: Plan) -> None:
     for name, block in cascade.blocks.items():
         if name not in plan.sources or not plan.spec.shares:
             name_variables(block, name)
-    routes = Routes(cascade, cascade.upstreams)
-    set_trainable(routes, plan.spec.trainable)
-    routes.owners(plan.spec.learning_rates, "learning_rates")
+    lookup = LayerLookup(cascade)
+    set_trainable(lookup, plan.spec.trainable)
+    lookup.deciding_patterns(plan.spec.learning_rates, "learning_rates")
     cascade.remember_sources(plan.sources)
     cascade.retain(plan.spec.retention, plan.graphs)

@@ -19,7 +19,7 @@ from keras_cascade.injection.merging import feed_names
 from keras_cascade.injection.sites import find_sites, site_at_input
 from keras_cascade.planning.spec import CascadeSpec
 from keras_cascade.training.retention import EWC
-from keras_cascade.training.retention.keeper import kept_of
+from keras_cascade.training.retention.keeper import retained_path
 
 
 def rebuild(cascade: Cascade, changes: Mapping[str, Any]) -> Cascade:
@@ -272,10 +272,10 @@ def _carry_over(
     known = _known(old, new)
     if "retention" in changes:
         # It has seen the original networks, and data of its own.
-        known = {p: v for p, v in known.items() if kept_of(p) == p}
+        known = {p: v for p, v in known.items() if retained_path(p) == p}
     anew = []
     for variable in new.variables:
-        subject = kept_of(variable.path)
+        subject = retained_path(variable.path)
         if any(subject.startswith(f"{path}/") for path in brought):
             continue
         match = known.get(variable.path)

@@ -7,7 +7,8 @@ from keras import layers, ops
 
 import keras_cascade as kc
 from keras_cascade.cascade.cascade import Cascade
-from keras_cascade.training.lora import LoRA, apply_flag
+from keras_cascade.graph import low_rank
+from keras_cascade.training.lora import LoRA
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(16, 4, 6)).astype("float32")
@@ -156,12 +157,12 @@ def test_get_weights_and_set_weights_carry_a_and_b(trained):
 def test_what_was_frozen_since_is_loaded_frozen_and_can_train(tmp_path):
     cascade = build({"upstream": LoRA(2)})
     for layer in cascade.blocks["upstream"].layers:
-        apply_flag(layer, False)
+        low_rank.set_flag(layer, False)
     cascade.save(tmp_path / "frozen.keras")
     block = reloaded(tmp_path / "frozen.keras").blocks["upstream"]
     assert block.trainable_variables == []
     for layer in block.layers:
-        apply_flag(layer, True)
+        low_rank.set_flag(layer, True)
     paths = [v.path for v in block.variables if "/lora_" in v.path]
     assert [v.path for v in block.trainable_variables] == paths != []
 

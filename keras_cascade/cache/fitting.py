@@ -21,7 +21,7 @@ from keras_cascade.cache.feeding import Feed
 from keras_cascade.cache.guard import StillFrozen
 from keras_cascade.cache.held import HeldCallbacks, averages_held
 from keras_cascade.cache.session import Session
-from keras_cascade.training.fitting import stages_in
+from keras_cascade.training.fit_callbacks import find_stages
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class _Run:
         self._training, self._validation = training, validation
         self._arguments = arguments
         self._session = Session(cascade, cache, arguments.verbose != 0)
-        self._stages = stages_in(arguments.callbacks)
+        self._stages = find_stages(arguments.callbacks)
         self.epoch, self.epochs = arguments.initial_epoch, _last(arguments)
         self.held = HeldCallbacks(
             arguments.callbacks,

@@ -15,7 +15,7 @@ from keras_cascade.cache.frozen import Arrays, Compiled
 from keras_cascade.graph.operations import own
 from keras_cascade.graph.program import Program, Step, run_step
 from keras_cascade.graph.reading import Reference
-from keras_cascade.training.random_states import random_states_kept
+from keras_cascade.training.random_states import preserve_random_states
 
 # Rows that are run operation by operation, to find the one that differs.
 _ROWS = 4
@@ -41,7 +41,7 @@ def probe(
         to the reason. Seeds and random states are as before.
     """
     before, others = _states(program.steps), _among_others(inputs)
-    with random_states_kept():
+    with preserve_random_states():
         first, second = function(inputs), function(others)
         found = _moving(program.steps, before, function.moved)
         found |= _adding_losses(program.steps, function.adds_losses)

@@ -16,7 +16,7 @@ from keras_cascade.cache.inputs import as_taken, input_ports, leaves_by_name
 from keras_cascade.cache.marks import mark
 from keras_cascade.cache.records import Record
 from keras_cascade.data.samples import Batch, StreamSamples
-from keras_cascade.training.random_states import random_states_kept
+from keras_cascade.training.random_states import preserve_random_states
 
 
 class StreamFeed:
@@ -172,7 +172,7 @@ class StreamFeed:
 
     def _peek(self) -> Batch:
         # A torch DataLoader draws a seed whenever it is read.
-        with random_states_kept():
+        with preserve_random_states():
             found = self.samples.start()
             first = next(found)
         if self.samples.once:

@@ -8,7 +8,7 @@ from keras_cascade.graph.reading import Graph, read_graph
 from keras_cascade.networks.loading import as_network
 from keras_cascade.training.retention import Retention
 from keras_cascade.training.retention.keeper import Keeper
-from keras_cascade.training.retention.keeping import make_keeper
+from keras_cascade.training.retention.setup import build_keeper
 
 
 class Retaining(Composition):
@@ -49,7 +49,7 @@ class Retaining(Composition):
             retention: Path pattern to method.
             graphs: The original networks, by their blocks.
         """
-        keeper = make_keeper(self, retention, graphs) if retention else None
+        keeper = build_keeper(self, retention, graphs) if retention else None
         self._kept.clear()
         if keeper is not None:
             self._keep(keeper)

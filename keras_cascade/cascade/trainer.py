@@ -17,23 +17,23 @@ from keras_cascade.cache.feeding import (
 from keras_cascade.cache.fitting import FitArguments, fit_on_features
 from keras_cascade.cascade.on_features import Caching
 from keras_cascade.planning.spec import normalise_rates
-from keras_cascade.training.fitting import (
-    callbacks_for_fit,
+from keras_cascade.training.fit_callbacks import (
     known_variables,
+    prepare_callbacks,
     prepare_optimizer,
 )
+from keras_cascade.training.layer_lookup import LayerLookup
 from keras_cascade.training.rates.block_rates import to_float
 from keras_cascade.training.rates.blockwise_optimizer import (
     find_blockwise,
-    is_multiple,
+    is_multi_optimizer,
     with_block_rates,
 )
 from keras_cascade.training.rates.rate_groups import rate_groups
 from keras_cascade.training.retention import Retention
-from keras_cascade.training.retention.covering import normalise_retention
-from keras_cascade.training.routing import Routes
-from keras_cascade.training.stages import Unfreeze
-from keras_cascade.training.trainability import covered_by, set_flags
+from keras_cascade.training.retention.targets import normalise_retention
+from keras_cascade.training.trainable_flags import covered_by, set_flags
+from keras_cascade.training.unfreezing import Unfreeze
 
 
 class Trainer(Caching):
@@ -263,7 +263,7 @@ class Trainer(Caching):
         Fine-tuning (2018), for `"gradual"`.
         """
         self._check_fitted("training")
-        callbacks = callbacks_for_fit(
+        callbacks = prepare_callbacks(
             self, unfreeze, initial_epoch, epochs, callbacks
         )
         cache = as_cache(cache_features)
@@ -374,9 +374,9 @@ class Trainer(Caching):
 
     def _set_flags(self, patterns: str | Sequence[str], flag: bool) -> Self:
         call = "unfreeze()" if flag else "freeze()"
-        routes = Routes(self, self.upstreams)
-        covered = covered_by(routes, patterns, call)
-        set_flags(routes, dict.fromkeys(covered, flag))
+        lookup = LayerLookup(self)
+        covered = covered_by(lookup, patterns, call)
+        set_flags(lookup, dict.fromkeys(covered, flag))
         # At once, for training loops that never ask for a train function.
         if self.compiled and known_variables(self.optimizer):
             self.train_function = None
@@ -386,7 +386,7 @@ class Trainer(Caching):
     def _own_optimizer(self, optimizer: Any, rates: Mapping[str, Any]) -> Any:
         """A copy of the user's optimizer that knows each block's rate."""
         own = compat.copy_optimizer(keras.optimizers.get(optimizer))
-        if own is None or (is_multiple(own) and not rates):
+        if own is None or (is_multi_optimizer(own) and not rates):
             return own
         groups = rate_groups(self, rates)
         known = find_blockwise(own)

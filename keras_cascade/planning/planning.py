@@ -43,7 +43,7 @@ from keras_cascade.planning.wiring import (
     wire_without_downstream,
 )
 from keras_cascade.training.lora import check_not_shared
-from keras_cascade.training.retention.covering import normalise_retention
+from keras_cascade.training.retention.targets import normalise_retention
 
 
 @dataclass(frozen=True, eq=False)

@@ -72,19 +72,6 @@ class LoRA:
         return cls(**config)
 
 
-def apply_flag(layer: keras.Layer, flag: bool) -> None:
-    """Sets whether a layer trains: of one with LoRA, A and B alone.
-
-    `layer.trainable = True` would also unfreeze what an encoder layer holds
-    besides its kernels with LoRA.
-
-    Args:
-        layer: A layer that is no network, as `Routes.layers` has them.
-        flag: Whether it trains.
-    """
-    low_rank.set_flag(layer, flag)
-
-
 def apply_lora(layer: keras.Layer, lora: LoRA, path: str) -> bool:
     """Trains a layer by low-rank updates only, if it has any.
 
@@ -106,7 +93,7 @@ def apply_lora(layer: keras.Layer, lora: LoRA, path: str) -> bool:
     for one in inner:
         alpha = lora.rank if lora.alpha is None else lora.alpha
         low_rank.enable(one, lora.rank, alpha)
-    apply_flag(layer, bool(inner))
+    low_rank.set_flag(layer, bool(inner))
     return bool(inner)
 
 
@@ -121,7 +108,7 @@ def adopt_own(layers: Iterable[keras.Layer]) -> None:
         for one in own:
             low_rank.enable(one, one.lora_rank, one.lora_alpha)
         if own:
-            apply_flag(layer, layer.trainable)
+            low_rank.set_flag(layer, layer.trainable)
 
 
 def check_not_shared(

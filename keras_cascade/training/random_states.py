@@ -12,7 +12,7 @@ from keras_cascade import _keras_compat as compat
 
 
 @contextmanager
-def random_states_kept() -> Iterator[None]:
+def preserve_random_states() -> Iterator[None]:
     """Leaves every global random state as it found it, also after an error.
 
     These are Python's (from which Keras draws default seeds), NumPy's,

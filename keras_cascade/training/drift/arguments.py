@@ -7,7 +7,7 @@ import keras
 
 from keras_cascade import data as user_data
 from keras_cascade._cascade_view import CascadeView
-from keras_cascade.training.drift.references import pretrained_blocks
+from keras_cascade.training.drift.pretrained_copies import pretrained_blocks
 
 
 def check_numbers(**numbers: Any) -> None:

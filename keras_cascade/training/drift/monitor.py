@@ -15,15 +15,15 @@ from keras_cascade.training.drift.arguments import (
     inputs_of,
     original_of,
 )
+from keras_cascade.training.drift.cka import LinearCKA
 from keras_cascade.training.drift.old_tasks import OldTask
 from keras_cascade.training.drift.plot import draw
-from keras_cascade.training.drift.references import (
+from keras_cascade.training.drift.pretrained_copies import (
     Comparison,
-    Reference,
-    make_references,
+    PretrainedCopy,
+    copy_pretrained,
 )
-from keras_cascade.training.drift.similarity import CentredProducts
-from keras_cascade.training.random_states import random_states_kept
+from keras_cascade.training.random_states import preserve_random_states
 
 # Entries of float64 that are multiplied at once: large maps have many rows.
 CHUNK = 2**21
@@ -75,7 +75,7 @@ class DriftMonitor(keras.callbacks.Callback):
             was built from are gone, as after loading it from a file.
             Defaults to `None`.
         max_features: The most features of a tap that are told apart; a wider
-            one is sketched (see `CentredProducts`), which bounds its
+            one is sketched (see `LinearCKA`), which bounds its
             matrices to 32 MiB each by default. Defaults to `2048`.
 
     Raises:
@@ -120,7 +120,7 @@ class DriftMonitor(keras.callbacks.Callback):
         self.pretrained = dict(pretrained or {})
         self.max_features = max_features
         self._watched: Any = None
-        self._references: dict[str, Reference] = {}
+        self._references: dict[str, PretrainedCopy] = {}
         self._old_tasks: dict[str, OldTask] = {}
         self._comparison: Comparison | None = None
         self._flags: list[bool] = []
@@ -131,7 +131,7 @@ class DriftMonitor(keras.callbacks.Callback):
         """Keras's hook: takes the pretrained weights before anything moves."""
         super().set_model(model)
         if model is not self._watched:
-            with random_states_kept():
+            with preserve_random_states():
                 self._watch(model)
 
     def on_train_begin(self, logs: dict | None = None) -> None:
@@ -174,7 +174,7 @@ class DriftMonitor(keras.callbacks.Callback):
             for name, reference in self._references.items()
         }
         # A torch DataLoader draws from torch's state whenever it is read.
-        with random_states_kept():
+        with preserve_random_states():
             similarities = self._similarities(self._comparison)
             scores = {
                 f"old_task/{name}": task.score()
@@ -219,7 +219,7 @@ class DriftMonitor(keras.callbacks.Callback):
         old_tasks = find_old_data(model, self.old_task, sources)
         batch = next(user_data.batches(self.reference_data, self.batch_size))
         inputs_of(model, batch)
-        self._references = make_references(model, sources)
+        self._references = copy_pretrained(model, sources)
         self._old_tasks = {
             block: OldTask(
                 model,
@@ -241,7 +241,7 @@ class DriftMonitor(keras.callbacks.Callback):
         self._trace_anew(comparison)
         names = [n for r in self._references.values() for n in r.outputs]
         names.sort(key=[*self._watched.taps, *names].index)
-        streams = {n: CentredProducts(self.max_features) for n in names}
+        streams = {n: LinearCKA(self.max_features) for n in names}
         for batch in user_data.batches(self.reference_data, self.batch_size):
             given = inputs_of(self._watched, batch)
             now, then, masks = comparison.predict_on_batch(given)
@@ -266,7 +266,7 @@ class DriftMonitor(keras.callbacks.Callback):
 
 
 def _add(
-    stream: CentredProducts,
+    stream: LinearCKA,
     now: np.ndarray,
     then: np.ndarray,
     mask: np.ndarray | None,

@@ -9,7 +9,7 @@ from keras_cascade import data as user_data
 from keras_cascade._cascade_view import CascadeView
 from keras_cascade.graph.copying import copy_graph
 from keras_cascade.graph.reading import read_graph
-from keras_cascade.training.drift.references import (
+from keras_cascade.training.drift.pretrained_copies import (
     Pair,
     assign,
     layers_by_path,

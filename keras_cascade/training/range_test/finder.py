@@ -12,7 +12,8 @@ from keras_cascade import data as user_data
 from keras_cascade._cascade_view import CascadeView
 from keras_cascade.adapters.fitting import unfitted
 from keras_cascade.graph.operations import own
-from keras_cascade.training.random_states import random_states_kept
+from keras_cascade.training.layer_lookup import LayerLookup, Path
+from keras_cascade.training.random_states import preserve_random_states
 from keras_cascade.training.range_test.results import (
     FoundLearningRates,
     RangeTest,
@@ -20,7 +21,6 @@ from keras_cascade.training.range_test.results import (
 )
 from keras_cascade.training.range_test.rules import diverged, smooth
 from keras_cascade.training.range_test.sweep import Sweep
-from keras_cascade.training.routing import Path, Routes
 
 # Steps in a row that loss scaling may skip before the block counts as diverged.
 MOST_SKIPPED = 50
@@ -104,7 +104,7 @@ def find_learning_rates(
     patterns = _trained(cascade, blocks)
     sweep = Sweep(minimum, maximum, steps, _accumulated(cascade.optimizer))
     tests = {}
-    with random_states_kept():
+    with preserve_random_states():
         _check_labels(data, batch_size, seed)
         copy = _copy(cascade)
         before = [(v, np.array(own(v))) for v in copy.variables]
@@ -178,8 +178,8 @@ def _compile(
 ) -> None:
     """As the cascade is compiled, without metrics; one block has a rate."""
     scales = isinstance(cascade.optimizer, keras.optimizers.LossScaleOptimizer)
-    routes = Routes(cascade, cascade.upstreams)
-    others = _training(routes) - set(routes.covered(pattern, "blocks"))
+    lookup = LayerLookup(cascade)
+    others = _training(lookup) - set(lookup.covered(pattern, "blocks"))
     still = {"**": 0.0} if others else {}
     arguments = {
         **compat.compile_arguments(cascade),
@@ -197,8 +197,8 @@ def _trained(cascade: CascadeView, blocks: Sequence[str] | None) -> list[str]:
     """What is tested: blocks or patterns that cover something that trains."""
     if isinstance(blocks, str):
         blocks = [blocks]
-    routes = Routes(cascade, cascade.upstreams)
-    training = _training(routes)
+    lookup = LayerLookup(cascade)
+    training = _training(lookup)
     if blocks is None:
         blocks = [
             name
@@ -211,7 +211,7 @@ def _trained(cascade: CascadeView, blocks: Sequence[str] | None) -> list[str]:
                 "with trainable=, or set the flags of layers."
             )
     for pattern in blocks:
-        if not training & set(routes.covered(pattern, "blocks")):
+        if not training & set(lookup.covered(pattern, "blocks")):
             raise ValueError(
                 f"blocks names '{pattern}', which covers nothing that trains. "
                 "What is frozen needs no learning rate."
@@ -219,9 +219,9 @@ def _trained(cascade: CascadeView, blocks: Sequence[str] | None) -> list[str]:
     return list(blocks)
 
 
-def _training(routes: Routes) -> set[Path]:
+def _training(lookup: LayerLookup) -> set[Path]:
     """The layers that have something to train."""
-    return {p for p, x in routes.layers.items() if x.trainable_variables}
+    return {p for p, x in lookup.layers.items() if x.trainable_variables}
 
 
 def _accumulated(optimizer: Any) -> int:

@@ -20,7 +20,7 @@ from keras_cascade.training.rates.block_rates import (
     resolve_reference_rate,
     to_float,
 )
-from keras_cascade.training.rates.own_steps import AT_REST, began_at
+from keras_cascade.training.rates.step_counts import AT_REST, began_at
 
 
 def with_block_rates(
@@ -83,7 +83,7 @@ def find_blockwise(
     )
 
 
-def is_multiple(optimizer: keras.optimizers.Optimizer) -> bool:
+def is_multi_optimizer(optimizer: keras.optimizers.Optimizer) -> bool:
     """Whether it consists of several, each with a rate of its own."""
     return isinstance(optimizer, keras.optimizers.MultiOptimizer)
 

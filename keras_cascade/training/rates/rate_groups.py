@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 import keras
 
 from keras_cascade._cascade_view import CascadeView
+from keras_cascade.training.layer_lookup import LayerLookup, Path
 from keras_cascade.training.rates.block_rates import Rate
 from keras_cascade.training.rates.layerwise_decay import (
     LayerwiseDecay,
     groups_by_depth,
 )
-from keras_cascade.training.routing import Path, Routes
 
 
 class RateGroups(NamedTuple):
@@ -38,19 +38,19 @@ def rate_groups(cascade: CascadeView, rates: Mapping[str, Any]) -> RateGroups:
     Raises:
         ValueError: If a pattern matches nothing.
     """
-    routes = Routes(cascade, cascade.upstreams)
-    owners = routes.owners(rates, "learning_rates")
+    lookup = LayerLookup(cascade)
+    owners = lookup.deciding_patterns(rates, "learning_rates")
     found = RateGroups({}, {})
     for pattern, rate in rates.items():
         paths = [path for path, owner in owners.items() if owner == pattern]
         if not isinstance(rate, LayerwiseDecay):
-            _add(found, pattern, rate, paths, routes)
+            _add(found, pattern, rate, paths, lookup)
             continue
         groups = groups_by_depth(cascade, paths, rate.groups)
         for group in sorted(set(groups.values())):
             members = [path for path, of in groups.items() if of == group]
             name = f"{pattern} ({group})"
-            _add(found, name, rate.rate_of(group), members, routes)
+            _add(found, name, rate.rate_of(group), members, lookup)
     return found
 
 
@@ -66,26 +66,30 @@ def named_variables(
         cascade: The cascade.
         rates: Path pattern to rate.
     """
-    routes = Routes(cascade, cascade.upstreams)
-    owners = routes.owners(rates, "learning_rates")
+    lookup = LayerLookup(cascade)
+    owners = lookup.deciding_patterns(rates, "learning_rates")
     found: dict[str, list[keras.Variable]] = {}
     for block in cascade.blocks:
         paths = [
             path
-            for path, layer in routes.layers.items()
+            for path, layer in lookup.layers.items()
             if path[0] == block and layer.weights
         ]
         alike = len({owners.get(path) for path in paths}) == 1
         for path in paths:
             name = block if alike else owners.get(path) or block
-            found.setdefault(name, []).extend(routes.layers[path].weights)
+            found.setdefault(name, []).extend(lookup.layers[path].weights)
     return found
 
 
 def _add(
-    found: RateGroups, name: str, rate: Rate, paths: list[Path], routes: Routes
+    found: RateGroups,
+    name: str,
+    rate: Rate,
+    paths: list[Path],
+    lookup: LayerLookup,
 ) -> None:
     found.rates[name] = rate
     found.variables[name] = [
-        variable for path in paths for variable in routes.layers[path].variables
+        variable for path in paths for variable in lookup.layers[path].variables
     ]

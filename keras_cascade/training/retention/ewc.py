@@ -8,9 +8,9 @@ import numpy as np
 from keras import ops
 
 from keras_cascade import data as user_data
-from keras_cascade.training.retention.answers import check_kind
 from keras_cascade.training.retention.l2sp import difference
 from keras_cascade.training.retention.method import Retention
+from keras_cascade.training.retention.output_kinds import check_kind
 
 Pull = tuple[keras.Variable, keras.Variable, keras.Variable]
 

@@ -16,7 +16,7 @@ from keras import ops
 
 from keras_cascade import data as user_data
 from keras_cascade.graph.operations import own
-from keras_cascade.training.retention.answers import Kind, statistic
+from keras_cascade.training.retention.output_kinds import Kind, statistic
 
 
 def fisher_diagonal(

@@ -14,18 +14,18 @@ from keras_cascade._cascade_view import CascadeView
 from keras_cascade.graph.block import Block, leaf_layers
 from keras_cascade.graph.names import name_variables
 from keras_cascade.graph.operations import own
-from keras_cascade.training.retention.answers import Kind
-from keras_cascade.training.retention.covering import Weight, current_values
+from keras_cascade.training.retention.distillation import Distillation
 from keras_cascade.training.retention.ewc import EWC
 from keras_cascade.training.retention.lwf import LwF
 from keras_cascade.training.retention.method import Retention
-from keras_cascade.training.retention.teaching import Lesson
+from keras_cascade.training.retention.output_kinds import Kind
+from keras_cascade.training.retention.targets import Weight, current_values
 
 # What the paths of its variables begin with.
 PREFIX = "retention"
 
 
-def kept_of(path: str) -> str:
+def retained_path(path: str) -> str:
     """The path of what a variable is kept of; of others their own.
 
     `retention/anchors/upstream/conv/kernel` is of `upstream/conv/kernel`.
@@ -123,7 +123,7 @@ class Keeper(keras.Layer):
             for pattern, several in self._plan.weights.items()
         }
         lessons = {
-            block: Lesson(cascade, block, teacher)
+            block: Distillation(cascade, block, teacher)
             for block, teacher in self.teachers.items()
         }
         self._ties = _Ties(pulls, lessons)
@@ -251,7 +251,7 @@ class _Ties:
     """
 
     pulls: Mapping[str, Sequence[tuple]]
-    lessons: Mapping[str, Lesson]
+    lessons: Mapping[str, Distillation]
 
 
 def _freeze(network: keras.Model) -> None:

@@ -6,12 +6,12 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_cascade.training.retention.answers import (
+from keras_cascade.training.retention.method import Retention, finite_number
+from keras_cascade.training.retention.output_kinds import (
     Kind,
     check_kind,
     divergence,
 )
-from keras_cascade.training.retention.method import Retention, finite_number
 
 
 @keras.saving.register_keras_serializable(package="keras_cascade")

@@ -13,12 +13,17 @@ from keras_cascade._cascade_view import CascadeView
 from keras_cascade.graph.block import leaf_layers
 from keras_cascade.graph.copying import copy_graph
 from keras_cascade.graph.reading import Graph
-from keras_cascade.training.retention.answers import (
+from keras_cascade.training.layer_lookup import LayerLookup, Path
+from keras_cascade.training.retention.ewc import EWC
+from keras_cascade.training.retention.fisher import fisher_diagonal
+from keras_cascade.training.retention.keeper import Keeper
+from keras_cascade.training.retention.method import Retention
+from keras_cascade.training.retention.output_kinds import (
     Kind,
     kinds_of,
     last_layer,
 )
-from keras_cascade.training.retention.covering import (
+from keras_cascade.training.retention.targets import (
     Weight,
     covered_weights,
     original_layers,
@@ -26,14 +31,9 @@ from keras_cascade.training.retention.covering import (
     weights_at,
     weights_of,
 )
-from keras_cascade.training.retention.ewc import EWC
-from keras_cascade.training.retention.fisher import fisher_diagonal
-from keras_cascade.training.retention.keeper import Keeper
-from keras_cascade.training.retention.method import Retention
-from keras_cascade.training.routing import Path, Routes
 
 
-def make_keeper(
+def build_keeper(
     cascade: CascadeView,
     retention: Mapping[str, Retention],
     graphs: Mapping[str, Graph],
@@ -50,16 +50,16 @@ def make_keeper(
     Raises:
         ValueError: If a method cannot keep what it is asked to.
     """
-    routes = Routes(cascade, cascade.upstreams)
-    taught = taught_blocks(routes.upstreams, retention, graphs)
+    lookup = LayerLookup(cascade)
+    taught = taught_blocks(lookup.upstreams, retention, graphs)
     kinds = {
         block: _kinds(graphs[block], pattern, retention[pattern])
         for block, pattern in taught.items()
     }
     originals = original_layers(graphs)
     found = {
-        pattern: weights_at(paths, routes.layers, originals)
-        for pattern, paths in covered_weights(routes, retention, graphs).items()
+        pattern: weights_at(paths, lookup.layers, originals)
+        for pattern, paths in covered_weights(lookup, retention, graphs).items()
     }
     weights = {p: [weight for weight, _ in pairs] for p, pairs in found.items()}
     _check_weights(weights)

@@ -14,25 +14,25 @@ import keras
 
 from keras_cascade import _keras_compat as compat
 from keras_cascade._cascade_view import CascadeView
+from keras_cascade.training.layer_lookup import LayerLookup
 from keras_cascade.training.rates.blockwise_optimizer import find_blockwise
 from keras_cascade.training.rates.rate_groups import (
     named_variables,
     rate_groups,
 )
-from keras_cascade.training.routing import Routes
-from keras_cascade.training.stages import (
+from keras_cascade.training.trainable_flags import set_flags
+from keras_cascade.training.unfreezing import (
     Stage,
     Unfreeze,
     plan_stages,
     variables_that_train,
 )
-from keras_cascade.training.trainability import set_flags
 
 # What a rate is called in the logs, before the block.
 RATE = "learning_rate/"
 
 
-def callbacks_for_fit(
+def prepare_callbacks(
     cascade: CascadeView,
     unfreeze: Unfreeze,
     initial_epoch: int,
@@ -54,12 +54,12 @@ def callbacks_for_fit(
     Raises:
         ValueError: If the stages make no sense.
     """
-    routes = Routes(cascade, cascade.upstreams)
-    stages = plan_stages(routes, cascade, unfreeze, epochs)
+    lookup = LayerLookup(cascade)
+    stages = plan_stages(lookup, cascade, unfreeze, epochs)
     if not cascade.compiled or cascade.optimizer is None:
         return callbacks  # Keras says what is missing.
     _check_one_optimizer(cascade, stages)
-    trains = variables_that_train(routes, cascade, stages)
+    trains = variables_that_train(lookup, cascade, stages)
     if isinstance(unfreeze, Mapping):
         _warn_of_empty_stages(stages, trains, initial_epoch)
     ever = {id(v): v for some in trains for v in some}
@@ -71,7 +71,7 @@ def callbacks_for_fit(
         prepare_optimizer(cascade, ever.values())
     named = named_variables(cascade, rates)
     shown = {n: vs for n, vs in named.items() if any(id(v) in ever for v in vs)}
-    return _in_front([Stages(routes, stages), _RateLog(shown)], callbacks)
+    return _in_front([Stages(lookup, stages), _RateLog(shown)], callbacks)
 
 
 def prepare_optimizer(
@@ -113,9 +113,9 @@ def known_variables(optimizer: Any) -> list[keras.Variable]:
 class Stages(keras.callbacks.Callback):
     """Sets the flags of the stages that are due, and keeps training going."""
 
-    def __init__(self, routes: Routes, stages: Sequence[Stage]):
+    def __init__(self, lookup: LayerLookup, stages: Sequence[Stage]):
         super().__init__()
-        self._routes, self._waiting = routes, list(stages)
+        self._lookup, self._waiting = lookup, list(stages)
 
     @property
     def epochs(self) -> list[int]:
@@ -126,7 +126,7 @@ class Stages(keras.callbacks.Callback):
         """Sets the flags that are due; BackupAndRestore may have gone ahead."""
         due = [stage for stage in self._waiting if stage.epoch <= epoch]
         for stage in due:
-            set_flags(self._routes, stage.flags)
+            set_flags(self._lookup, stage.flags)
         self._waiting = self._waiting[len(due) :]
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
@@ -137,8 +137,8 @@ class Stages(keras.callbacks.Callback):
         model.make_train_function()
 
 
-def stages_in(callbacks: Any) -> Stages | None:
-    """The stages of a fit, among the callbacks that `callbacks_for_fit` gave.
+def find_stages(callbacks: Any) -> Stages | None:
+    """The stages of a fit, among the callbacks that `prepare_callbacks` gave.
 
     Args:
         callbacks: The callbacks.

@@ -5,7 +5,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from keras_cascade.training.drift.similarity import CentredProducts, Sketch
+from keras_cascade.training.drift.cka import LinearCKA, Sketch
 
 
 def hsic_cka(x, y):
@@ -22,7 +22,7 @@ def hsic_cka(x, y):
 
 
 def in_batches(x, y, size, **arguments):
-    products = CentredProducts(**arguments)
+    products = LinearCKA(**arguments)
     for start in range(0, len(x), size):
         products.update(x[start : start + size], y[start : start + size])
     return products.similarity()
@@ -78,7 +78,7 @@ def test_constant_or_infinite_features_give_nan():
     x, y = two_streams()
     assert np.isnan(in_batches(np.ones_like(x), y, 10))
     assert np.isnan(in_batches(x, np.where(y > 0, np.inf, y), 10))
-    assert np.isnan(CentredProducts().similarity())
+    assert np.isnan(LinearCKA().similarity())
 
 
 @pytest.mark.parametrize("noise", [0.2, 1.0, 3.0])
@@ -101,7 +101,7 @@ def test_a_sketch_sums_each_feature_once_with_a_sign():
 
 
 def memory_of(samples):
-    products = CentredProducts()
+    products = LinearCKA()
     random = np.random.default_rng(0)
     tracemalloc.start()
     try:

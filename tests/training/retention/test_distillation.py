@@ -8,7 +8,7 @@ from keras import layers, ops
 import keras_cascade as kc
 from keras_cascade.graph.block import leaf_layers
 from keras_cascade.graph.copying import copy_network
-from keras_cascade.training.retention.teaching import Lesson
+from keras_cascade.training.retention.distillation import Distillation
 from tests.training.retention import linear
 
 RNG = np.random.default_rng(0)
@@ -63,7 +63,7 @@ def test_answers_are_those_of_the_network_as_it_was_and_as_it_is(make):
         network, taps=tap, adapters=None, fusion=None, trainable=True
     )
     teacher = copy_network(network, "teacher")
-    lesson = Lesson(cascade, "upstream", teacher)
+    lesson = Distillation(cascade, "upstream", teacher)
     expected_old = numpy(network(x))
     own = dict(leaf_layers(network))
     for path, layer in leaf_layers(cascade.blocks["upstream"]):
@@ -84,7 +84,7 @@ def test_the_network_is_asked_about_what_its_preprocessing_gives():
         linear.network("softmax"), preprocess=twice, adapters=None
     )
     teacher = copy_network(linear.network("softmax"), "teacher")
-    old, _ = Lesson(cascade, "upstream", teacher).answers(X)
+    old, _ = Distillation(cascade, "upstream", teacher).answers(X)
     logits = 2 * X.astype("float64") @ linear.KERNEL + linear.BIAS
     np.testing.assert_allclose(
         numpy(old)[0], linear.softmax(logits), rtol=1e-4, atol=1e-6
@@ -104,7 +104,7 @@ def test_an_injected_downstream_is_asked_about_its_own_input_alone():
         taps=["dense"],
     )
     teacher = copy_network(downstream, "teacher")
-    _, new = Lesson(cascade, "downstream", teacher).answers(X)
+    _, new = Distillation(cascade, "downstream", teacher).answers(X)
     np.testing.assert_allclose(
         numpy(new)[0], numpy(downstream(X))[0], rtol=1e-5, atol=1e-6
     )

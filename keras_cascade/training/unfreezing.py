@@ -10,9 +10,9 @@ import keras
 from keras_cascade._cascade_view import CascadeView
 from keras_cascade.adapters import Adapter
 from keras_cascade.graph.block import apply_flags, flags_of
+from keras_cascade.training.layer_lookup import LayerLookup, Path
 from keras_cascade.training.rates.layerwise_decay import groups_by_depth
-from keras_cascade.training.routing import Path, Routes
-from keras_cascade.training.trainability import covered_by, set_flags
+from keras_cascade.training.trainable_flags import covered_by, set_flags
 
 Unfreeze = Mapping[int, str | Sequence[str]] | str | None
 RECIPES = ("lp-ft", "gradual")
@@ -36,12 +36,12 @@ class Stage:
 
 
 def plan_stages(
-    routes: Routes, cascade: CascadeView, unfreeze: Unfreeze, epochs: int
+    lookup: LayerLookup, cascade: CascadeView, unfreeze: Unfreeze, epochs: int
 ) -> list[Stage]:
     """What `fit(unfreeze=...)` means, in order of the epochs.
 
     Args:
-        routes: The cascade's layers.
+        lookup: The cascade's layers.
         cascade: The cascade.
         unfreeze: `{epoch: path pattern or list of them}`, the name of a
             recipe, or None.
@@ -55,7 +55,7 @@ def plan_stages(
     if unfreeze is None:
         return []
     if isinstance(unfreeze, str):
-        return _recipe(routes, cascade, unfreeze, epochs)
+        return _recipe(lookup, cascade, unfreeze, epochs)
     if not isinstance(unfreeze, Mapping):
         raise TypeError(
             "unfreeze must be {epoch: path pattern or list of patterns} or "
@@ -63,20 +63,20 @@ def plan_stages(
         )
     for epoch in unfreeze:
         _check_epoch(epoch, epochs)
-    return [_stage(routes, e, unfreeze[e]) for e in sorted(unfreeze)]
+    return [_stage(lookup, e, unfreeze[e]) for e in sorted(unfreeze)]
 
 
 def variables_that_train(
-    routes: Routes, cascade: keras.Model, stages: Sequence[Stage]
+    lookup: LayerLookup, cascade: keras.Model, stages: Sequence[Stage]
 ) -> list[list[keras.Variable]]:
     """What trains to begin with, and after each stage.
 
     Flags are as they were afterwards.
     """
-    with _flags_kept(routes.layers.values()):
+    with _flags_kept(lookup.layers.values()):
         found = [list(cascade.trainable_variables)]
         for stage in stages:
-            set_flags(routes, stage.flags)
+            set_flags(lookup, stage.flags)
             found.append(list(cascade.trainable_variables))
     return found
 
@@ -95,11 +95,11 @@ def _check_epoch(epoch: object, epochs: int) -> None:
         )
 
 
-def _stage(routes: Routes, epoch: int, wanted: Any) -> Stage:
+def _stage(lookup: LayerLookup, epoch: int, wanted: Any) -> Stage:
     said = f"unfreeze[{epoch}]"
     if isinstance(wanted, Mapping):
         wanted = _only_true(wanted, said)
-    paths = covered_by(routes, wanted, said)
+    paths = covered_by(lookup, wanted, said)
     shown = wanted if isinstance(wanted, str) else list(wanted)
     return Stage(epoch, dict.fromkeys(paths, True), f"{said} = {shown!r}")
 
@@ -117,7 +117,7 @@ def _only_true(wanted: Mapping, said: str) -> list[str]:
 
 
 def _recipe(
-    routes: Routes, cascade: CascadeView, name: str, epochs: int
+    lookup: LayerLookup, cascade: CascadeView, name: str, epochs: int
 ) -> list[Stage]:
     if name not in RECIPES:
         raise ValueError(
@@ -130,8 +130,8 @@ def _recipe(
             f"unfreeze={name!r} needs at least 2 epochs, as it has stages; "
             f"received epochs={epochs}."
         )
-    new = _new_layers(routes)
-    networks = [p for p in routes.layers if p[0] not in NEW_BLOCKS]
+    new = _new_layers(lookup)
+    networks = [p for p in lookup.layers if p[0] not in NEW_BLOCKS]
     if name == "lp-ft":
         return _probe_then_all(new, networks, epochs)
     return _gradual(cascade, new, networks, epochs)
@@ -167,14 +167,14 @@ def _gradual(
     return stages
 
 
-def _new_layers(routes: Routes) -> list[Path]:
+def _new_layers(lookup: LayerLookup) -> list[Path]:
     """The layers that begin with random weights.
 
     An adapter that was made with `trainable=False` stays as it is.
     """
     return [
         path
-        for path, layer in routes.layers.items()
+        for path, layer in lookup.layers.items()
         if path[0] in NEW_BLOCKS
         and layer.weights
         and not (isinstance(layer, Adapter) and not layer.trainable)

@@ -3,7 +3,7 @@
 import numpy as np
 
 
-class CentredProducts:
+class LinearCKA:
     """Linear CKA of features that come in batches.
 
     Centred kernel alignment of two representations X and Y of the same
@@ -32,7 +32,7 @@ class CentredProducts:
         Chen, Farach-Colton 2002, Finding Frequent Items in Data Streams.
 
     Example:
-    >>> products = CentredProducts()
+    >>> products = LinearCKA()
     >>> for x, y in batches:
     ...     products.update(x, y)
     >>> products.similarity()

@@ -10,9 +10,9 @@ import keras
 from keras_cascade import _keras_compat as compat
 from keras_cascade.graph import low_rank
 from keras_cascade.graph.reading import Graph
+from keras_cascade.training.layer_lookup import LayerLookup, Path
 from keras_cascade.training.retention.lwf import LwF
 from keras_cascade.training.retention.method import Retention
-from keras_cascade.training.routing import Path, Routes
 
 Methods = Mapping[str, Retention]
 
@@ -122,14 +122,14 @@ def original_layers(graphs: Mapping[str, Graph]) -> dict[Path, keras.Layer]:
 
 
 def covered_weights(
-    routes: Routes, methods: Methods, networks: Iterable[str]
+    lookup: LayerLookup, methods: Methods, networks: Iterable[str]
 ) -> dict[str, list[Path]]:
     """The layers that each method pulls: the last that covers one counts.
 
     `LwF` is left out: it pulls answers, not weights.
 
     Args:
-        routes: The cascade's layers.
+        lookup: The cascade's layers.
         methods: Path pattern to method.
         networks: The blocks that were pretrained.
 
@@ -139,15 +139,15 @@ def covered_weights(
     """
     pulling = [p for p, m in methods.items() if not isinstance(m, LwF)]
     for pattern in pulling:
-        _check_pretrained(routes, pattern, list(networks))
-    owners = routes.owners(pulling, "retention")
+        _check_pretrained(lookup, pattern, list(networks))
+    owners = lookup.deciding_patterns(pulling, "retention")
     found: dict[str, list[Path]] = {pattern: [] for pattern in pulling}
     for path, pattern in owners.items():
         found[pattern].append(path)
     for pattern, paths in found.items():
         if not paths:
             later = {
-                owners[path] for path in routes.covered(pattern, "retention")
+                owners[path] for path in lookup.covered(pattern, "retention")
             }
             raise ValueError(_overridden(pattern, later))
     return found
@@ -228,9 +228,9 @@ def _weight(path: Path, number: int, variable: keras.Variable) -> Weight:
 
 
 def _check_pretrained(
-    routes: Routes, pattern: str, networks: list[str]
+    lookup: LayerLookup, pattern: str, networks: list[str]
 ) -> None:
-    covered = routes.covered(pattern, "retention")
+    covered = lookup.covered(pattern, "retention")
     anew = dict.fromkeys(path[0] for path in covered if path[0] not in networks)
     if anew:
         names = ", ".join(f"'{name}'" for name in anew)

@@ -4,20 +4,20 @@ from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 from keras_cascade.adapters import Adapter
+from keras_cascade.graph import low_rank
+from keras_cascade.training.layer_lookup import LayerLookup, Path
 from keras_cascade.training.lora import (
     LoRA,
     adopt_own,
-    apply_flag,
     apply_lora,
     possible_paths,
 )
-from keras_cascade.training.routing import Path, Routes
 
 Value = TypeVar("Value")
 
 
 def set_trainable(
-    routes: Routes, trainable: bool | Mapping[str, bool | LoRA] | None
+    lookup: LayerLookup, trainable: bool | Mapping[str, bool | LoRA] | None
 ) -> None:
     """Sets the flags of a cascade's layers.
 
@@ -26,7 +26,7 @@ def set_trainable(
     set to what it was.
 
     Args:
-        routes: The cascade's layers.
+        lookup: The cascade's layers.
         trainable: None freezes the upstreams; a bool holds for everything but
             adapters that were made with `trainable=False`, which stay as they
             are; a mapping of path patterns applies on top of None. `LoRA`
@@ -36,26 +36,26 @@ def set_trainable(
         ValueError: If a pattern matches nothing, later ones override all
             that it says, or it asks for LoRA where no layer has it.
     """
-    adopt_own(routes.layers.values())
+    adopt_own(lookup.layers.values())
     if isinstance(trainable, bool):
-        _set_all(routes, trainable)
+        _set_all(lookup, trainable)
         return
-    for path, layer in routes.layers.items():
-        if path[0] in routes.upstreams:
-            apply_flag(layer, False)
+    for path, layer in lookup.layers.items():
+        if path[0] in lookup.upstreams:
+            low_rank.set_flag(layer, False)
     patterns = trainable or {}
-    owners = routes.owners(patterns, "trainable")
-    _check_none_is_overridden(routes, patterns, owners)
-    _apply(routes, patterns, owners)
+    owners = lookup.deciding_patterns(patterns, "trainable")
+    _check_none_is_overridden(lookup, patterns, owners)
+    _apply(lookup, patterns, owners)
 
 
 def covered_by(
-    routes: Routes, patterns: str | Sequence[str], argument: str
+    lookup: LayerLookup, patterns: str | Sequence[str], argument: str
 ) -> list[Path]:
     """The layers that one or several patterns cover.
 
     Args:
-        routes: The cascade's layers.
+        lookup: The cascade's layers.
         patterns: A path pattern, or a list of them.
         argument: Where they stand, for errors.
 
@@ -75,42 +75,42 @@ def covered_by(
                 f"{argument} names {pattern!r}; a path pattern is text, such "
                 "as 'upstream/conv*'."
             )
-    found = [path for p in several for path in routes.covered(p, argument)]
+    found = [path for p in several for path in lookup.covered(p, argument)]
     return list(dict.fromkeys(found))
 
 
-def set_flags(routes: Routes, flags: Mapping[Path, bool]) -> None:
+def set_flags(lookup: LayerLookup, flags: Mapping[Path, bool]) -> None:
     """Sets the flags of single layers, by their paths."""
     for path, flag in flags.items():
-        apply_flag(routes.layers[path], flag)
+        low_rank.set_flag(lookup.layers[path], flag)
 
 
-def _set_all(routes: Routes, flag: bool) -> None:
-    for layer in routes.layers.values():
+def _set_all(lookup: LayerLookup, flag: bool) -> None:
+    for layer in lookup.layers.values():
         kept = isinstance(layer, Adapter) and not layer.trainable
         if not (flag and kept):
-            apply_flag(layer, flag)
+            low_rank.set_flag(layer, flag)
 
 
 def _apply(
-    routes: Routes,
+    lookup: LayerLookup,
     patterns: Mapping[str, bool | LoRA],
     owners: Mapping[Path, str],
 ) -> None:
     updated = set()
     for path, pattern in owners.items():
-        layer, value = routes.layers[path], patterns[pattern]
+        layer, value = lookup.layers[path], patterns[pattern]
         if not isinstance(value, LoRA):
-            apply_flag(layer, value)
+            low_rank.set_flag(layer, value)
         elif apply_lora(layer, value, "/".join(path)):
             updated.add(pattern)
     for pattern, value in patterns.items():
         if isinstance(value, LoRA) and pattern not in updated:
-            raise ValueError(_nothing_to_update(routes, pattern, value))
+            raise ValueError(_nothing_to_update(lookup, pattern, value))
 
 
-def _nothing_to_update(routes: Routes, pattern: str, lora: LoRA) -> str:
-    paths = possible_paths(routes.layers)
+def _nothing_to_update(lookup: LayerLookup, pattern: str, lora: LoRA) -> str:
+    paths = possible_paths(lookup.layers)
     some = ", ".join(f"'{path}'" for path in paths[:8]) or "none"
     more = f" and {len(paths) - 8} more" if len(paths) > 8 else ""
     return (
@@ -121,12 +121,14 @@ def _nothing_to_update(routes: Routes, pattern: str, lora: LoRA) -> str:
 
 
 def _check_none_is_overridden(
-    routes: Routes, patterns: Mapping[str, Value], owners: Mapping[Path, str]
+    lookup: LayerLookup,
+    patterns: Mapping[str, Value],
+    owners: Mapping[Path, str],
 ) -> None:
     for pattern in patterns:
         if pattern in owners.values():
             continue
-        over = {owners[path] for path in routes.covered(pattern, "trainable")}
+        over = {owners[path] for path in lookup.covered(pattern, "trainable")}
         later = ", ".join(f"'{name}'" for name in sorted(over))
         raise ValueError(
             f"trainable: '{pattern}' changes nothing, as the later {later} "

@@ -13,7 +13,7 @@ from keras_cascade.graph.reading import Graph, Reference, read_graph
 from keras_cascade.graph.replaying import Replay
 
 
-class Lesson:
+class Distillation:
     """Asks a network, as it was and as it is in a cascade.
 
     The new answers run through the graph of the old network, with the

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 import keras
 
+from keras_cascade._cascade_view import CascadeView
 from keras_cascade._messages import closest
 from keras_cascade.graph.block import leaf_layers
 from keras_cascade.graph.paths import names_of, select
@@ -12,17 +13,16 @@ from keras_cascade.graph.reading import read_graph
 Path = tuple[str, ...]
 
 
-class Routes:
+class LayerLookup:
     """Looks path patterns up in a cascade: they cover all below a match.
 
     Args:
         cascade: The cascade, whose layers and nesting are read once.
-        upstreams: The names of its upstreams, which `upstream` means all of.
     """
 
-    def __init__(self, cascade: keras.Model, upstreams: Iterable[str]):
+    def __init__(self, cascade: CascadeView):
         self._graph = read_graph(cascade, keep_names=True)
-        self.upstreams = list(upstreams)
+        self.upstreams = list(cascade.upstreams)
         self.layers: dict[Path, keras.Layer] = {
             path: layer
             for path, layer in leaf_layers(cascade)
@@ -53,7 +53,9 @@ class Routes:
             raise ValueError(self._nothing_found(pattern, argument))
         return covered
 
-    def owners(self, patterns: Iterable[str], argument: str) -> dict[Path, str]:
+    def deciding_patterns(
+        self, patterns: Iterable[str], argument: str
+    ) -> dict[Path, str]:
         """The pattern that counts for each layer: the last that covers it."""
         owners = {}
         for pattern in patterns:

@@ -23,7 +23,7 @@ Pair = tuple[keras.Variable, keras.Variable]
 
 
 @dataclass(frozen=True, eq=False)
-class Reference:
+class PretrainedCopy:
     """A block, and a copy of it with the weights that it was pretrained with.
 
     Attributes:
@@ -64,9 +64,9 @@ class Reference:
         assign(self.added)
 
 
-def make_references(
+def copy_pretrained(
     cascade: CascadeView, pretrained: Mapping[str, keras.Model]
-) -> dict[str, Reference]:
+) -> dict[str, PretrainedCopy]:
     """The references of all blocks that were networks before.
 
     Args:
@@ -133,7 +133,7 @@ class Comparison(keras.Model):
     """
 
     def __init__(
-        self, cascade: CascadeView, references: Mapping[str, Reference]
+        self, cascade: CascadeView, references: Mapping[str, PretrainedCopy]
     ):
         super().__init__(name="comparison")
         self.cascade = cascade
@@ -170,7 +170,7 @@ class Comparison(keras.Model):
 
 def _reference(
     cascade: CascadeView, name: str, network: keras.Model | None
-) -> Reference:
+) -> PretrainedCopy:
     block = cascade.blocks[name]
     graph = read_graph(block, keep_names=True)
     copy = copy_graph(graph, name)
@@ -190,7 +190,7 @@ def _reference(
             added += now
     for _, layer in leaf_layers(copy):
         layer.trainable = False
-    return Reference(
+    return PretrainedCopy(
         name, copy, learned, added, *_describe_outputs(cascade, graph, name)
     )
 
