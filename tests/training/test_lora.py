@@ -6,7 +6,8 @@ import pytest
 from keras import layers, ops
 
 import keras_cascade as kc
-from keras_cascade.training.lora import LoRA, apply_flag
+from keras_cascade.graph import low_rank
+from keras_cascade.training.lora import LoRA
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(16, 6)).astype("float32")
@@ -295,7 +296,7 @@ def test_a_flag_sets_whether_a_and_b_train(flag):
     cascade = over(Encoder(name="encoder"), (4, 6))
     layer = cascade.blocks["upstream"].get_layer("encoder")
     layer.trainable = not flag
-    apply_flag(layer, flag)
+    low_rank.set_flag(layer, flag)
     expected = [v.path for v in layer.variables if "lora" in v.path]
     assert [v.path for v in layer.trainable_variables] == expected * flag
 
@@ -303,9 +304,9 @@ def test_a_flag_sets_whether_a_and_b_train(flag):
 def test_a_flag_sets_a_layer_without_it_as_ever():
     layer = layers.Dense(2)
     layer.build((None, 3))
-    apply_flag(layer, False)
+    low_rank.set_flag(layer, False)
     assert layer.trainable_variables == []
-    apply_flag(layer, True)
+    low_rank.set_flag(layer, True)
     assert len(layer.trainable_variables) == 2
 
 
