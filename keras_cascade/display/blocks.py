@@ -1,5 +1,10 @@
-"""What the blocks of a cascade are, in plain values."""
+"""Describes the blocks of a cascade in plain values.
 
+Tested by `tests/display/test_inspection.py`.
+"""
+
+import math
+from collections.abc import Iterable
 from typing import Any
 
 import keras
@@ -8,36 +13,36 @@ from keras_cascade._cascade_view import CascadeView
 from keras_cascade.adapters.fitting import unfitted
 from keras_cascade.graph import low_rank
 
+# A block, or one of its parts, taps or injections, in plain values.
+Description = dict[str, Any]
 
-def describe_blocks(cascade: CascadeView) -> list[dict[str, Any]]:
-    """An entry a block.
+
+def describe_blocks(cascade: CascadeView) -> list[Description]:
+    """Returns an entry for each block of a cascade.
 
     Args:
         cascade: A `Cascade`.
 
     Returns:
-        For each block its name, the network that it was (name, class and
-        what is done to its input) or its parts, what is read of it, what
-        enters it, the shapes that it gives, batch included, its parameters,
-        how many of them train, the ranks of its low-rank updates, and at
-        which rates (none: not compiled).
+        For each block its name; the network it was made of (name, class,
+        preprocessing) or its parts; its taps and injections; the shapes of
+        its outputs, batch included; the number of its parameters and of those
+        that train; its LoRA ranks and its learning rates (empty unless the
+        cascade is compiled).
     """
-    return [_block(cascade, name, b) for name, b in cascade.blocks.items()]
+    return [_describe(cascade, name, b) for name, b in cascade.blocks.items()]
 
 
-def parameters(variables: list[keras.Variable]) -> int:
-    """The number of values in variables."""
-    total = 0
-    for variable in variables:
-        size = 1
-        for dimension in variable.shape:
-            size *= dimension
-        total += size
-    return total
+def count_parameters(variables: Iterable[keras.Variable]) -> int:
+    """Returns the number of values in variables."""
+    return sum(math.prod(variable.shape) for variable in variables)
 
 
-def _block(cascade: CascadeView, name: str, block: Any) -> dict[str, Any]:
+def _describe(
+    cascade: CascadeView, name: str, block: keras.Model
+) -> Description:
     info = cascade.spec.networks.get(name)
+    ranks = (layer.lora_rank for layer in low_rank.low_rank_layers(block))
     return {
         "name": name,
         "network": info.name if info else None,
@@ -47,36 +52,41 @@ def _block(cascade: CascadeView, name: str, block: Any) -> dict[str, Any]:
         "taps": _taps(cascade, name),
         "injections": _injections(cascade) if name == "downstream" else [],
         "outputs": _outputs(block),
-        "parameters": parameters(block.weights),
-        "trainable_parameters": parameters(block.trainable_variables),
-        "lora_ranks": _ranks(block),
+        "parameters": count_parameters(block.weights),
+        "trainable_parameters": count_parameters(block.trainable_variables),
+        "lora_ranks": list(dict.fromkeys(ranks)),
         "learning_rates": _rates(cascade, block),
     }
 
 
-def _parts(cascade: CascadeView, name: str, block: Any) -> list[dict[str, Any]]:
-    waiting = {path for path in unfitted(cascade) if path[0] == name}
+def _parts(
+    cascade: CascadeView, name: str, block: keras.Model
+) -> list[Description]:
+    waiting = unfitted(cascade)
     layers = cascade.adapters.values() if name == "adapters" else block.layers
     return [
         {
             "name": layer.name,
             "class": type(layer).__name__,
-            "layers": _inner(layer) if name == "preprocessing" else [],
+            "layers": _inner_names(layer) if name == "preprocessing" else [],
             "fitted": (name, layer.name) not in waiting,
         }
-        for layer in layers
-        if not isinstance(layer, keras.layers.InputLayer)
+        for layer in _without_inputs(layers)
     ]
 
 
-def _inner(layer: keras.Layer) -> list[str]:
+def _inner_names(layer: keras.Layer) -> list[str]:
     inner = layer.layers if isinstance(layer, keras.Model) else []
-    kinds = keras.layers.InputLayer
-    return [x.name for x in inner if not isinstance(x, kinds)]
+    return [x.name for x in _without_inputs(inner)]
+
+
+def _without_inputs(layers: Iterable[keras.Layer]) -> list[keras.Layer]:
+    kind = keras.layers.InputLayer
+    return [layer for layer in layers if not isinstance(layer, kind)]
 
 
 def _taps(cascade: CascadeView, name: str) -> dict[str, str]:
-    """What is read of a network."""
+    """Returns the taps of an upstream, without the upstream's name."""
     if name not in cascade.upstreams:
         return {}
     if len(cascade.upstreams) == 1:
@@ -89,8 +99,7 @@ def _taps(cascade: CascadeView, name: str) -> dict[str, str]:
     }
 
 
-def _injections(cascade: CascadeView) -> list[dict[str, Any]]:
-    """What enters the downstream's inner layers."""
+def _injections(cascade: CascadeView) -> list[Description]:
     return [
         {"source": source, **injection.get_config()}
         for source, several in cascade.spec.inject.items()
@@ -98,23 +107,15 @@ def _injections(cascade: CascadeView) -> list[dict[str, Any]]:
     ]
 
 
-def _outputs(block: Any) -> list[dict[str, Any]]:
-    named = (
-        block.output.items()
-        if isinstance(block.output, dict)
-        else [("", x) for x in block.outputs]
-    )
-    return [{"name": key, "shape": list(x.shape)} for key, x in named]
+def _outputs(block: keras.Model) -> list[Description]:
+    structure = block.output
+    named = structure if isinstance(structure, dict) else {}
+    pairs = named.items() or [("", tensor) for tensor in block.outputs]
+    return [{"name": key, "shape": list(x.shape)} for key, x in pairs]
 
 
-def _ranks(block: Any) -> list[int]:
-    found = low_rank.low_rank_layers(block)
-    return list(dict.fromkeys(layer.lora_rank for layer in found))
-
-
-def _rates(cascade: CascadeView, block: Any) -> list[float]:
+def _rates(cascade: CascadeView, block: keras.Model) -> list[float]:
     if not cascade.compiled:
         return []
     rates = cascade.learning_rates()
-    found = (rates[v.path] for v in block.trainable_variables)
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(rates[v.path] for v in block.trainable_variables))

@@ -1,4 +1,7 @@
-"""Where a model's frozen part ends, for the eye: what caching it would do."""
+"""Describes what `fit(cache_features=True)` would store and save.
+
+Tested by `tests/display/test_inspection.py`.
+"""
 
 from dataclasses import asdict
 from typing import Any
@@ -6,23 +9,24 @@ from typing import Any
 import keras
 
 from keras_cascade import _tables
+from keras_cascade._messages import listed
 from keras_cascade.graph.cutting import find_cut
 from keras_cascade.graph.program import as_program
 
 
 def describe_cut(network: keras.Model) -> dict[str, Any]:
-    """What `fit(cache_features=True)` keeps and saves, in plain values.
+    """Returns in plain values what caching the frozen part would do.
 
     Args:
-        network: A functional model, with the flags that count.
+        network: A functional model, with its `trainable` flags set.
 
     Returns:
-        The tensors that are stored of each sample, `bytes` of all of them
-        (without masks), the inputs that are taken as they are, the operations
-        for one sample that every epoch after the first saves, those that it
-        repeats, and the layers that keep what lies behind them from being
-        cached. What depends on open sizes is None. `nothing` says why nothing
-        is stored, else it is None.
+        The tensors that are stored of each sample and the `bytes` of all of
+        them (without masks), the inputs that are passed on, the FLOPs that
+        each epoch after the first saves for a sample, those that it repeats,
+        and the layers whose outputs cannot be cached. Numbers that depend on
+        open sizes are None. `nothing` is the reason why nothing is stored,
+        else None.
     """
     cut = find_cut(as_program(network))
     sizes = [border.bytes for border in cut.stored]
@@ -46,26 +50,18 @@ def describe_cut(network: keras.Model) -> dict[str, Any]:
 
 
 def cut_text(found: dict[str, Any]) -> str:
-    """The same as a table.
-
-    Args:
-        found: What `describe_cut` gave.
-    """
+    """Returns the result of `describe_cut` as a table with notes."""
     if found["nothing"]:
-        return f"cache_features has nothing to keep: {found['nothing']}."
+        return f"cache_features has nothing to store: {found['nothing']}."
+    count = _tables.count
     rows = [
-        (
-            x["name"],
-            _tables.shape(x["shape"]),
-            x["dtype"],
-            _tables.count(x["bytes"]),
-        )
+        (x["name"], _tables.shape(x["shape"]), x["dtype"], count(x["bytes"]))
         for x in found["features"]
     ]
     table = _tables.as_text(
-        "What cache_features keeps of each sample",
+        "Stored for each sample by cache_features",
         ("tensor", "shape", "dtype", "bytes"),
-        [*rows, ("total", "", "", _tables.count(found["bytes"]))],
+        [*rows, ("total", "", "", count(found["bytes"]))],
         right=("bytes",),
     )
     return "\n".join([table, *_notes(found)])
@@ -74,19 +70,18 @@ def cut_text(found: dict[str, Any]) -> str:
 def _notes(found: dict[str, Any]) -> list[str]:
     saved, again = found["flops_saved"], found["flops_repeated"]
     notes = [
-        f"Every epoch after the first saves {_tables.count(saved)} FLOPs a "
-        "sample."
+        f"Each epoch after the first saves {_tables.count(saved)} FLOPs for "
+        "each sample."
     ]
     if again != 0:
         notes.append(
-            f"It repeats {_tables.count(again)} of frozen layers: to keep what "
-            "they give would cost more."
+            f"It repeats {_tables.count(again)} FLOPs of frozen layers, whose "
+            "outputs would cost more to store."
         )
     if found["inputs"]:
-        names = ", ".join(f"'{name}'" for name in found["inputs"])
-        notes.append(f"What trains takes inputs as well: {names}.")
+        notes.append(f"Trained layers also read: {listed(found['inputs'])}.")
     return notes + [
-        f"Nothing is kept behind {x['kind']} '{x['name']}', which "
+        f"Nothing is stored after {x['kind']} '{x['name']}', which "
         f"{x['reason']}."
         for x in found["blocked"]
     ]

@@ -1,40 +1,42 @@
-"""The table that `Cascade.summary()` prints."""
+"""Prints the table of `Cascade.summary()`."""
 
 from collections.abc import Callable
 from typing import Any
 
 from keras_cascade import _tables
 from keras_cascade._cascade_view import CascadeView
-from keras_cascade.display.blocks import describe_blocks
+from keras_cascade.display.blocks import Description, describe_blocks
 
 COLUMNS = (
     "block",
-    "what it is",
+    "contents",
     "taps",
     "output",
     "parameters",
     "trainable",
     "learning rate",
 )
-# More rates than these, as LayerwiseDecay gives, are shown as a range.
-MANY = 3
+# More rates than these, such as those of LayerwiseDecay, are shown as a range.
+MAX_LISTED_RATES = 3
 
 
 def print_summary(
-    cascade: CascadeView, line_length: int | None, print_fn: Callable | None
+    cascade: CascadeView,
+    line_length: int | None,
+    print_fn: Callable[[str], object] | None,
 ) -> None:
-    """Prints a row a block, and the sums.
+    """Prints a row for each block, and the totals.
 
     Args:
         cascade: A `Cascade`.
         line_length: Width in characters; `None` is as wide as needed.
-        print_fn: What the text is handed to; `None` prints.
+        print_fn: Called with the text; `None` prints.
     """
     (print_fn or print)(summary_text(cascade, line_length))
 
 
 def summary_text(cascade: CascadeView, line_length: int | None = None) -> str:
-    """The table as text."""
+    """Returns the table as text."""
     blocks = describe_blocks(cascade)
     total, trained = (
         f"{sum(block[key] for block in blocks):,}"
@@ -51,19 +53,25 @@ def summary_text(cascade: CascadeView, line_length: int | None = None) -> str:
     )
 
 
-def _row(cascade: CascadeView, block: dict[str, Any]) -> tuple:
+def _row(cascade: CascadeView, block: Description) -> tuple[str, ...]:
+    taps = [f"{tap}: {path}" for tap, path in block["taps"].items()]
+    entering = [
+        f"{entry['source']} → {entry['path']} ({entry['merge']})"
+        for entry in block["injections"]
+    ]
+    ranks = [f"LoRA {rank}" for rank in block["lora_ranks"]]
     return (
         block["name"],
-        _what(block),
-        "\n".join(_taps(block)),
+        _contents(block),
+        "\n".join(taps + entering),
         "\n".join(map(_output, block["outputs"])),
         f"{block['parameters']:,}",
-        "\n".join(_trainable(block)),
+        "\n".join([f"{block['trainable_parameters']:,}", *ranks]),
         _rates(cascade, block),
     )
 
 
-def _what(block: dict[str, Any]) -> str:
+def _contents(block: Description) -> str:
     if block["network"] is None:
         return "\n".join(map(_part, block["parts"]))
     lines = (f"{block['network']} ({block['class']})", block["preprocessing"])
@@ -71,16 +79,8 @@ def _what(block: dict[str, Any]) -> str:
 
 
 def _part(part: dict[str, Any]) -> str:
-    what = ", ".join(part["layers"]) or part["class"]
-    return f"{part['name']}: {what}" + " (not fitted)" * (not part["fitted"])
-
-
-def _taps(block: dict[str, Any]) -> list[str]:
-    """What is read of a network, or enters it."""
-    return [f"{tap}: {path}" for tap, path in block["taps"].items()] + [
-        f"{entry['source']} → {entry['path']} ({entry['merge']})"
-        for entry in block["injections"]
-    ]
+    layers = ", ".join(part["layers"]) or part["class"]
+    return f"{part['name']}: {layers}" + " (not fitted)" * (not part["fitted"])
 
 
 def _output(output: dict[str, Any]) -> str:
@@ -88,19 +88,13 @@ def _output(output: dict[str, Any]) -> str:
     return f"{output['name']}: {shape}" if output["name"] else shape
 
 
-def _trainable(block: dict[str, Any]) -> list[str]:
-    """How many parameters train, and that it is by low-rank updates."""
-    ranks = [f"LoRA {rank}" for rank in block["lora_ranks"]]
-    return [f"{block['trainable_parameters']:,}", *ranks]
-
-
-def _rates(cascade: CascadeView, block: dict[str, Any]) -> str:
+def _rates(cascade: CascadeView, block: Description) -> str:
     if not block["trainable_parameters"]:
         return "frozen" if block["parameters"] else ""
     if not cascade.compiled:
         return "not compiled"
     rates = block["learning_rates"]
-    if len(rates) > MANY:
+    if len(rates) > MAX_LISTED_RATES:
         return f"{max(rates):g}\nto {min(rates):.3g}"
     return "\n".join(f"{rate:g}" for rate in rates)
 
@@ -113,7 +107,6 @@ def _caption(cascade: CascadeView) -> str | None:
             for pattern, method in retention.items()
         )
         lines.append(f"Retained: {methods}")
-    if cascade.spec.started_anew:
-        paths = ", ".join(cascade.spec.started_anew)
-        lines.append(f"Started anew by rebuild: {paths}")
+    if paths := cascade.spec.started_anew:
+        lines.append(f"Reinitialized by rebuild: {', '.join(paths)}")
     return "\n".join(lines) or None

@@ -1,4 +1,4 @@
-"""What `keras-cascade inspect` shows of a saved model."""
+"""Tests what `keras-cascade inspect` shows of a saved model."""
 
 import json
 
@@ -40,7 +40,7 @@ def test_a_cascade_is_described_in_plain_values():
     ]
     assert blocks["left"]["taps"] == {"low": "hidden"}
     assert blocks["left"]["trainable_parameters"] == 0
-    # hidden alone, 3 * 4 + 4: what lies behind the tap is not there.
+    # hidden alone, 3 * 4 + 4: layers after the tap are pruned.
     assert blocks["left"]["parameters"] == 16
     assert blocks["right"]["preprocessing"] == "halve"
     assert blocks["downstream"]["learning_rates"] == pytest.approx([1e-4])
@@ -49,35 +49,35 @@ def test_a_cascade_is_described_in_plain_values():
     ]
 
 
-def test_the_sums_are_those_of_keras():
+def test_parameter_counts_are_those_of_keras():
     model = cascade()
     found = inspect_model(model)
     assert found["parameters"] == model.count_params()
     assert sum(b["parameters"] for b in found["blocks"]) == found["parameters"]
 
 
-def test_as_text_every_block_and_injection_is_named():
+def test_the_text_names_every_block_and_injection():
     text = inspection_text(cascade())
     for words in ("left", "right", "low → hidden (film)", "halve", "inputs"):
         assert words in text
 
 
-def test_it_says_what_caching_keeps_and_saves():
+def test_the_cut_lists_what_caching_stores_and_saves():
     found = inspect_model(cascade())["cut"]
-    # The taps are those layers; the downstream trains on the input as well.
+    # The stored tensors are the taps; the downstream also reads the input.
     assert found["nothing"] is None and found["blocked"] == []
     assert found["inputs"] == ["inputs"]
-    kept = {x["name"]: x["bytes"] for x in found["features"]}
-    assert kept == {"left/hidden": 16, "right/hidden": 16}
+    stored = {x["name"]: x["bytes"] for x in found["features"]}
+    assert stored == {"left/hidden": 16, "right/hidden": 16}
     assert found["bytes"] == 32
     # Two products of 3 by 4, and the halving of three values.
     assert found["flops_saved"] == 2 * (2 * 3 * 4) + 3
     assert found["flops_repeated"] == 0
     text = inspection_text(cascade())
-    assert "saves 51 FLOPs a sample" in text and "'inputs'" in text
+    assert "saves 51 FLOPs for each sample" in text and "'inputs'" in text
 
 
-def test_it_says_what_is_in_the_way_of_caching():
+def test_the_cut_names_the_layer_that_prevents_caching():
     x = inputs = keras.Input((8, 8, 3), name="image")
     x = layers.RandomFlip(name="flip")(x)
     x = layers.Conv2D(4, 3, name="conv")(x)
@@ -86,10 +86,10 @@ def test_it_says_what_is_in_the_way_of_caching():
     assert found["features"] == [] and found["bytes"] == 0
     assert found["blocked"][0]["name"] == "upstream/flip"
     text = inspection_text(augmented)
-    assert "nothing to keep: RandomFlip 'upstream/flip', which is augm" in text
+    assert "nothing to store: RandomFlip 'upstream/flip', which is augm" in text
 
 
-def test_open_sizes_are_shown_as_such():
+def test_numbers_that_depend_on_open_sizes_are_unknown():
     x = inputs = keras.Input((None, 4), name="sequence")
     x = layers.Dense(3, name="dense", trainable=False)(x)
     model = keras.Model(inputs, layers.LSTM(2, name="lstm")(x), name="open")
@@ -98,7 +98,7 @@ def test_open_sizes_are_shown_as_such():
     assert "saves ? FLOPs" in inspection_text(model)
 
 
-def test_of_any_other_model_it_tells_inputs_outputs_and_parameters():
+def test_any_other_model_has_inputs_outputs_and_parameters():
     model = keras.Sequential([keras.Input((3,)), layers.Dense(2)], name="plain")
     assert inspect_model(model)["blocks"] == []
     assert "8 parameters, 8 of them trainable" in inspection_text(model)

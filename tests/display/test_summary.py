@@ -1,4 +1,4 @@
-"""summary() shows a row a block: what it is, its size, what trains and how."""
+"""Tests the rows of summary(): contents, sizes and rates of each block."""
 
 import keras
 import pytest
@@ -9,7 +9,7 @@ import keras_cascade as kc
 
 @pytest.fixture(scope="module")
 def networks():
-    """Read only: a cascade works on copies."""
+    """Returns networks that all tests share: a cascade works on copies."""
     x = inputs = keras.Input((8, 8, 1))
     x = layers.Conv2D(4, 3, name="conv")(x)
     x = layers.GlobalAveragePooling2D(name="pool")(x)
@@ -39,7 +39,7 @@ def printed(cascade, **arguments):
 
 
 def rows(text):
-    """Block to the cells of its row, the lines of a cell joined."""
+    """Returns the cells of each block's row, the lines of a cell joined."""
     found, name = {}, ""
     for line in text.splitlines():
         if not line.startswith("│"):
@@ -86,7 +86,7 @@ def test_each_block_has_a_row(networks):
     }
 
 
-def test_what_is_not_compiled_has_no_rate(networks):
+def test_an_uncompiled_cascade_shows_no_rates(networks):
     found = rows(printed(build(networks, loss=None))[0])
     assert found["downstream"][-1] == "not compiled"
     assert found["upstream"][-1] == "frozen"
@@ -100,13 +100,13 @@ def test_a_block_with_several_rates_shows_them_all(networks):
     assert found["adapters"][-1] == "0.0003 0.01"
 
 
-def test_a_block_that_trains_by_low_rank_updates_shows_their_rank(networks):
+def test_a_block_with_lora_shows_the_rank(networks):
     (text,) = printed(build(networks, trainable={"upstream": kc.LoRA(2)}))
     # A of 3 · 3 · 1 to 2 features, B of 2 to 4.
     assert rows(text)["upstream"][4] == "26 LoRA 2"
 
 
-def test_the_sizes_are_those_that_keras_counts(networks):
+def test_parameter_counts_are_those_of_keras(networks):
     cascade = build(networks)
     found = rows(printed(cascade)[0])
     assert found["total"][3] == f"{cascade.count_params():,}"
@@ -114,7 +114,7 @@ def test_the_sizes_are_those_that_keras_counts(networks):
         assert found[name][3] == f"{block.count_params():,}"
 
 
-def test_it_prints_by_itself_in_a_width_that_is_given(networks, capsys):
+def test_it_prints_in_the_given_width(networks, capsys):
     cascade = build(networks)
     cascade.summary()
     wide = capsys.readouterr().out
@@ -134,12 +134,12 @@ def test_the_layers_of_each_block_can_follow(networks):
     assert "conv (Conv2D)" in text
 
 
-def test_the_heads_layers_are_its_description(networks):
+def test_the_contents_of_a_head_are_its_layers(networks):
     cascade = kc.build_cascade(networks[0], taps="conv", head=3)
     assert rows(printed(cascade)[0])["head"][:3] == ["dense: Dense", "", "3"]
 
 
-def test_what_enters_a_layer_stands_with_the_downstream(networks):
+def test_injections_are_in_the_row_of_the_downstream(networks):
     x = inputs = keras.Input((8, 8, 1))
     x = layers.Conv2D(3, 3, name="stem")(x)
     x = layers.GlobalAveragePooling2D(name="mean")(x)
@@ -159,7 +159,7 @@ def test_what_enters_a_layer_stands_with_the_downstream(networks):
         "images (Functional)",
         "map → stem (film) vector → mean (add) vector → out (concat)",
     ]
-    # What the merges weigh by counts as a part of the adapters.
+    # The features' sides of the merges are parts of the adapters.
     block = cascade.blocks["adapters"]
     assert found["adapters"][3] == f"{block.count_params():,}"
     assert any("injections/" in v.path for v in block.variables)
@@ -182,8 +182,8 @@ def test_each_upstream_has_a_row_with_its_own_taps(networks):
     assert list(found) == ["one", "two", "adapters", "fusion", "head", "total"]
 
 
-def test_preprocessing_is_told_of_twice(networks):
-    """With the network that it is for, and as the block that does it."""
+def test_preprocessing_is_shown_twice(networks):
+    """It is in the row of its network, and is a block of its own."""
     cascade = kc.build_cascade(
         networks[0], head=2, preprocess=layers.Rescaling(2.0, name="doubled")
     )
@@ -207,7 +207,7 @@ def test_many_rates_of_a_block_are_shown_as_a_range():
     assert rows(text)["upstream"][-1] == "0.001 to 6.25e-05"
 
 
-def test_what_is_retained_stands_below(networks):
+def test_retention_is_in_the_caption(networks):
     retention = {"upstream/conv": kc.L2SP(0.1)}
     (text,) = printed(build(networks, retention=retention))
     assert (
