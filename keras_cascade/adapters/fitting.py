@@ -9,6 +9,7 @@ import numpy as np
 
 from keras_cascade import _keras_compat as compat
 from keras_cascade import data as user_data
+from keras_cascade._messages import listed
 from keras_cascade.adapters import Adapter
 from keras_cascade.adapters.protocol import (
     learn,
@@ -50,6 +51,24 @@ def unfitted(cascade: keras.Model) -> list[Path]:
     return [
         p for p, layer in learners(cascade).items() if not _is_fitted(layer)
     ]
+
+
+def check_fitted(cascade: keras.Model, before: str) -> None:
+    """Raises an error if an adapter that learns from data is not fitted.
+
+    Args:
+        cascade: The cascade.
+        before: The step that needs fitted adapters, for the error.
+
+    Raises:
+        ValueError: If an adapter is not fitted.
+    """
+    if waiting := unfitted(cascade):
+        raise ValueError(
+            "Adapters that learn from data have not been fitted: "
+            f"{listed('/'.join(path) for path in waiting)}. Call "
+            f"cascade.adapt(data) before {before}."
+        )
 
 
 def fit_adapters(

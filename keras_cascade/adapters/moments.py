@@ -16,8 +16,8 @@ class Moments:
     """Count, mean and scatter matrix of rows that arrive in batches.
 
     Rows are gathered into blocks; each block is reduced about its own mean
-    and merged by the pairwise update of Chan, Golub and LeVeque. A mean that
-    is large against the spread therefore costs no precision.
+    and merged by `merge_means`. A mean that is large against the spread
+    therefore costs no precision.
 
     Args:
         width: int, number of features of a row.
@@ -32,9 +32,6 @@ class Moments:
     >>> moments.update(np.array([[5.0, 3.0]]))
     >>> moments.count, moments.mean
     (3, array([3., 1.]))
-
-    Source: Chan, Golub, LeVeque, "Updating Formulae and a Pairwise Algorithm
-    for Computing Sample Variances", 1979.
     """
 
     def __init__(self, width: int, block: int | None = None):
@@ -95,7 +92,9 @@ class Moments:
         """
         other._reduce()
         self._reduce()
-        self._add(other._count, other._mean, other._scatter)
+        between = self._add_means(other._count, other._mean)
+        self._scatter += other._scatter
+        self._scatter += np.outer(between, between)
 
     def _reduce(self) -> None:
         """Turns the waiting rows into moments, in one product."""
@@ -105,28 +104,40 @@ class Moments:
         rows = self._rows[:count]
         mean = rows.mean(axis=0)
         rows -= mean
-        self._rows[count] = self._between(count, mean)
-        rows = self._rows[: count + 1]
-        _add_gram(self._scatter, rows)
-        self._advance(count, mean)
+        self._rows[count] = self._add_means(count, mean)
+        _add_gram(self._scatter, self._rows[: count + 1])
         self._waiting = 0
 
-    def _add(self, count: int, mean: np.ndarray, scatter: np.ndarray) -> None:
-        if not count:
-            return
-        between = self._between(count, mean)
-        self._scatter += scatter
-        self._scatter += np.outer(between, between)
-        self._advance(count, mean)
-
-    def _between(self, count: int, mean: np.ndarray) -> np.ndarray:
-        """The row whose outer product the distance of two means adds."""
-        weight = self._count * count / (self._count + count)
-        return (mean - self._mean) * math.sqrt(weight)
-
-    def _advance(self, count: int, mean: np.ndarray) -> None:
+    def _add_means(self, count: int, mean: np.ndarray) -> np.ndarray:
+        self._mean, between = merge_means(self._count, self._mean, count, mean)
         self._count += count
-        self._mean = self._mean + (mean - self._mean) * (count / self._count)
+        return between
+
+
+def merge_means(
+    count: int | np.ndarray,
+    mean: np.ndarray,
+    added: int | np.ndarray,
+    added_mean: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the mean of two sets of rows, and the row between their means.
+
+    The scatter of both sets about their common mean is the sum of the scatter
+    of each about its own mean and the outer product of the row with itself.
+
+    Args:
+        count: How many rows the first set has; an array where the columns
+            have different numbers of rows.
+        mean: The mean of the first set.
+        added: How many rows the second set has.
+        added_mean: The mean of the second set.
+
+    Source: Chan, Golub, LeVeque, "Updating Formulae and a Pairwise Algorithm
+    for Computing Sample Variances", 1979.
+    """
+    total = np.maximum(count + added, 1)
+    step = added_mean - mean
+    return mean + step * (added / total), step * np.sqrt(count * added / total)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,6 +20,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_cascade.adapters.moments import merge_means
 from keras_cascade.analysis.ranges import (
     activation_name,
     is_untrained,
@@ -43,8 +44,8 @@ class ChannelMoments:
     """Moments of each channel, over rows that arrive in batches.
 
     The memory depends on the number of channels only. Batches are merged by
-    the pairwise update of Chan, Golub and LeVeque (1979), in float64. What is
-    not finite is counted, and left out of the moments.
+    `merge_means`, in float64. What is not finite is counted, and left out of
+    the moments.
 
     Args:
         channels: int, number of columns.
@@ -82,7 +83,9 @@ class ChannelMoments:
         count = finite.sum(axis=0)
         mean = rows.sum(axis=0) / np.maximum(count, 1)
         squares = (np.square(rows - mean) * finite).sum(axis=0)
-        self._add(count, mean, squares)
+        self.mean, between = merge_means(self.count, self.mean, count, mean)
+        self.count = self.count + count
+        self._squares += squares + np.square(between)
         self._values += rows.size
         self._zeros += int(np.sum((rows == 0) & finite))
         self._low = min(self._low, np.min(rows, where=finite, initial=math.inf))
@@ -105,15 +108,6 @@ class ChannelMoments:
             int(self._values - self.count.sum()),
             self._values,
         )
-
-    def _add(
-        self, count: np.ndarray, mean: np.ndarray, squares: np.ndarray
-    ) -> None:
-        total = np.maximum(self.count + count, 1)
-        step = mean - self.mean
-        self._squares += squares + np.square(step) * self.count * count / total
-        self.mean = self.mean + step * count / total
-        self.count = self.count + count
 
 
 def rows_of(

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from keras_cascade._cascade_view import CascadeView
-from keras_cascade.adapters.fitting import unfitted
+from keras_cascade.adapters.fitting import check_fitted
 from keras_cascade.cascade.cascade import Cascade
 from keras_cascade.exporting import routes
 from keras_cascade.exporting.attempts import write_right
@@ -155,12 +155,7 @@ def _checked_model(model: Any) -> Any:
             f"'{model.name}' is a subclassed model: it has no graph that could "
             "be written. Use it as a network of a cascade, or Keras's export."
         )
-    if waiting := unfitted(model):
-        paths = ", ".join(f"'{'/'.join(path)}'" for path in waiting)
-        raise ValueError(
-            f"Adapters that learn from data have not been fitted: {paths}. "
-            "Call cascade.adapt(data) before export."
-        )
+    check_fitted(model, "export")
     return model
 
 

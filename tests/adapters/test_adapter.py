@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 
+from keras_cascade import adapters
 from keras_cascade.adapters import Adapter
 
 to_numpy = keras.ops.convert_to_numpy
@@ -122,6 +123,18 @@ def test_what_a_class_lacks_is_named():
         NoSuperBuild().adapt(X)
     with pytest.raises(NotImplementedError, match="Scale has no `to_plain"):
         Scale().to_plain()
+
+
+def test_completion_shows_the_public_adapters_alone():
+    assert dir(adapters) == [
+        "Adapter",
+        "DenseAdapter",
+        "LabelMapAdapter",
+        "LogitsAdapter",
+        "PCAAdapter",
+        "SpatialAdapter",
+        "TokenAdapter",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from keras_cascade.adapters.moments import merge_means
+
 
 class LinearCKA:
     """Linear CKA of features that come in batches.
@@ -11,8 +13,8 @@ class LinearCKA:
     Frobenius norms: 1 where they differ by a rotation and a factor, 0 where
     they have nothing in common. Only means and the three products are kept,
     in float64. A batch's products are taken about its own means and then
-    moved to those of all samples (Chan 1983), so that a large mean costs no
-    digits.
+    moved to those of all samples by `merge_means`, so that a large mean costs
+    no digits.
 
     A product has features times features entries. Beyond `max_features`,
     features are summed into so many groups with random signs (a count
@@ -27,8 +29,7 @@ class LinearCKA:
 
     References:
         Kornblith et al. 2019, Similarity of Neural Network Representations
-        Revisited, equation 3 and the linear case of section 3. Chan, Golub,
-        LeVeque 1983, Algorithms for Computing the Sample Variance. Charikar,
+        Revisited, equation 3 and the linear case of section 3. Charikar,
         Chen, Farach-Colton 2002, Finding Frequent Items in Data Streams.
 
     Example:
@@ -64,7 +65,7 @@ class LinearCKA:
             means = [features.mean(axis=0) for features in batch]
             centred = [a - mean for a, mean in zip(batch, means, strict=True)]
             self._add(centred)
-            self._move(means, len(x))
+            self._add_means(means, len(x))
 
     def similarity(self) -> float:
         """The linear CKA; nan where a stream is constant or not finite."""
@@ -86,25 +87,25 @@ class LinearCKA:
         self._matrices = [np.zeros((size, size)) for _ in range(3)]
         self._diagonals = [np.zeros(features) for _ in range(3)]
 
-    def _add(self, centred: list[np.ndarray], weight: float = 1.0) -> None:
+    def _add(self, centred: list[np.ndarray]) -> None:
         """Adds the products of rows to those that are there."""
         sketch = self._sketch
         narrow = centred if sketch is None else [sketch(a) for a in centred]
         for index, (first, second) in enumerate(((0, 0), (1, 1), (1, 0))):
             product = narrow[first].T @ narrow[second]
-            self._matrices[index] += weight * product
+            self._matrices[index] += product
             diagonal = (centred[first] * centred[second]).sum(axis=0)
-            self._diagonals[index] += weight * diagonal
+            self._diagonals[index] += diagonal
 
-    def _move(self, means: list[np.ndarray], count: int) -> None:
+    def _add_means(self, means: list[np.ndarray], count: int) -> None:
         """Moves all products to the means of all samples."""
-        total = self._count + count
-        steps = [new - old for new, old in zip(means, self._means, strict=True)]
-        rows = [step[np.newaxis] for step in steps]
-        self._add(rows, weight=self._count * count / total)
-        for mean, step in zip(self._means, steps, strict=True):
-            mean += step * (count / total)
-        self._count = total
+        merged = [
+            merge_means(self._count, old, count, new)
+            for old, new in zip(self._means, means, strict=True)
+        ]
+        self._means = [mean for mean, _ in merged]
+        self._add([between[np.newaxis] for _, between in merged])
+        self._count += count
 
     def _squared_norm(self, index: int, scale: float) -> float:
         matrix = self._matrices[index] / scale

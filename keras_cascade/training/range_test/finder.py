@@ -10,7 +10,7 @@ import numpy as np
 from keras_cascade import _keras_compat as compat
 from keras_cascade import data as user_data
 from keras_cascade._cascade_view import CascadeView
-from keras_cascade.adapters.fitting import unfitted
+from keras_cascade.adapters.fitting import check_fitted
 from keras_cascade.graph.operations import own
 from keras_cascade.training.layer_lookup import LayerLookup, Path
 from keras_cascade.training.random_states import preserve_random_states
@@ -242,12 +242,7 @@ def _check_cascade(cascade: CascadeView) -> None:
             f"The cascade '{cascade.name}' is not compiled. Build it with "
             "loss=, or call compile(optimizer, loss) first."
         )
-    if waiting := unfitted(cascade):
-        paths = ", ".join(f"'{'/'.join(path)}'" for path in waiting)
-        raise ValueError(
-            f"Adapters that learn from data have not been fitted: {paths}. "
-            "Call cascade.adapt(data) first."
-        )
+    check_fitted(cascade, "the range test")
 
 
 def _check_labels(data: Any, batch_size: int, seed: int) -> None:
