@@ -20,7 +20,7 @@ from keras_cascade.exporting import ParityError as ParityError
 from keras_cascade.exporting import export as export
 from keras_cascade.exporting import read_card as read_card
 from keras_cascade.graph.taps import list_taps as list_taps
-from keras_cascade.graph.truncating import truncate as truncate
+from keras_cascade.graph.truncation import truncate as truncate
 from keras_cascade.injection.arguments import Injection as Injection
 from keras_cascade.training.drift.monitor import DriftMonitor as DriftMonitor
 from keras_cascade.training.lora import LoRA as LoRA

@@ -9,12 +9,12 @@ import keras
 from keras_cascade.build import build_cascade
 from keras_cascade.cascade.cascade import Cascade
 from keras_cascade.graph import low_rank
-from keras_cascade.graph.block import apply_flags, flags_of, leaf_layers
+from keras_cascade.graph.block import apply_flags, leaf_layers, read_flags
 from keras_cascade.graph.copying import copy_graph
-from keras_cascade.graph.injecting import withdraw
-from keras_cascade.graph.operations import own
+from keras_cascade.graph.graph import Graph, Reference, read_graph
+from keras_cascade.graph.insertion import remove_injections
+from keras_cascade.graph.layer_copying import to_numpy_copy
 from keras_cascade.graph.paths import Address, select
-from keras_cascade.graph.reading import Graph, Reference, read_graph
 from keras_cascade.injection.merging import feed_names
 from keras_cascade.injection.sites import find_sites, site_at_input
 from keras_cascade.planning.spec import CascadeSpec
@@ -211,7 +211,9 @@ def _without_injections(cascade: Cascade) -> keras.Model:
         return block
     feeds = [name for site in sites for name in feed_names(site)]
     labels = [f"{site.label}_" for site in sites]
-    return copy_graph(withdraw(graph, labels, feeds), block.name, pruned=True)
+    return copy_graph(
+        remove_injections(graph, labels, feeds), block.name, pruned=True
+    )
 
 
 def _outputs(cascade: Cascade, name: str) -> list[str]:
@@ -280,7 +282,7 @@ def _carry_over(
             continue
         match = known.get(variable.path)
         if match is not None and match.shape == variable.shape:
-            variable.assign(own(match))
+            variable.assign(to_numpy_copy(match))
         elif subject == variable.path:
             anew.append(variable.path)
     return tuple(anew)
@@ -291,8 +293,8 @@ def _carry_flags(old: Cascade, new: Cascade) -> None:
     known = dict(leaf_layers(old))
     for path, layer in leaf_layers(new):
         same = known.get(path)
-        if same is not None and len(flags_of(same)) == len(flags_of(layer)):
-            apply_flags(layer, flags_of(same))
+        if same is not None and len(read_flags(same)) == len(read_flags(layer)):
+            apply_flags(layer, read_flags(same))
 
 
 def _known(old: Cascade, new: Cascade) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import keras_cascade as kc
 from keras_cascade.graph.block import leaf_layers
-from keras_cascade.graph.reading import read_graph
+from keras_cascade.graph.graph import read_graph
 
 layers = keras.layers
 WIDTH = 3

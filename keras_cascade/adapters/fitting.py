@@ -17,15 +17,14 @@ from keras_cascade.adapters.protocol import (
     takes_labels,
 )
 from keras_cascade.graph.block import leaf_layers
-from keras_cascade.graph.need import Need, need
-from keras_cascade.graph.operations import own
-from keras_cascade.graph.reading import Graph, Reference, read_graph
-from keras_cascade.graph.replaying import Replay
+from keras_cascade.graph.graph import Graph, Reference, read_graph
+from keras_cascade.graph.layer_copying import to_numpy_copy
+from keras_cascade.graph.paths import LayerPath
+from keras_cascade.graph.pruning import Needed, find_needed
+from keras_cascade.graph.replay import Replay
 
-Path = tuple[str, ...]
 
-
-def learners(cascade: keras.Model) -> dict[Path, keras.Layer]:
+def learners(cascade: keras.Model) -> dict[LayerPath, keras.Layer]:
     """The layers of a cascade that learn from data before training.
 
     These are its own adapters that do, and those inside its networks that are
@@ -39,14 +38,14 @@ def learners(cascade: keras.Model) -> dict[Path, keras.Layer]:
     }
 
 
-def learns_from_data(layer: keras.Layer, path: Path) -> bool:
+def learns_from_data(layer: keras.Layer, path: LayerPath) -> bool:
     """Whether a layer is an adapter that is fitted on data."""
     if isinstance(layer, Adapter):
         return layer.needs_data
     return "adapters" in path[:-1] and hasattr(layer, "adapt")
 
 
-def unfitted(cascade: keras.Model) -> list[Path]:
+def unfitted(cascade: keras.Model) -> list[LayerPath]:
     """The adapters that have yet to be fitted."""
     return [
         p for p, layer in learners(cascade).items() if not _is_fitted(layer)
@@ -73,7 +72,7 @@ def check_fitted(cascade: keras.Model, before: str) -> None:
 
 def fit_adapters(
     cascade: keras.Model, data: Any, batch_size: int, verbose: bool
-) -> list[Path]:
+) -> list[LayerPath]:
     """Fits every adapter that learns from data.
 
     One pass over the data for each level of dependence: an adapter that sees
@@ -117,7 +116,9 @@ def fit_adapters(
 def _all_or_nothing(layers: Iterable[keras.Layer]) -> Iterator[None]:
     """Puts the weights back where fitting does not come to its end."""
     layers, done = list(layers), False
-    before = [(v, own(v)) for layer in layers for v in layer.variables]
+    before = [
+        (v, to_numpy_copy(v)) for layer in layers for v in layer.variables
+    ]
     try:
         yield
         done = True
@@ -149,14 +150,15 @@ def _is_normalization_fitted(layer: keras.layers.Normalization) -> bool:
 
 
 def _levels(
-    graph: Graph, found: Mapping[Path, keras.Layer]
-) -> list[list[Path]]:
+    graph: Graph, found: Mapping[LayerPath, keras.Layer]
+) -> list[list[LayerPath]]:
     """Groups the adapters so that each depends on earlier groups only."""
     waits = {
-        path: _inside(need(graph, [_input_of(graph, path)]), graph) & set(found)
+        path: _inside(find_needed(graph, [_input_of(graph, path)]), graph)
+        & set(found)
         for path in found
     }
-    levels: list[list[Path]] = []
+    levels: list[list[LayerPath]] = []
     while waits:
         ready = [path for path, others in waits.items() if not others]
         levels.append(ready)
@@ -168,21 +170,21 @@ def _levels(
     return levels
 
 
-def _inside(demand: Need, graph: Graph) -> set[Path]:
+def _inside(demand: Needed, graph: Graph) -> set[LayerPath]:
     """The paths of all layers that a demand runs through."""
-    paths: set[Path] = set()
+    paths: set[LayerPath] = set()
     for node in graph.nodes:
         if node.key not in demand.nodes:
             continue
         if node.inner is None:
             paths.add((node.name,))
         else:
-            inner = need(node.inner, demand.inside[node.name])
+            inner = find_needed(node.inner, demand.inside[node.name])
             paths |= {(node.name, *p) for p in _inside(inner, node.inner)}
     return paths
 
 
-def _input_of(graph: Graph, path: Path) -> Reference:
+def _input_of(graph: Graph, path: LayerPath) -> Reference:
     """The tensor that goes into a layer, at its first call."""
     node = graph.calls[path[0]][0]
     if len(path) > 1 and node.inner is not None:
@@ -190,7 +192,7 @@ def _input_of(graph: Graph, path: Path) -> Reference:
     return graph.reference(node.tensors[0])
 
 
-def _features(graph: Graph, level: Iterable[Path]) -> "_Features":
+def _features(graph: Graph, level: Iterable[LayerPath]) -> "_Features":
     """A model of the cascade's own layers that gives the adapters' inputs."""
     wanted = {"/".join(path): _input_of(graph, path) for path in level}
     network, _ = Replay(share=True).part(graph, "features", wanted)

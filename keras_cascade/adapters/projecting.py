@@ -12,7 +12,7 @@ from keras_cascade.adapters.resampling import (
     Resampling,
     resizing_model,
 )
-from keras_cascade.graph.formats import FORMATS
+from keras_cascade.graph.data_formats import FORMATS
 
 Layers = list[keras.layers.Layer]
 

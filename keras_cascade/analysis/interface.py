@@ -38,7 +38,7 @@ from keras_cascade.analysis.statistics import (
     is_far,
 )
 from keras_cascade.graph.flattening import FlatGraph, flatten
-from keras_cascade.graph.reading import read_graph
+from keras_cascade.graph.graph import read_graph
 from keras_cascade.graph.taps import Taps
 from keras_cascade.planning.planning import Plan, make_plan
 from keras_cascade.training.lora import LoRA

@@ -28,8 +28,8 @@ from keras_cascade.assembly.networks import (
 from keras_cascade.assembly.preprocessing import prepare_inputs
 from keras_cascade.cascade.cascade import Cascade
 from keras_cascade.graph.flattening import FlatGraph, flatten
-from keras_cascade.graph.reading import Graph, Reference, read_graph
-from keras_cascade.graph.replaying import Replay
+from keras_cascade.graph.graph import Graph, Reference, read_graph
+from keras_cascade.graph.replay import Replay
 from keras_cascade.planning.inputs import make_inputs, packed, side_inputs
 from keras_cascade.planning.planning import Plan
 

@@ -19,8 +19,8 @@ from keras_cascade.networks.applications import (
     Recognised,
     recognise,
 )
+from keras_cascade.networks.preprocess_argument import resolve_preprocess
 from keras_cascade.networks.presets import PREFIX
-from keras_cascade.networks.resolving import resolve_preprocess
 from keras_cascade.planning.inputs import CascadeInput, NetworkInput
 from keras_cascade.planning.planning import Plan
 

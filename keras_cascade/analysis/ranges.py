@@ -15,7 +15,7 @@ from keras_cascade.adapters.projecting import ProjectingAdapter
 from keras_cascade.data import to_numpy
 from keras_cascade.graph.as_input import AsInput
 from keras_cascade.graph.flattening import FlatCall, FlatGraph
-from keras_cascade.graph.reading import Reference
+from keras_cascade.graph.graph import Reference
 from keras_cascade.networks.applications import recognise
 from keras_cascade.networks.preprocessing import MODE_SCALINGS
 

@@ -31,7 +31,7 @@ from keras_cascade.analysis.ranges import (
 from keras_cascade.analysis.report import Distance, Measured
 from keras_cascade.data import to_numpy
 from keras_cascade.graph.flattening import FlatCall, FlatGraph
-from keras_cascade.graph.reading import Reference
+from keras_cascade.graph.graph import Reference
 
 # Half of the channels are farther off than this. At a shift of one deviation
 # a rectifier that let half of its inputs through lets 84 % or 16 % through;

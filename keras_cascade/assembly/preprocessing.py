@@ -7,7 +7,7 @@ import keras
 
 from keras_cascade.adapters import SpatialAdapter
 from keras_cascade.graph.block import Block
-from keras_cascade.graph.operations import copy_operation, copy_state
+from keras_cascade.graph.layer_copying import copy_operation, copy_state
 from keras_cascade.graph.tensors import input_like
 from keras_cascade.networks.preprocessing import Preprocess
 from keras_cascade.planning.inputs import CascadeInput, NetworkInput

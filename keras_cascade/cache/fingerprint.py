@@ -20,7 +20,7 @@ import keras
 import numpy as np
 
 from keras_cascade.cache.storage.identifiers import IDS
-from keras_cascade.graph.operations import own
+from keras_cascade.graph.layer_copying import to_numpy_copy
 from keras_cascade.graph.program import Program, Source, Step
 
 # Raised whenever features are computed, checked or stored in another way.
@@ -155,7 +155,12 @@ def _weights(operation: Any) -> list[Any]:
 
 def _bytes(variable: keras.Variable) -> memoryview:
     # A scalar has no other view of its bytes.
-    return np.ascontiguousarray(own(variable)).reshape(-1).view(np.uint8).data
+    return (
+        np.ascontiguousarray(to_numpy_copy(variable))
+        .reshape(-1)
+        .view(np.uint8)
+        .data
+    )
 
 
 def _source(kind: type) -> str | None:
@@ -187,7 +192,7 @@ def _plain(x: Any) -> Any:
     if isinstance(x, (bytes, np.ndarray, np.generic, np.dtype, slice, type)):
         return _of_a_value(x)
     if keras.ops.is_tensor(x) or isinstance(x, keras.Variable):
-        return _of_a_value(own(x))
+        return _of_a_value(to_numpy_copy(x))
     if isinstance(x, types.FunctionType):
         return _of_a_function(x)
     if hasattr(x, "get_config"):

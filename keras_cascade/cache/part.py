@@ -18,8 +18,8 @@ from keras_cascade.cache.inputs import as_taken
 from keras_cascade.cache.probing import probe
 from keras_cascade.cache.storage.columns import CacheFull
 from keras_cascade.graph.cutting import Cut, find_cut
-from keras_cascade.graph.part import MASK, Part
 from keras_cascade.graph.program import Program, as_program
+from keras_cascade.graph.program_model import MASK_SUFFIX, ProgramModel
 
 # Every layer that is found to be random moves the cut; there is an end to it.
 _ATTEMPTS = 20
@@ -147,7 +147,7 @@ def frozen_part(
         if known is not None and known.keys == keys:
             return known.cut_anew(cut)
         strategy = getattr(cascade, "distribute_strategy", None)
-        function = Compiled(Part(cut.frozen), strategy)
+        function = Compiled(ProgramModel(cut.frozen), strategy)
         part, found = _checked(cut, function, keys, first, store, barred)
         if not found:
             return part
@@ -183,7 +183,7 @@ def _checked(
 def _entry(
     program: Program, keys: Mapping, name: str, shape: list, dtype: str
 ) -> Entry:
-    tensor = name.removesuffix(MASK)
+    tensor = name.removesuffix(MASK_SUFFIX)
     kind = "mask" if name != tensor else "values"
     return Entry(
         name,

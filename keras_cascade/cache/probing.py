@@ -12,9 +12,9 @@ import keras
 import numpy as np
 
 from keras_cascade.cache.frozen import Arrays, Compiled
-from keras_cascade.graph.operations import own
+from keras_cascade.graph.graph import Reference
+from keras_cascade.graph.layer_copying import to_numpy_copy
 from keras_cascade.graph.program import Program, Step, run_step
-from keras_cascade.graph.reading import Reference
 from keras_cascade.training.random_states import preserve_random_states
 
 # Rows that are run operation by operation, to find the one that differs.
@@ -58,7 +58,7 @@ def _states(
 ) -> list[tuple[Step, keras.Variable, np.ndarray]]:
     """What may move while a frozen part runs: what no loss trains."""
     return [
-        (step, variable, own(variable))
+        (step, variable, to_numpy_copy(variable))
         for step in steps
         for variable in getattr(step.operation, "variables", ())
         if not variable.trainable or "seed_generator" in variable.path
@@ -73,7 +73,8 @@ def _moving(
     return {
         step.name: f"changes its state '{variable.path}' in every call"
         for step, variable, value in before
-        if variable.path in moved or not np.array_equal(own(variable), value)
+        if variable.path in moved
+        or not np.array_equal(to_numpy_copy(variable), value)
     }
 
 
@@ -81,7 +82,7 @@ def _restore(
     before: Sequence[tuple[Step, keras.Variable, np.ndarray]],
 ) -> None:
     for _, variable, value in before:
-        if not np.array_equal(own(variable), value):
+        if not np.array_equal(to_numpy_copy(variable), value):
             variable.assign(value)
 
 

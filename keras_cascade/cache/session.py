@@ -16,7 +16,7 @@ from keras_cascade.cache.part import (
     frozen_part,
 )
 from keras_cascade.cache.storage.columns import CacheFull
-from keras_cascade.graph.part import Part
+from keras_cascade.graph.program_model import ProgramModel
 
 
 class Session:
@@ -95,7 +95,7 @@ class Session:
             features: The features.
             feeds: The data.
         """
-        tail = Part(features.part.cut.trainable, self._cascade.output)
+        tail = ProgramModel(features.part.cut.trainable, self._cascade.output)
         is_complete = all(feed.is_complete(features) for feed in feeds)
         writing = ExitStack()
         if not is_complete:

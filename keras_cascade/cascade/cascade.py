@@ -8,8 +8,8 @@ from keras_cascade.adapters import Adapter
 from keras_cascade.cascade.trainer import Trainer
 from keras_cascade.display.summary import print_summary
 from keras_cascade.graph.block import leaf_layers
-from keras_cascade.graph.reading import read_graph
-from keras_cascade.graph.replaying import Replay
+from keras_cascade.graph.graph import read_graph
+from keras_cascade.graph.replay import Replay
 
 
 @keras.saving.register_keras_serializable(package="keras_cascade")

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from keras_cascade.cascade.composition import Composition
-from keras_cascade.graph.reading import Graph, read_graph
+from keras_cascade.graph.graph import Graph, read_graph
 from keras_cascade.networks.loading import as_network
 from keras_cascade.training.retention import Retention
 from keras_cascade.training.retention.keeper import Keeper

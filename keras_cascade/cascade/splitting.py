@@ -5,11 +5,11 @@ from typing import Any
 import keras
 
 from keras_cascade.graph.cutting import find_cut
-from keras_cascade.graph.part import Part
 from keras_cascade.graph.program import as_program
+from keras_cascade.graph.program_model import ProgramModel
 
 
-def split(cascade: keras.Model) -> tuple[Part, Part]:
+def split(cascade: keras.Model) -> tuple[ProgramModel, ProgramModel]:
     """Splits a cascade where its frozen part ends.
 
     `fit(cache_features=True)` does this by itself. By hand it serves training
@@ -52,6 +52,6 @@ def split(cascade: keras.Model) -> tuple[Part, Part]:
     taken = [port.name for port in program.inputs]
     given: Any = cascade.output
     return (
-        Part(cut.frozen, taken=taken, name="frozen"),
-        Part(cut.trainable, given, name="trainable"),
+        ProgramModel(cut.frozen, taken=taken, name="frozen"),
+        ProgramModel(cut.trainable, given, name="trainable"),
     )

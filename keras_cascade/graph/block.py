@@ -9,7 +9,7 @@ import keras
 from keras_cascade import _keras_compat as compat
 from keras_cascade.graph import low_rank
 from keras_cascade.graph.names import name_variables
-from keras_cascade.graph.rebuilt import (
+from keras_cascade.graph.reconstruction import (
     Parts,
     as_part,
     available,
@@ -67,7 +67,7 @@ class Block(keras.Model):
         self, inputs: Any, training: bool | None = None, mask: Any = None
     ) -> Any:
         """Runs the graph, each layer in the mode that its flag asks for."""
-        in_mode = partial(in_its_mode, training=bool(training))
+        in_mode = partial(bind_training_mode, training=bool(training))
         return compat.run_graph(self, inputs, mask, in_mode)
 
     def compute_mask(self, inputs: Any, previous_mask: Any = None) -> Any:
@@ -100,7 +100,8 @@ class Block(keras.Model):
         if mixed := {
             layer.name: flags
             for layer in self._leaves()
-            if _says_too_little(flags := flags_of(layer)) or layer.name in paths
+            if _says_too_little(flags := read_flags(layer))
+            or layer.name in paths
         }:
             config["mixed_flags"] = mixed
         if ranks := {
@@ -152,7 +153,7 @@ class Block(keras.Model):
         return self.name
 
 
-def in_its_mode(
+def bind_training_mode(
     operation: keras.Operation, training: bool
 ) -> Callable[..., Any]:
     """The operation, to be called in the mode that its flag asks for."""
@@ -179,7 +180,7 @@ def leaf_layers(
             yield path, layer
 
 
-def flags_of(layer: keras.Layer) -> list[bool]:
+def read_flags(layer: keras.Layer) -> list[bool]:
     """The `trainable` flags of a layer and of the layers inside it."""
     return [inner.trainable for inner in compat.sublayers(layer)]
 
@@ -194,7 +195,8 @@ def _says_too_little(flags: list[bool]) -> bool:
 
 
 def apply_flags(layer: keras.Layer, flags: list[bool]) -> None:
-    """Sets what `flags_of` read; parents first, as a parent's flag spreads."""
+    """Sets the flags that `read_flags` read."""
+    # Parents first: the flag of a layer spreads to the layers inside it.
     for inner, flag in zip(compat.sublayers(layer), flags, strict=True):
         inner.trainable = flag
     if any(low_rank.low_rank_layers(layer)):

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 import keras
 
 from keras_cascade.graph.block import Block
+from keras_cascade.graph.graph import Graph, Reference, read_graph
 from keras_cascade.graph.names import name_variables
-from keras_cascade.graph.reading import Graph, Reference, read_graph
-from keras_cascade.graph.replaying import Replay
+from keras_cascade.graph.replay import Replay
 
 
 def copy_network(

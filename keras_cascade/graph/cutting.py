@@ -14,11 +14,11 @@ from math import prod
 import keras
 
 from keras_cascade.graph.as_input import AsInput
-from keras_cascade.graph.cold import Blocked, find_cold
+from keras_cascade.graph.cacheable import BlockedStep, find_cacheable
 from keras_cascade.graph.flops import flops_of
+from keras_cascade.graph.graph import Reference
 from keras_cascade.graph.min_cut import INFINITE, Pipes
 from keras_cascade.graph.program import Port, Program, Step
-from keras_cascade.graph.reading import Reference
 
 # What a byte costs that is stored and read again, in operations: a core reads
 # some 10^9 bytes a second from shuffled rows, and computes some 3 * 10^10
@@ -86,7 +86,7 @@ class Cut:
     borders: tuple[Border, ...]
     frozen_flops: int | None
     recomputed_flops: int | None
-    blocked: tuple[Blocked, ...]
+    blocked: tuple[BlockedStep, ...]
     is_cheap: bool
 
     def why_nothing(self) -> str:
@@ -108,9 +108,9 @@ def find_cut(program: Program, barred: Mapping[str, str] = _NONE) -> Cut:
 
     Args:
         program: The program.
-        barred: As in `find_cold`. Defaults to none.
+        barred: As in `find_cacheable`. Defaults to none.
     """
-    known = find_cold(program, barred)
+    known = find_cacheable(program, barred)
     names = {step.name for step in known.steps}
     program = _without_idle(program, names)
     cold = [step for step in program.steps if step.name in names]

@@ -7,8 +7,8 @@ from typing import Any
 import keras
 
 from keras_cascade.graph.as_input import as_input
+from keras_cascade.graph.graph import Graph, Node, Reference
 from keras_cascade.graph.paths import Address
-from keras_cascade.graph.reading import Graph, Node, Reference
 
 
 @dataclass(frozen=True)

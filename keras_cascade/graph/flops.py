@@ -11,8 +11,8 @@ from typing import Any
 
 import keras
 
-from keras_cascade.graph.need import need
-from keras_cascade.graph.reading import Graph, Node, Reference
+from keras_cascade.graph.graph import Graph, Node, Reference
+from keras_cascade.graph.pruning import find_needed
 
 layers = keras.layers
 
@@ -53,7 +53,7 @@ def parameters_up_to(graph: Graph, reference: Reference) -> int:
 
 
 def _sum(graph: Graph, wanted: Sequence[Reference]) -> int | None:
-    demand = need(graph, wanted, per_call=True)
+    demand = find_needed(graph, wanted, per_call=True)
     total = 0
     for node in graph.nodes:
         if node.key not in demand.nodes or node.is_input:
@@ -72,7 +72,7 @@ def _sum(graph: Graph, wanted: Sequence[Reference]) -> int | None:
 def _collect_parameters(
     graph: Graph, wanted: Sequence[Reference], found: dict[int, int]
 ) -> None:
-    demand = need(graph, wanted, per_call=True)
+    demand = find_needed(graph, wanted, per_call=True)
     for node in graph.nodes:
         if node.key not in demand.nodes:
             continue

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 
 from keras_cascade.graph.copying import copy_network
-from keras_cascade.graph.operations import copy_operation, copy_state
+from keras_cascade.graph.layer_copying import copy_operation, copy_state
 from keras_cascade.networks.loading import as_functional
 
 

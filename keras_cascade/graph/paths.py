@@ -17,10 +17,12 @@ import re
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 
-from keras_cascade.graph.reading import Graph, Node
+from keras_cascade.graph.graph import Graph, Node
 
 # The keys of the calls that lead to a call, a level of nesting each.
 Address = tuple[str, ...]
+# The names of a layer and of the networks that it is in, outermost first.
+LayerPath = tuple[str, ...]
 
 _GLOB = re.compile(r"[*?\[]")
 _INTEGER = re.compile(r"-\d+")

@@ -8,9 +8,9 @@ from typing import Any
 
 import keras
 
-from keras_cascade.graph.block import in_its_mode
+from keras_cascade.graph.block import bind_training_mode
 from keras_cascade.graph.flattening import FlatCall, Source, flatten
-from keras_cascade.graph.reading import Reference, read_graph
+from keras_cascade.graph.graph import Reference, read_graph
 
 
 @dataclass(frozen=True)
@@ -283,7 +283,7 @@ def run_step(
             return x
         return values[x.reference]
 
-    call = in_its_mode(step.operation, training)
+    call = bind_training_mode(step.operation, training)
     if step.only_input is not None:
         found = call(values[step.only_input])
     else:

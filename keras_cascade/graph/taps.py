@@ -12,10 +12,10 @@ import keras
 from keras_cascade import _tables
 from keras_cascade._messages import closest
 from keras_cascade.graph.flops import flops_up_to, parameters_up_to
+from keras_cascade.graph.graph import Graph, Node, Reference, read_graph
 from keras_cascade.graph.paths import Address, all_addresses, is_exact, select
-from keras_cascade.graph.reading import Graph, Node, Reference, read_graph
 from keras_cascade.networks.loading import as_network, load_network
-from keras_cascade.networks.pyramid import named_outputs
+from keras_cascade.networks.named_outputs import named_outputs
 
 Taps = str | Sequence[str] | Mapping[str, str] | None
 

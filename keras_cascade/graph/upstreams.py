@@ -5,8 +5,8 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 
 from keras_cascade._messages import closest, listed
+from keras_cascade.graph.graph import Graph
 from keras_cascade.graph.paths import select
-from keras_cascade.graph.reading import Graph
 from keras_cascade.graph.taps import (
     Tap,
     Taps,

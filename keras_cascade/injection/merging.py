@@ -26,7 +26,7 @@ from typing import Any
 import keras
 
 from keras_cascade.graph.block import Block
-from keras_cascade.graph.injecting import Entry, Step
+from keras_cascade.graph.insertion import Insertion, MergeStep
 from keras_cascade.graph.tensors import input_like
 from keras_cascade.injection.gate import Gate
 from keras_cascade.injection.sites import Site
@@ -75,14 +75,16 @@ def feed_block(
     return block([streams[site.label] for site in sites])
 
 
-def entry_for(site: Site, feeds: Mapping[str, keras.KerasTensor]) -> Entry:
+def entry_for(site: Site, feeds: Mapping[str, keras.KerasTensor]) -> Insertion:
     """What enters the graph at a site."""
     own = {name: feeds[name] for name in feed_names(site)}
 
-    def merge(x: keras.KerasTensor, fed: list[keras.KerasTensor]) -> list[Step]:
+    def merge(
+        x: keras.KerasTensor, fed: list[keras.KerasTensor]
+    ) -> list[MergeStep]:
         return _STEPS[site.injection.merge](site, x, fed)
 
-    return Entry(site.address, own, merge)
+    return Insertion(site.address, own, merge)
 
 
 def feed_names(site: Site) -> list[str]:
@@ -231,45 +233,45 @@ def _step(
     layer: type[keras.layers.Layer],
     x: keras.KerasTensor,
     given: Iterable[keras.KerasTensor],
-) -> Step:
+) -> MergeStep:
     """A merging layer of Keras, whose output looks like the site's."""
     name = f"{site.label}_{what}"
     operation = layer(name=name, dtype=site.dtype)
     output = keras.KerasTensor(x.shape, x.dtype)
-    return Step(name, operation, ([x, *given],), output)
+    return MergeStep(name, operation, ([x, *given],), output)
 
 
-def _add_steps(site: Site, x: Any, fed: list) -> list[Step]:
+def _add_steps(site: Site, x: Any, fed: list) -> list[MergeStep]:
     return [_step(site, "add", keras.layers.Add, x, fed)]
 
 
-def _multiply_steps(site: Site, x: Any, fed: list) -> list[Step]:
+def _multiply_steps(site: Site, x: Any, fed: list) -> list[MergeStep]:
     return [_step(site, "multiply", keras.layers.Multiply, x, fed)]
 
 
-def _film_steps(site: Site, x: Any, fed: list) -> list[Step]:
+def _film_steps(site: Site, x: Any, fed: list) -> list[MergeStep]:
     scaled = _step(site, "scaled", keras.layers.Multiply, x, fed[:1])
     shifted = _step(site, "shifted", keras.layers.Add, scaled.output, fed[1:])
     return [scaled, shifted]
 
 
-def _concat_steps(site: Site, x: Any, fed: list) -> list[Step]:
+def _concat_steps(site: Site, x: Any, fed: list) -> list[MergeStep]:
     *before, projected = _project_steps(site, x)
     joined = _step(site, "join", keras.layers.Add, x, [projected.output, *fed])
     return [*before, projected, joined]
 
 
-def _replace_steps(site: Site, x: Any, fed: list) -> list[Step]:
+def _replace_steps(site: Site, x: Any, fed: list) -> list[MergeStep]:
     return []
 
 
-def _project_steps(site: Site, x: Any) -> list[Step]:
+def _project_steps(site: Site, x: Any) -> list[MergeStep]:
     """The layer's own side of `concat`: V x, at each position."""
     name, rank = f"{site.label}_own", len(x.shape)
     dense = _zero_dense(site, name)
     if site.channel_axis == -1:
         output = keras.KerasTensor(x.shape, x.dtype)
-        return [Step(name, dense, (x,), output)]
+        return [MergeStep(name, dense, (x,), output)]
     to_last, to_first = (*range(2, rank), 1), (rank - 1, *range(1, rank - 1))
     shape = (x.shape[0], *x.shape[2:], x.shape[1])
     first = keras.layers.Permute(to_last, name=f"{name}_last")
@@ -278,9 +280,9 @@ def _project_steps(site: Site, x: Any) -> list[Step]:
     projected = keras.KerasTensor(shape, x.dtype)
     back = keras.KerasTensor(x.shape, x.dtype)
     return [
-        Step(f"{name}_last", first, (x,), moved),
-        Step(name, dense, (moved,), projected),
-        Step(f"{name}_first", last, (projected,), back),
+        MergeStep(f"{name}_last", first, (x,), moved),
+        MergeStep(name, dense, (moved,), projected),
+        MergeStep(f"{name}_first", last, (projected,), back),
     ]
 
 

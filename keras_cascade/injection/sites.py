@@ -7,9 +7,9 @@ from typing import Any
 import keras
 
 from keras_cascade._messages import closest
-from keras_cascade.graph.formats import data_format_at
+from keras_cascade.graph.data_formats import data_format_at
+from keras_cascade.graph.graph import Graph, Node
 from keras_cascade.graph.paths import Address, all_addresses, is_exact, select
-from keras_cascade.graph.reading import Graph, Node
 from keras_cascade.graph.taps import identifiers
 from keras_cascade.injection.arguments import Injection
 

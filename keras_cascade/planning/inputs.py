@@ -7,8 +7,8 @@ from typing import Any
 import keras
 
 from keras_cascade._messages import closest, listed
+from keras_cascade.graph.graph import Graph
 from keras_cascade.graph.names import is_numbered_by_keras
-from keras_cascade.graph.reading import Graph
 from keras_cascade.graph.tensors import input_like
 from keras_cascade.planning.spec import ExtraInput
 

@@ -7,15 +7,15 @@ from typing import Any
 import keras
 
 from keras_cascade.adapters.choosing import Stream
-from keras_cascade.graph.formats import data_format_at
-from keras_cascade.graph.need import need
-from keras_cascade.graph.reading import Graph, read_graph
+from keras_cascade.graph.data_formats import data_format_at
+from keras_cascade.graph.graph import Graph, read_graph
+from keras_cascade.graph.pruning import find_needed
 from keras_cascade.graph.taps import Tap
 from keras_cascade.graph.upstreams import resolve_all_taps
 from keras_cascade.injection.arguments import normalise_injections
 from keras_cascade.injection.merging import FEEDS
 from keras_cascade.networks.loading import as_network, load_network
-from keras_cascade.networks.resolving import resolve_preprocess
+from keras_cascade.networks.preprocess_argument import resolve_preprocess
 from keras_cascade.planning.inputs import (
     CascadeInput,
     NetworkInput,
@@ -272,5 +272,5 @@ def _needed_inputs(
                 f"No tap reads the upstream '{name}'. Give it one, or leave "
                 "the network out."
             )
-        needed += [known[name][i] for i in need(graph, own).inputs]
+        needed += [known[name][i] for i in find_needed(graph, own).inputs]
     return needed + [known["downstream"][i] for i in wiring.own]

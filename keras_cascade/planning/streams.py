@@ -5,8 +5,8 @@ from dataclasses import replace
 from typing import Any
 
 from keras_cascade.adapters.choosing import Stream, Target
-from keras_cascade.graph.formats import data_format_at
-from keras_cascade.graph.reading import Graph
+from keras_cascade.graph.data_formats import data_format_at
+from keras_cascade.graph.graph import Graph
 from keras_cascade.graph.taps import Tap
 from keras_cascade.injection.sites import Site
 from keras_cascade.planning.spec import CascadeSpec

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from keras_cascade._messages import closest, listed
-from keras_cascade.graph.injecting import Entry, inject
-from keras_cascade.graph.need import Need, need
+from keras_cascade.graph.graph import Graph
+from keras_cascade.graph.insertion import Insertion, inject
 from keras_cascade.graph.paths import Address, select
-from keras_cascade.graph.reading import Graph
+from keras_cascade.graph.pruning import Needed, find_needed
 from keras_cascade.graph.taps import Tap
 from keras_cascade.injection.arguments import Injection
 from keras_cascade.injection.merging import entry_for, placeholders
@@ -200,10 +200,10 @@ def _backward(
 def _feeds(graph: Graph, address: Address, tap: Tap) -> bool:
     """Whether what a call gives is needed for a tap."""
     tensor = graph.tensor((*address, 0))
-    entry = Entry(address, {"probe": tensor}, lambda x, fed: [])
+    entry = Insertion(address, {"probe": tensor}, lambda x, fed: [])
     entered = inject(graph, [entry])
     position = len(graph.inputs)
-    return position in need(entered, [tap.reference]).inputs
+    return position in find_needed(entered, [tap.reference]).inputs
 
 
 def _check_nothing_is_left(
@@ -261,14 +261,16 @@ def _check_all_are_fed(
             )
 
 
-def _demand(graph: Graph, sites: Sequence[Site], joint: Site | None) -> Need:
+def _demand(graph: Graph, sites: Sequence[Site], joint: Site | None) -> Needed:
     """What the downstream's outputs need once everything has entered."""
     entries = [
         entry_for(site, placeholders(site))
         for site in (*sites, *([joint] if joint else []))
     ]
     entered = inject(graph, entries)
-    demand = need(entered, [entered.reference(x) for x in entered.outputs])
+    demand = find_needed(
+        entered, [entered.reference(x) for x in entered.outputs]
+    )
     fed = {
         entered.sources[id(x)][0].name: i for i, x in enumerate(entered.inputs)
     }

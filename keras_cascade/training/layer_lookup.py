@@ -7,10 +7,8 @@ import keras
 from keras_cascade._cascade_view import CascadeView
 from keras_cascade._messages import closest
 from keras_cascade.graph.block import leaf_layers
-from keras_cascade.graph.paths import names_of, select
-from keras_cascade.graph.reading import read_graph
-
-Path = tuple[str, ...]
+from keras_cascade.graph.graph import read_graph
+from keras_cascade.graph.paths import LayerPath, names_of, select
 
 
 class LayerLookup:
@@ -23,13 +21,13 @@ class LayerLookup:
     def __init__(self, cascade: CascadeView):
         self._graph = read_graph(cascade, keep_names=True)
         self.upstreams = list(cascade.upstreams)
-        self.layers: dict[Path, keras.Layer] = {
+        self.layers: dict[LayerPath, keras.Layer] = {
             path: layer
             for path, layer in leaf_layers(cascade)
             if not isinstance(layer, keras.layers.InputLayer)
         }
 
-    def covered(self, pattern: str, argument: str) -> list[Path]:
+    def covered(self, pattern: str, argument: str) -> list[LayerPath]:
         """The layers that a pattern covers.
 
         Args:
@@ -55,7 +53,7 @@ class LayerLookup:
 
     def deciding_patterns(
         self, patterns: Iterable[str], argument: str
-    ) -> dict[Path, str]:
+    ) -> dict[LayerPath, str]:
         """The pattern that counts for each layer: the last that covers it."""
         owners = {}
         for pattern in patterns:
@@ -82,5 +80,5 @@ class LayerLookup:
             f"{blocks}."
         )
 
-    def _blocks(self) -> list[Path]:
+    def _blocks(self) -> list[LayerPath]:
         return list(dict.fromkeys(path[:1] for path in self.layers))

@@ -5,7 +5,8 @@ from typing import TypeVar
 
 from keras_cascade.adapters import Adapter
 from keras_cascade.graph import low_rank
-from keras_cascade.training.layer_lookup import LayerLookup, Path
+from keras_cascade.graph.paths import LayerPath
+from keras_cascade.training.layer_lookup import LayerLookup
 from keras_cascade.training.lora import (
     LoRA,
     adopt_own,
@@ -51,7 +52,7 @@ def set_trainable(
 
 def covered_by(
     lookup: LayerLookup, patterns: str | Sequence[str], argument: str
-) -> list[Path]:
+) -> list[LayerPath]:
     """The layers that one or several patterns cover.
 
     Args:
@@ -79,7 +80,7 @@ def covered_by(
     return list(dict.fromkeys(found))
 
 
-def set_flags(lookup: LayerLookup, flags: Mapping[Path, bool]) -> None:
+def set_flags(lookup: LayerLookup, flags: Mapping[LayerPath, bool]) -> None:
     """Sets the flags of single layers, by their paths."""
     for path, flag in flags.items():
         low_rank.set_flag(lookup.layers[path], flag)
@@ -95,7 +96,7 @@ def _set_all(lookup: LayerLookup, flag: bool) -> None:
 def _apply(
     lookup: LayerLookup,
     patterns: Mapping[str, bool | LoRA],
-    owners: Mapping[Path, str],
+    owners: Mapping[LayerPath, str],
 ) -> None:
     updated = set()
     for path, pattern in owners.items():
@@ -123,7 +124,7 @@ def _nothing_to_update(lookup: LayerLookup, pattern: str, lora: LoRA) -> str:
 def _check_none_is_overridden(
     lookup: LayerLookup,
     patterns: Mapping[str, Value],
-    owners: Mapping[Path, str],
+    owners: Mapping[LayerPath, str],
 ) -> None:
     for pattern in patterns:
         if pattern in owners.values():

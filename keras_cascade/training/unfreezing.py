@@ -9,8 +9,9 @@ import keras
 
 from keras_cascade._cascade_view import CascadeView
 from keras_cascade.adapters import Adapter
-from keras_cascade.graph.block import apply_flags, flags_of
-from keras_cascade.training.layer_lookup import LayerLookup, Path
+from keras_cascade.graph.block import apply_flags, read_flags
+from keras_cascade.graph.paths import LayerPath
+from keras_cascade.training.layer_lookup import LayerLookup
 from keras_cascade.training.rates.layerwise_decay import groups_by_depth
 from keras_cascade.training.trainable_flags import covered_by, set_flags
 
@@ -31,7 +32,7 @@ class Stage:
     """
 
     epoch: int
-    flags: Mapping[Path, bool]
+    flags: Mapping[LayerPath, bool]
     said: str
 
 
@@ -138,7 +139,7 @@ def _recipe(
 
 
 def _probe_then_all(
-    new: list[Path], networks: list[Path], epochs: int
+    new: list[LayerPath], networks: list[LayerPath], epochs: int
 ) -> list[Stage]:
     if not new:
         raise ValueError(
@@ -154,7 +155,10 @@ def _probe_then_all(
 
 
 def _gradual(
-    cascade: CascadeView, new: list[Path], networks: list[Path], epochs: int
+    cascade: CascadeView,
+    new: list[LayerPath],
+    networks: list[LayerPath],
+    epochs: int,
 ) -> list[Stage]:
     said = "unfreeze='gradual'"
     first = 1 if new else 0
@@ -167,7 +171,7 @@ def _gradual(
     return stages
 
 
-def _new_layers(lookup: LayerLookup) -> list[Path]:
+def _new_layers(lookup: LayerLookup) -> list[LayerPath]:
     """The layers that begin with random weights.
 
     An adapter that was made with `trainable=False` stays as it is.
@@ -183,7 +187,7 @@ def _new_layers(lookup: LayerLookup) -> list[Path]:
 
 @contextmanager
 def _flags_kept(layers: Iterable[keras.Layer]) -> Iterator[None]:
-    before = [(layer, flags_of(layer)) for layer in layers]
+    before = [(layer, read_flags(layer)) for layer in layers]
     try:
         yield
     finally:

@@ -19,7 +19,7 @@ from keras_cascade.analysis.ranges import (
     values_at,
 )
 from keras_cascade.graph.flattening import flatten
-from keras_cascade.graph.reading import read_graph
+from keras_cascade.graph.graph import read_graph
 
 RNG = np.random.default_rng(0)
 

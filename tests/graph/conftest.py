@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from keras_cascade.graph.copying import copy_network
-from keras_cascade.graph.reading import read_graph
+from keras_cascade.graph.graph import read_graph
 from keras_cascade.graph.taps import resolve_taps
 
 layers = keras.layers

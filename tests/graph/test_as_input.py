@@ -10,8 +10,8 @@ from keras import layers
 
 import keras_cascade as kc
 from keras_cascade.graph.flattening import flatten
+from keras_cascade.graph.graph import read_graph
 from keras_cascade.graph.program import as_program
-from keras_cascade.graph.reading import read_graph
 
 RNG = np.random.default_rng(0)
 

@@ -7,8 +7,8 @@ from keras_cascade.graph.block import (
     AUGMENTATIONS,
     Block,
     apply_flags,
-    flags_of,
     leaf_layers,
+    read_flags,
 )
 from keras_cascade.graph.copying import copy_network
 
@@ -246,7 +246,7 @@ def test_a_composite_layer_that_is_frozen_whole_is_loaded_frozen(tmp_path):
     block = Block(x, heads(x, x), name="block")
     heads.trainable = False
     loaded = _reload(block, tmp_path)
-    assert flags_of(loaded.get_layer("heads")) == flags_of(heads)
+    assert read_flags(loaded.get_layer("heads")) == read_flags(heads)
     assert loaded.trainable_variables == []
 
 
@@ -315,6 +315,6 @@ def test_leaf_layers_come_with_their_paths():
 def test_flags_are_set_parents_first():
     layer = Composite()
     layer.build((None, 4))
-    assert flags_of(layer) == [True, True, True]
+    assert read_flags(layer) == [True, True, True]
     apply_flags(layer, [False, True, False])
-    assert flags_of(layer) == [False, True, False]
+    assert read_flags(layer) == [False, True, False]

@@ -5,8 +5,8 @@ import pytest
 import keras_cascade as kc
 from keras_cascade.graph.block import Block
 from keras_cascade.graph.copying import copy_network
-from keras_cascade.graph.need import need
-from keras_cascade.graph.reading import read_graph
+from keras_cascade.graph.graph import read_graph
+from keras_cascade.graph.pruning import find_needed
 
 layers = keras.layers
 
@@ -392,11 +392,11 @@ def test_the_input_of_a_nested_network_can_be_tapped(grammar, rows, same):
 def test_need_asks_each_call_for_its_own_tensors_where_told():
     graph = read_graph(_twice())
     ref = ("inner:0", "low", 0)
-    together = need(graph, [ref, ("inner:1", "high", 0)])
+    together = find_needed(graph, [ref, ("inner:1", "high", 0)])
     assert set(together.inside) == {"inner"}
-    apart = need(graph, [ref, ("inner:1", "high", 0)], per_call=True)
+    apart = find_needed(graph, [ref, ("inner:1", "high", 0)], per_call=True)
     assert set(apart.inside) == {"inner:0", "inner:1"}
-    assert need(graph, [ref]).nodes == {"x", "inner:0"}
+    assert find_needed(graph, [ref]).nodes == {"x", "inner:0"}
 
 
 def _twice():

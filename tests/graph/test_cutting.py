@@ -9,7 +9,7 @@ from keras import layers
 
 import keras_cascade as kc
 from keras_cascade.graph.block import Block
-from keras_cascade.graph.cold import find_cold
+from keras_cascade.graph.cacheable import find_cacheable
 from keras_cascade.graph.cutting import RECOMPUTED, find_cut, step_flops
 from keras_cascade.graph.program import as_program
 
@@ -328,7 +328,7 @@ def test_bytes_are_those_of_the_dtype(dtype, size):
 def test_no_other_choice_repeats_no_more_and_stores_less(seed):
     program = as_program(random_network(seed))
     cut = find_cut(program)
-    cold = find_cold(program).steps
+    cold = find_cacheable(program).steps
     costs = {
         s.name: 0
         if isinstance(s.operation, layers.Concatenate)

@@ -4,7 +4,7 @@ import keras
 from keras import layers
 
 from keras_cascade.graph.flattening import flatten
-from keras_cascade.graph.reading import read_graph
+from keras_cascade.graph.graph import read_graph
 
 
 def nested(calls=1):

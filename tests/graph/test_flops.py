@@ -2,7 +2,7 @@ import keras
 import pytest
 
 from keras_cascade.graph.flops import flops_up_to, parameters_up_to
-from keras_cascade.graph.reading import read_graph
+from keras_cascade.graph.graph import read_graph
 
 layers = keras.layers
 

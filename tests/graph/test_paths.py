@@ -2,8 +2,8 @@ import keras
 import pytest
 
 from keras_cascade._messages import closest
+from keras_cascade.graph.graph import read_graph
 from keras_cascade.graph.paths import all_addresses, is_exact, names_of, select
-from keras_cascade.graph.reading import read_graph
 
 TOP = [
     "x",

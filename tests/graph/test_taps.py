@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import keras_cascade as kc
-from keras_cascade.graph.reading import read_graph
+from keras_cascade.graph.graph import read_graph
 from keras_cascade.graph.taps import list_taps, resolve_taps
 
 layers = keras.layers

@@ -4,7 +4,7 @@ import keras
 import pytest
 from keras import layers
 
-from keras_cascade.graph.reading import read_graph
+from keras_cascade.graph.graph import read_graph
 from keras_cascade.injection.arguments import Injection
 from keras_cascade.injection.sites import find_sites, site_at_input
 

@@ -7,7 +7,7 @@ import pytest
 
 from keras_cascade.assembly.preprocessing import preprocessing_network
 from keras_cascade.networks.loading import load_network
-from keras_cascade.networks.resolving import resolve_preprocess
+from keras_cascade.networks.preprocess_argument import resolve_preprocess
 
 # KerasHub imports TensorFlow beside the backend where it is installed.
 with_hub = [

@@ -5,7 +5,7 @@ import pytest
 from keras import layers
 
 import keras_cascade as kc
-from keras_cascade.graph.reading import read_graph
+from keras_cascade.graph.graph import read_graph
 from keras_cascade.planning.inputs import (
     network_inputs,
     normalise_inputs,

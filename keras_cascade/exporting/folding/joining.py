@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 from keras_cascade.exporting.folding import affine, combining, neighbours
 from keras_cascade.graph.flattening import Source
+from keras_cascade.graph.graph import Reference
 from keras_cascade.graph.program import Program, Step
-from keras_cascade.graph.reading import Reference
 
 
 def join_into_join(

@@ -3,8 +3,8 @@
 import keras
 
 from keras_cascade.exporting.folding import affine
+from keras_cascade.graph.graph import Reference
 from keras_cascade.graph.program import Program, Step
-from keras_cascade.graph.reading import Reference
 
 
 def before(program: Program, step: Step) -> Step | None:

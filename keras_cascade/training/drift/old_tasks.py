@@ -8,7 +8,7 @@ import numpy as np
 from keras_cascade import data as user_data
 from keras_cascade._cascade_view import CascadeView
 from keras_cascade.graph.copying import copy_graph
-from keras_cascade.graph.reading import read_graph
+from keras_cascade.graph.graph import read_graph
 from keras_cascade.training.drift.pretrained_copies import (
     Pair,
     assign,

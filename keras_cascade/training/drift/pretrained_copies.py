@@ -11,14 +11,14 @@ import numpy as np
 from keras_cascade import _keras_compat as compat
 from keras_cascade._cascade_view import CascadeView
 from keras_cascade.data import to_numpy
-from keras_cascade.graph.block import in_its_mode, leaf_layers
+from keras_cascade.graph.block import bind_training_mode, leaf_layers
 from keras_cascade.graph.copying import copy_graph
-from keras_cascade.graph.formats import data_format_at
-from keras_cascade.graph.operations import own
-from keras_cascade.graph.reading import Graph, read_graph
+from keras_cascade.graph.data_formats import data_format_at
+from keras_cascade.graph.graph import Graph, read_graph
+from keras_cascade.graph.layer_copying import to_numpy_copy
+from keras_cascade.graph.paths import LayerPath
 from keras_cascade.networks.loading import as_network
 
-Path = tuple[str, ...]
 Pair = tuple[keras.Variable, keras.Variable]
 
 
@@ -87,10 +87,10 @@ def pretrained_blocks(cascade: CascadeView) -> list[str]:
 
 
 def layers_by_path(
-    graph: Graph, prefix: Path = ()
-) -> dict[Path, keras.Operation]:
+    graph: Graph, prefix: LayerPath = ()
+) -> dict[LayerPath, keras.Operation]:
     """The operations of a graph that are no networks, under stable names."""
-    found: dict[Path, keras.Operation] = {}
+    found: dict[LayerPath, keras.Operation] = {}
     for node in graph.nodes:
         path = (*prefix, node.name)
         if node.inner is None:
@@ -121,7 +121,7 @@ def pairs(first: Any, second: Any) -> Iterator[Pair]:
 def assign(both: list[Pair]) -> None:
     """Gives each second variable the value of the first."""
     for source, target in both:
-        target.assign(own(source))
+        target.assign(to_numpy_copy(source))
 
 
 class Comparison(keras.Model):
@@ -152,7 +152,7 @@ class Comparison(keras.Model):
     def _watched(
         self, operation: keras.Operation, now: dict, then: dict
     ) -> Callable[..., Any]:
-        run = in_its_mode(operation, training=False)
+        run = bind_training_mode(operation, training=False)
         reference = self.references.get(operation.name)
         if reference is None:
             return run
@@ -195,7 +195,7 @@ def _reference(
     )
 
 
-def _added_layers(cascade: CascadeView, graph: Graph) -> list[Path]:
+def _added_layers(cascade: CascadeView, graph: Graph) -> list[LayerPath]:
     """What injections put into a block: the projections of `concat`."""
     if not cascade.spec.inject:
         return []

@@ -11,8 +11,9 @@ from keras_cascade import _keras_compat as compat
 from keras_cascade import data as user_data
 from keras_cascade._cascade_view import CascadeView
 from keras_cascade.adapters.fitting import check_fitted
-from keras_cascade.graph.operations import own
-from keras_cascade.training.layer_lookup import LayerLookup, Path
+from keras_cascade.graph.layer_copying import to_numpy_copy
+from keras_cascade.graph.paths import LayerPath
+from keras_cascade.training.layer_lookup import LayerLookup
 from keras_cascade.training.random_states import preserve_random_states
 from keras_cascade.training.range_test.results import (
     FoundLearningRates,
@@ -107,7 +108,7 @@ def find_learning_rates(
     with preserve_random_states():
         _check_labels(data, batch_size, seed)
         copy = _copy(cascade)
-        before = [(v, np.array(own(v))) for v in copy.variables]
+        before = [(v, to_numpy_copy(v)) for v in copy.variables]
         for pattern in patterns:
             for variable, value in before:
                 variable.assign(value)
@@ -169,7 +170,7 @@ def _copy(cascade: CascadeView) -> Any:
     """A cascade as a file would give it back, low-rank updates included."""
     copy = type(cascade).from_config(cascade.get_config())
     for source, target in zip(cascade.variables, copy.variables, strict=True):
-        target.assign(own(source))
+        target.assign(to_numpy_copy(source))
     return copy
 
 
@@ -219,7 +220,7 @@ def _trained(cascade: CascadeView, blocks: Sequence[str] | None) -> list[str]:
     return list(blocks)
 
 
-def _training(lookup: LayerLookup) -> set[Path]:
+def _training(lookup: LayerLookup) -> set[LayerPath]:
     """The layers that have something to train."""
     return {p for p, x in lookup.layers.items() if x.trainable_variables}
 

@@ -7,11 +7,9 @@ from typing import Any
 import keras
 
 from keras_cascade.graph.flattening import FlatCall, FlatGraph, flatten
-from keras_cascade.graph.paths import names_of
-from keras_cascade.graph.reading import read_graph
+from keras_cascade.graph.graph import read_graph
+from keras_cascade.graph.paths import LayerPath, names_of
 from keras_cascade.training.rates.block_rates import Rate, validate_rate
-
-Path = tuple[str, ...]
 
 
 @keras.saving.register_keras_serializable(package="keras_cascade")
@@ -109,8 +107,8 @@ class ScaledSchedule(keras.optimizers.schedules.LearningRateSchedule):
 
 
 def groups_by_depth(
-    cascade: keras.Model, paths: Collection[Path], number: int
-) -> dict[Path, int]:
+    cascade: keras.Model, paths: Collection[LayerPath], number: int
+) -> dict[LayerPath, int]:
     """Divides layers into groups of equal depth.
 
     Args:
@@ -141,7 +139,7 @@ def groups_by_depth(
 
 def depths_of(
     cascade: keras.Model, block: str | None
-) -> tuple[dict[Path, int], set[Path]]:
+) -> tuple[dict[LayerPath, int], set[LayerPath]]:
     """How many layers with weights lie behind each layer, at most.
 
     Args:
@@ -156,7 +154,7 @@ def depths_of(
     flat = flatten(read_graph(cascade, keep_names=True))
     inside = [c for c in flat.calls if block in (None, c.address[0])]
     known: dict[int, int] = {}
-    depths: dict[Path, int] = {}
+    depths: dict[LayerPath, int] = {}
     for call in reversed(inside):
         known[id(call)] = _behind(call, flat, known)
         path = names_of(call.address)

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 import keras
 
 from keras_cascade._cascade_view import CascadeView
-from keras_cascade.training.layer_lookup import LayerLookup, Path
+from keras_cascade.graph.paths import LayerPath
+from keras_cascade.training.layer_lookup import LayerLookup
 from keras_cascade.training.rates.block_rates import Rate
 from keras_cascade.training.rates.layerwise_decay import (
     LayerwiseDecay,
@@ -86,7 +87,7 @@ def _add(
     found: RateGroups,
     name: str,
     rate: Rate,
-    paths: list[Path],
+    paths: list[LayerPath],
     lookup: LayerLookup,
 ) -> None:
     found.rates[name] = rate

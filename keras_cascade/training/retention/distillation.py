@@ -8,9 +8,9 @@ from keras import ops
 
 from keras_cascade import _keras_compat as compat
 from keras_cascade._cascade_view import CascadeView
-from keras_cascade.graph.block import Block, in_its_mode, leaf_layers
-from keras_cascade.graph.reading import Graph, Reference, read_graph
-from keras_cascade.graph.replaying import Replay
+from keras_cascade.graph.block import Block, bind_training_mode, leaf_layers
+from keras_cascade.graph.graph import Graph, Reference, read_graph
+from keras_cascade.graph.replay import Replay
 
 
 class Distillation:
@@ -69,7 +69,7 @@ def _run(
         if compat.is_functional(operation):
             return lambda given, **_: _run(operation, given, stand_ins)
         layer = stand_ins.get(id(operation), operation)
-        return in_its_mode(layer, training=False)
+        return bind_training_mode(layer, training=False)
 
     return compat.run_graph(network, inputs, None, called)
 

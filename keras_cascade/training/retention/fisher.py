@@ -15,7 +15,7 @@ import numpy as np
 from keras import ops
 
 from keras_cascade import data as user_data
-from keras_cascade.graph.operations import own
+from keras_cascade.graph.layer_copying import to_numpy_copy
 from keras_cascade.training.retention.output_kinds import Kind, statistic
 
 
@@ -63,7 +63,7 @@ def fisher_diagonal(
             model.train_on_batch(x, weights)
     # A random direction is one of several; an exact one is a share of a sum.
     total = samples * (probes or 1)
-    found = [own(square) / total for square in optimizer.squares]
+    found = [to_numpy_copy(square) / total for square in optimizer.squares]
     for variable, value in zip(network.trainable_variables, found, strict=True):
         _check_finite(variable, value)
     return found

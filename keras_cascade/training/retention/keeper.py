@@ -12,8 +12,8 @@ from keras import ops
 from keras_cascade import _keras_compat as compat
 from keras_cascade._cascade_view import CascadeView
 from keras_cascade.graph.block import Block, leaf_layers
+from keras_cascade.graph.layer_copying import to_numpy_copy
 from keras_cascade.graph.names import name_variables
-from keras_cascade.graph.operations import own
 from keras_cascade.training.retention.distillation import Distillation
 from keras_cascade.training.retention.ewc import EWC
 from keras_cascade.training.retention.lwf import LwF
@@ -109,7 +109,9 @@ class Keeper(keras.Layer):
 
     def known_fishers(self) -> dict[str, np.ndarray]:
         """The Fisher information of the weights, by their paths."""
-        return {path: own(fisher) for path, fisher in self.fishers.items()}
+        return {
+            path: to_numpy_copy(fisher) for path, fisher in self.fishers.items()
+        }
 
     def attach(self, cascade: CascadeView) -> None:
         """Ties what is kept to the weights and blocks of its cascade.

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_cascade.graph.reading import Graph, Node
+from keras_cascade.graph.graph import Graph, Node
 
 # What the outputs of a network can be said to be.
 Kind = str

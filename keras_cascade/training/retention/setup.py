@@ -12,8 +12,9 @@ from keras_cascade import data as user_data
 from keras_cascade._cascade_view import CascadeView
 from keras_cascade.graph.block import leaf_layers
 from keras_cascade.graph.copying import copy_graph
-from keras_cascade.graph.reading import Graph
-from keras_cascade.training.layer_lookup import LayerLookup, Path
+from keras_cascade.graph.graph import Graph
+from keras_cascade.graph.paths import LayerPath
+from keras_cascade.training.layer_lookup import LayerLookup
 from keras_cascade.training.retention.ewc import EWC
 from keras_cascade.training.retention.fisher import fisher_diagonal
 from keras_cascade.training.retention.keeper import Keeper
@@ -160,7 +161,7 @@ def _fishers_of_network(
     method: EWC, weights: Sequence[Weight], graph: Graph, block: str
 ) -> dict[str, np.ndarray]:
     network = copy_graph(graph, block)
-    layers: dict[Path, keras.Layer] = {
+    layers: dict[LayerPath, keras.Layer] = {
         (block, *path): layer for path, layer in leaf_layers(network)
     }
     _train_only(layers, {weight.layer for weight in weights})
@@ -183,7 +184,7 @@ def _fishers_of_network(
 
 
 def _train_only(
-    layers: Mapping[Path, keras.Layer], wanted: set[tuple[str, ...]]
+    layers: Mapping[LayerPath, keras.Layer], wanted: set[tuple[str, ...]]
 ) -> None:
     """Frees the layers that are asked about: no gradient for the others."""
     for path, layer in layers.items():

@@ -9,8 +9,9 @@ import keras
 
 from keras_cascade import _keras_compat as compat
 from keras_cascade.graph import low_rank
-from keras_cascade.graph.reading import Graph
-from keras_cascade.training.layer_lookup import LayerLookup, Path
+from keras_cascade.graph.graph import Graph
+from keras_cascade.graph.paths import LayerPath
+from keras_cascade.training.layer_lookup import LayerLookup
 from keras_cascade.training.retention.lwf import LwF
 from keras_cascade.training.retention.method import Retention
 
@@ -112,7 +113,9 @@ def _itself(variable: keras.Variable) -> keras.Variable:
     return variable
 
 
-def original_layers(graphs: Mapping[str, Graph]) -> dict[Path, keras.Layer]:
+def original_layers(
+    graphs: Mapping[str, Graph],
+) -> dict[LayerPath, keras.Layer]:
     """The layers of the original networks, by their paths in the cascade."""
     return {
         path: layer
@@ -123,7 +126,7 @@ def original_layers(graphs: Mapping[str, Graph]) -> dict[Path, keras.Layer]:
 
 def covered_weights(
     lookup: LayerLookup, methods: Methods, networks: Iterable[str]
-) -> dict[str, list[Path]]:
+) -> dict[str, list[LayerPath]]:
     """The layers that each method pulls: the last that covers one counts.
 
     `LwF` is left out: it pulls answers, not weights.
@@ -141,7 +144,7 @@ def covered_weights(
     for pattern in pulling:
         _check_pretrained(lookup, pattern, list(networks))
     owners = lookup.deciding_patterns(pulling, "retention")
-    found: dict[str, list[Path]] = {pattern: [] for pattern in pulling}
+    found: dict[str, list[LayerPath]] = {pattern: [] for pattern in pulling}
     for path, pattern in owners.items():
         found[pattern].append(path)
     for pattern, paths in found.items():
@@ -188,9 +191,9 @@ def taught_blocks(
 
 
 def weights_at(
-    paths: Iterable[Path],
-    layers: Mapping[Path, keras.Layer],
-    originals: Mapping[Path, keras.Layer],
+    paths: Iterable[LayerPath],
+    layers: Mapping[LayerPath, keras.Layer],
+    originals: Mapping[LayerPath, keras.Layer],
 ) -> list[tuple[Weight, Callable[[], Any]]]:
     """The weights of layers, with what gives the original network's values.
 
@@ -210,7 +213,9 @@ def weights_at(
     ]
 
 
-def _layers_of(graph: Graph, prefix: Path) -> Iterator[tuple[Path, Any]]:
+def _layers_of(
+    graph: Graph, prefix: LayerPath
+) -> Iterator[tuple[LayerPath, Any]]:
     for node in graph.nodes:
         path = (*prefix, node.name)
         if node.inner is not None:
@@ -219,7 +224,7 @@ def _layers_of(graph: Graph, prefix: Path) -> Iterator[tuple[Path, Any]]:
             yield path, node.operation
 
 
-def _weight(path: Path, number: int, variable: keras.Variable) -> Weight:
+def _weight(path: LayerPath, number: int, variable: keras.Variable) -> Weight:
     prefix, name = "/".join(path), variable.path
     if not name.startswith(f"{prefix}/"):
         # The network's own layers, under the names that they have.

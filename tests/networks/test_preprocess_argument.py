@@ -3,10 +3,10 @@ import numpy as np
 import pytest
 
 from keras_cascade.assembly.preprocessing import preprocessing_network
+from keras_cascade.networks.preprocess_argument import resolve_preprocess
 from keras_cascade.networks.preprocessing import (
     Preprocess,
 )
-from keras_cascade.networks.resolving import resolve_preprocess
 
 layers = keras.layers
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_cascade import _keras_compat as compat
 from keras_cascade.graph import low_rank
@@ -61,7 +62,7 @@ def copy_state(source: keras.Layer, target: keras.Layer) -> None:
         for ids, layer in zip(done, (source, target), strict=True)
     )
     for old, new in zip(*remaining, strict=True):
-        new.assign(own(old))
+        new.assign(to_numpy_copy(old))
 
 
 def _copy_own_state(old: keras.Layer, new: keras.Layer) -> None:
@@ -72,25 +73,23 @@ def _copy_own_state(old: keras.Layer, new: keras.Layer) -> None:
     """
     writer: Any = type(old).save_own_variables
     is_keras = writer.__module__.startswith("keras.")
-    before = [] if is_keras else [own(v).copy() for v in old.variables]
+    before = [] if is_keras else [to_numpy_copy(v) for v in old.variables]
     store: dict[str, Any] = {}
     old.save_own_variables(store)
     if store:
-        new.load_own_variables({k: own(v) for k, v in store.items()})
+        new.load_own_variables({k: to_numpy_copy(v) for k, v in store.items()})
     for variable, value in zip(old.variables, before, strict=False):
-        if not (own(variable) == value).all():
+        if not (to_numpy_copy(variable) == value).all():
             variable.assign(value)
 
 
-def own(value: Any) -> Any:
-    """A value that nobody else holds.
-
-    JAX's training gives arrays away: two variables with one array would lose
-    it to whichever trains first.
-    """
+def to_numpy_copy(value: keras.Variable | Any) -> np.ndarray:
+    """Returns a value as a NumPy array that shares no memory with it."""
     if isinstance(value, keras.Variable):
         value = value.value
-    return keras.ops.convert_to_numpy(value)
+    # JAX's training steps give arrays away: two variables with one array would
+    # lose it to whichever trains first.
+    return np.array(keras.ops.convert_to_numpy(value))
 
 
 def _copy_lambda(layer: keras.layers.Lambda, name: str) -> keras.layers.Lambda:

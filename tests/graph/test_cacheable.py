@@ -4,7 +4,7 @@ import keras
 import pytest
 from keras import layers
 
-from keras_cascade.graph.cold import find_cold
+from keras_cascade.graph.cacheable import find_cacheable
 from keras_cascade.graph.program import as_program
 
 
@@ -37,7 +37,7 @@ def found(layer, shape=(6, 4), **arguments):
     x = layers.Rescaling(0.5, name="before")(x)
     x = layer(x)
     x = layers.Rescaling(2.0, name="behind")(x)
-    return find_cold(as_program(keras.Model(inputs, x)))
+    return find_cacheable(as_program(keras.Model(inputs, x)))
 
 
 def frozen(layer):
@@ -179,7 +179,7 @@ def test_only_the_first_obstacle_on_each_way_is_named():
         layers.Dense(4, name="dense")(inputs)
     )
     model = keras.Model(inputs, [one, other, trained])
-    cold = find_cold(as_program(model))
+    cold = find_cacheable(as_program(model))
     assert {x.name for x in cold.blocked} == {"one", "behind_other"}
     assert [step.name for step in cold.steps] == ["other"]
 
@@ -189,7 +189,7 @@ def test_what_is_barred_is_not_cold():
     x = layers.ReLU(name="first")(x)
     x = layers.ReLU(name="second")(x)
     program = as_program(keras.Model(inputs, x))
-    cold = find_cold(program, {"second": "gives something else each time"})
+    cold = find_cacheable(program, {"second": "gives something else each time"})
     assert [step.name for step in cold.steps] == ["first"]
     assert cold.blocked[0].reason == "gives something else each time"
 
@@ -198,16 +198,16 @@ def test_flags_count_as_they_are_when_it_is_asked():
     x = inputs = keras.Input((4,), name="input")
     model = keras.Model(inputs, layers.Dense(2, name="dense")(x))
     program = as_program(model)
-    assert find_cold(program).steps == ()
+    assert find_cacheable(program).steps == ()
     model.get_layer("dense").trainable = False
-    assert [step.name for step in find_cold(program).steps] == ["dense"]
+    assert [step.name for step in find_cacheable(program).steps] == ["dense"]
 
 
 def test_text_is_no_feature():
     x = inputs = keras.Input((1,), dtype="string", name="input")
     x = Lower(name="lower")(x)
     x = layers.Reshape((1, 1), name="behind")(x)
-    cold = find_cold(as_program(keras.Model(inputs, x)))
+    cold = find_cacheable(as_program(keras.Model(inputs, x)))
     assert cold.steps == ()
     assert cold.blocked[0].reason == "gives text, which is not kept"
 

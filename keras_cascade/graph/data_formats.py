@@ -5,7 +5,7 @@ from typing import Any
 
 import keras
 
-from keras_cascade.graph.reading import Graph, Node, Reference
+from keras_cascade.graph.graph import Graph, Node, Reference
 
 FORMATS = ("channels_last", "channels_first")
 

@@ -7,11 +7,12 @@ from typing import Any
 import keras
 
 from keras_cascade.graph.block import Block
+from keras_cascade.graph.graph import Graph, Node, Reference
+from keras_cascade.graph.layer_copying import copy_operation, copy_state
 from keras_cascade.graph.names import rename
-from keras_cascade.graph.need import Need, need
-from keras_cascade.graph.operations import copy_operation, copy_state
-from keras_cascade.graph.reading import Graph, Node, Reference
-from keras_cascade.graph.rebuilt import Parts, Path, rebuild
+from keras_cascade.graph.paths import LayerPath
+from keras_cascade.graph.pruning import Needed, find_needed
+from keras_cascade.graph.reconstruction import Parts, rebuild
 from keras_cascade.graph.tensors import input_like
 
 
@@ -40,7 +41,7 @@ class Replay:
         default_factory=dict
     )
     blocks: dict[int, tuple] = field(default_factory=dict)
-    sources: dict[int, tuple[dict, Path]] = field(default_factory=dict)
+    sources: dict[int, tuple[dict, LayerPath]] = field(default_factory=dict)
     made: dict[int, keras.Operation] = field(default_factory=dict)
 
     def whole(self, graph: Graph, name: str) -> keras.Model:
@@ -87,7 +88,7 @@ class Replay:
     ) -> tuple[Any, list[keras.KerasTensor], list[int]]:
         """Inputs as the network takes them, the wanted tensors, positions."""
         self._rebuild(graph)
-        demand = need(graph, wanted)
+        demand = find_needed(graph, wanted)
         positions = demand.inputs
         inputs = [_copy_input(graph, i) for i in positions]
         values = {
@@ -155,7 +156,7 @@ class Replay:
         _store(node.outputs, outputs, values)
 
     def _run_part(
-        self, node: Node, demand: Need, values: dict, inner: dict
+        self, node: Node, demand: Needed, values: dict, inner: dict
     ) -> None:
         if node.inner is None:
             _store(node.outputs, self._call(node, values), values)
@@ -232,7 +233,7 @@ def _copy_input(graph: Graph, position: int) -> keras.KerasTensor:
 
 def _is_whole(graph: Graph, wanted: Iterable[Reference]) -> bool:
     own = {graph.reference(tensor) for tensor in graph.outputs}
-    inputs = need(graph, wanted).inputs
+    inputs = find_needed(graph, wanted).inputs
     return set(wanted) == own and len(inputs) == len(graph.inputs)
 
 

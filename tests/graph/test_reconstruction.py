@@ -7,8 +7,8 @@ import pytest
 import keras_cascade as kc
 from keras_cascade.graph.block import Block
 from keras_cascade.graph.copying import copy_network
-from keras_cascade.graph.reading import read_graph
-from keras_cascade.graph.rebuilt import rebuild
+from keras_cascade.graph.graph import read_graph
+from keras_cascade.graph.reconstruction import rebuild
 
 layers = keras.layers
 

@@ -3,11 +3,11 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from keras_cascade.graph.reading import Graph, Node, Reference
+from keras_cascade.graph.graph import Graph, Node, Reference
 
 
 @dataclass
-class Need:
+class Needed:
     """What some tensors need of a graph.
 
     Attributes:
@@ -22,9 +22,9 @@ class Need:
     inside: dict[str, dict[Reference, None]] = field(default_factory=dict)
 
 
-def need(
+def find_needed(
     graph: Graph, wanted: Iterable[Reference], per_call: bool = False
-) -> Need:
+) -> Needed:
     """Finds what some tensors need of a graph, by walking it backward.
 
     A nested network that is called several times is one block with the union
@@ -39,7 +39,7 @@ def need(
             `False`.
     """
     wanted = list(wanted)
-    found = Need()
+    found = Needed()
     while True:
         before = {name: len(refs) for name, refs in found.inside.items()}
         tensors = {id(graph.tensor(ref)) for ref in wanted if len(ref) == 2}
@@ -61,7 +61,7 @@ def _walk_back(
     node: Node,
     tensors: set[int],
     taps: list[Reference],
-    found: Need,
+    found: Needed,
     name: str,
     per_call: bool,
 ) -> None:
@@ -75,7 +75,7 @@ def _walk_back(
     inside = found.inside.setdefault(name, {})
     inside.update(dict.fromkeys(_inner_outputs(node.inner, used)))
     inside.update(dict.fromkeys(taps))
-    inner_need = need(node.inner, inside, per_call)
+    inner_need = find_needed(node.inner, inside, per_call)
     tensors.update(id(node.inner_arguments[i]) for i in inner_need.inputs)
 
 

@@ -12,14 +12,16 @@ from typing import Any
 
 import keras
 
+from keras_cascade.graph.graph import Graph, Node
 from keras_cascade.graph.paths import Address
-from keras_cascade.graph.reading import Graph, Node
 
-Merge = Callable[[keras.KerasTensor, list[keras.KerasTensor]], Sequence["Step"]]
+Merge = Callable[
+    [keras.KerasTensor, list[keras.KerasTensor]], Sequence["MergeStep"]
+]
 
 
 @dataclass(frozen=True)
-class Step:
+class MergeStep:
     """An operation that merges: `operation(*args)` gives `output`."""
 
     name: str
@@ -29,7 +31,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Entry:
+class Insertion:
     """What enters a graph behind one of its calls.
 
     Attributes:
@@ -46,7 +48,7 @@ class Entry:
     merge: Merge
 
 
-def inject(graph: Graph, entries: Iterable[Entry]) -> Graph:
+def inject(graph: Graph, entries: Iterable[Insertion]) -> Graph:
     """A graph into which tensors enter.
 
     Args:
@@ -70,7 +72,9 @@ def inject(graph: Graph, entries: Iterable[Entry]) -> Graph:
     return replace(graph, input_structure=[*own, *fed])
 
 
-def _with_entry(graph: Graph, entry: Entry, known: dict[int, Graph]) -> Graph:
+def _with_entry(
+    graph: Graph, entry: Insertion, known: dict[int, Graph]
+) -> Graph:
     """One entry; nested networks that are called several times stay one."""
     key, *inside = entry.address
     fed = [_input_node(n, x) for n, x in entry.feeds.items()]
@@ -94,7 +98,7 @@ def _with_entry(graph: Graph, entry: Entry, known: dict[int, Graph]) -> Graph:
 
 
 def _with_inner_entry(
-    node: Node, entry: Entry, fed: Sequence[Node], known: dict[int, Graph]
+    node: Node, entry: Insertion, fed: Sequence[Node], known: dict[int, Graph]
 ) -> Node:
     """A nested network with the entry inside, fed from without."""
     if node.inner is None:
@@ -131,7 +135,7 @@ def _input_node(name: str, tensor: keras.KerasTensor) -> Node:
     return Node(name, name, layer, (), {}, (output,), is_input=True)
 
 
-def _node(step: Step, graph: Graph) -> Node:
+def _node(step: MergeStep, graph: Graph) -> Node:
     name, number = step.name, 0
     while name in graph.calls:
         number += 1
@@ -157,7 +161,9 @@ def _graph(
     return Graph(graph.name, tuple(nodes), inputs, outputs, sources, network)
 
 
-def withdraw(graph: Graph, names: Iterable[str], feeds: Iterable[str]) -> Graph:
+def remove_injections(
+    graph: Graph, names: Iterable[str], feeds: Iterable[str]
+) -> Graph:
     """A graph without what was injected into it.
 
     Args:
@@ -191,7 +197,7 @@ def _withdrawn(node: Node, prefixes: tuple[str, ...], fed: set[str]) -> Node:
     """A nested network without what was injected into it."""
     if node.inner is None:
         return node
-    inner = withdraw(node.inner, prefixes, fed)
+    inner = remove_injections(node.inner, prefixes, fed)
     if inner.inputs == node.inner.inputs:
         return replace(node, inner=inner)
     left = {id(x) for x in inner.inputs}

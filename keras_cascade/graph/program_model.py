@@ -9,10 +9,10 @@ from keras_cascade import _keras_compat as compat
 from keras_cascade.graph.program import Port, Program
 
 # Behind the name of a tensor: its mask.
-MASK = ":mask"
+MASK_SUFFIX = ":mask"
 
 
-class Part(keras.Model):
+class ProgramModel(keras.Model):
     """Runs a program on the layers that it was read from.
 
     It shares their variables: what moves in one moves in the other. It is
@@ -110,12 +110,14 @@ def _tensor(given: Mapping[str, Any], port: Port) -> Any:
         tensor = keras.ops.squeeze(tensor, axis=-1)
     elif more == -1 and port.shape[-1] == 1:
         tensor = keras.ops.expand_dims(tensor, axis=-1)
-    mask = given.get(port.name + MASK)
+    mask = given.get(port.name + MASK_SUFFIX)
     if mask is not None:
         compat.set_keras_mask(tensor, keras.ops.convert_to_tensor(mask, "bool"))
     return tensor
 
 
 def _masks(found: Mapping[str, Any]) -> dict[str, Any]:
-    masks = {name + MASK: compat.keras_mask(x) for name, x in found.items()}
+    masks = {
+        name + MASK_SUFFIX: compat.keras_mask(x) for name, x in found.items()
+    }
     return {name: mask for name, mask in masks.items() if mask is not None}

@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_cascade.graph.reading import read_graph
+from keras_cascade.graph.graph import read_graph
 
 layers = keras.layers
 

@@ -4,9 +4,9 @@ from typing import Any
 
 import keras
 
+from keras_cascade.graph.graph import read_graph
 from keras_cascade.graph.names import name_variables
-from keras_cascade.graph.reading import read_graph
-from keras_cascade.graph.replaying import Replay
+from keras_cascade.graph.replay import Replay
 from keras_cascade.graph.taps import resolve_taps
 from keras_cascade.networks.loading import as_network, load_network
 

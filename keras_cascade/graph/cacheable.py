@@ -20,7 +20,7 @@ _ALIKE = (
 
 
 @dataclass(frozen=True)
-class Blocked:
+class BlockedStep:
     """A step that nothing trains, and that is not the same in every epoch.
 
     Attributes:
@@ -38,7 +38,7 @@ class Blocked:
 
 
 @dataclass(frozen=True)
-class Cold:
+class Cacheable:
     """The steps that give the same for the same sample in every epoch.
 
     Attributes:
@@ -48,10 +48,12 @@ class Cold:
     """
 
     steps: tuple[Step, ...]
-    blocked: tuple[Blocked, ...]
+    blocked: tuple[BlockedStep, ...]
 
 
-def find_cold(program: Program, barred: Mapping[str, str] = _NONE) -> Cold:
+def find_cacheable(
+    program: Program, barred: Mapping[str, str] = _NONE
+) -> Cacheable:
     """Finds them, by the flags that the layers have now.
 
     A step is cold if all that it takes is, and it neither trains, nor runs
@@ -76,8 +78,8 @@ def find_cold(program: Program, barred: Mapping[str, str] = _NONE) -> Cold:
             known.update(step.outputs)
         elif reason != _TRAINS:
             kind = type(step.operation).__name__
-            blocked.append(Blocked(step.name, kind, reason))
-    return Cold(tuple(cold), tuple(blocked))
+            blocked.append(BlockedStep(step.name, kind, reason))
+    return Cacheable(tuple(cold), tuple(blocked))
 
 
 _TRAINS = "trains"

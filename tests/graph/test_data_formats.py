@@ -4,8 +4,8 @@ import keras
 import pytest
 from keras import layers
 
-from keras_cascade.graph.formats import data_format, data_format_at
-from keras_cascade.graph.reading import read_graph
+from keras_cascade.graph.data_formats import data_format, data_format_at
+from keras_cascade.graph.graph import read_graph
 
 FIRST, LAST = "channels_first", "channels_last"
 

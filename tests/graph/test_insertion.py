@@ -6,8 +6,13 @@ import pytest
 from keras import layers, ops
 
 from keras_cascade.graph.copying import copy_graph
-from keras_cascade.graph.injecting import Entry, Step, inject, withdraw
-from keras_cascade.graph.reading import read_graph
+from keras_cascade.graph.graph import read_graph
+from keras_cascade.graph.insertion import (
+    Insertion,
+    MergeStep,
+    inject,
+    remove_injections,
+)
 
 FED = ops.convert_to_tensor(
     np.random.default_rng(1).normal(size=(8, 4)).astype("float32")
@@ -29,10 +34,10 @@ def entry(address, name="fed", merge="add"):
             return []
         step = f"{name}_{merge}"
         output = keras.KerasTensor(x.shape, x.dtype)
-        return [Step(step, kinds[merge](name=step), ([x, *fed],), output)]
+        return [MergeStep(step, kinds[merge](name=step), ([x, *fed],), output)]
 
     tensor = keras.KerasTensor((None, 4), dtype="float32")
-    return Entry(tuple(address.split("/")), {name: tensor}, steps)
+    return Insertion(tuple(address.split("/")), {name: tensor}, steps)
 
 
 def entered(network, *entries):
@@ -267,7 +272,9 @@ def test_what_was_injected_is_withdrawn(rows):
     changed = entered(network, *entries)
     assert len(changed.inputs) == 5
     names = ["a", "b", "c", "d"]
-    graph = withdraw(read_graph(changed), [f"{n}_" for n in names], names)
+    graph = remove_injections(
+        read_graph(changed), [f"{n}_" for n in names], names
+    )
     again = copy_graph(graph, "again", pruned=True)
     assert [tensor.name for tensor in again.inputs] == ["x"]
     np.testing.assert_array_equal(

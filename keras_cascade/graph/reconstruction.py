@@ -16,12 +16,11 @@ import keras
 
 from keras_cascade import _keras_compat as compat
 from keras_cascade.graph import low_rank
+from keras_cascade.graph.graph import Graph, read_graph
 from keras_cascade.graph.names import rename
-from keras_cascade.graph.reading import Graph, read_graph
+from keras_cascade.graph.paths import LayerPath
 
-# The names that lead to an operation, a level of nesting each.
-Path = tuple[str, ...]
-Operations = dict[Path, keras.Operation]
+Operations = dict[LayerPath, keras.Operation]
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +33,7 @@ class Parts:
     """
 
     origin: dict
-    paths: Mapping[str, Path]
+    paths: Mapping[str, LayerPath]
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +47,7 @@ class Rebuilt:
     """
 
     origin: dict
-    paths: Mapping[int, Path]
+    paths: Mapping[int, LayerPath]
     operations: Operations
 
 
@@ -122,7 +121,7 @@ class Part:
         name: What it is called in the block.
     """
 
-    def __init__(self, path: Path, name: str):
+    def __init__(self, path: LayerPath, name: str):
         self.path = path
         self.name = name
 
@@ -146,7 +145,7 @@ class Part:
         return operation
 
 
-def as_part(entry: Mapping[str, Any], path: Path) -> dict:
+def as_part(entry: Mapping[str, Any], path: LayerPath) -> dict:
     """A layer's entry in a config, as a part.
 
     Args:
@@ -165,7 +164,7 @@ def as_part(entry: Mapping[str, Any], path: Path) -> dict:
     }
 
 
-def paths_of_parts(config: Mapping[str, Any]) -> dict[str, Path]:
+def paths_of_parts(config: Mapping[str, Any]) -> dict[str, LayerPath]:
     """The parts that a network's config names: where they are, by name."""
     return {
         entry["name"]: tuple(entry["config"]["path"])
@@ -237,7 +236,7 @@ def _weights(operation: keras.Operation) -> list[tuple]:
     ]
 
 
-def _recorded(graph: Graph, parts: Parts) -> Iterator[tuple[int, Path]]:
+def _recorded(graph: Graph, parts: Parts) -> Iterator[tuple[int, LayerPath]]:
     """What a copy knows of where its operations come from."""
     for node in graph.nodes:
         if node.operation.name in parts.paths:
