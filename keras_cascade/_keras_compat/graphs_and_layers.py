@@ -1,8 +1,4 @@
-"""Reads graphs and layers where Keras has no public way to.
-
-Each piece says why it is needed and on which version it was seen to work;
-`tests/_keras_compat/test_graphs_and_layers.py` fails when Keras changes it.
-"""
+"""Reads graphs and layers where Keras 3.15.1 has no public way to."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -15,7 +11,7 @@ from keras.src.backend.common import global_state, masking
 from keras.src.models.functional import Functional
 from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR
 
-# --- Graphs (seen on Keras 3.15.1) -----------------------------------------
+# --- Graphs ----------------------------------------------------------------
 
 
 class Call(NamedTuple):
@@ -32,8 +28,8 @@ class Call(NamedTuple):
 def is_functional(network: object) -> bool:
     """Whether the network is a graph that can be read call by call.
 
-    A subclass of Functional with a `call` of its own does something that its
-    graph does not show, so it does not count.
+    A subclass of Functional with a `call` of its own may do what its graph
+    does not show, so it does not count.
     """
     if not isinstance(network, Functional):
         return False
@@ -49,11 +45,12 @@ def has_inputs(network: keras.Model) -> bool:
 
 
 def functional_calls(network: keras.Model) -> list[Call]:
-    """The calls of a functional network, inputs first, in topological order.
+    """Returns the calls of a functional network in topological order.
 
-    The public way, `clone_model` with a recording `call_function`, repeats
-    the whole symbolic pass and leaves a second node on every layer of the
-    user's network; reading `_nodes_by_depth` leaves it as it was.
+    The inputs come first. The public way, `clone_model` with a recording
+    `call_function`, repeats the whole symbolic pass and leaves a second node
+    on every layer of the user's network; reading `_nodes_by_depth` changes
+    nothing.
     """
     by_depth = network._nodes_by_depth  # type: ignore[attr-defined]
     deepest_first = sorted(by_depth, reverse=True)
@@ -74,7 +71,7 @@ def functional_calls(network: keras.Model) -> list[Call]:
 
 
 def has_own_config(network: object) -> bool:
-    """Whether a functional network's class says itself what rebuilds it."""
+    """Whether the class of a functional network overrides `get_config`."""
     if not is_functional(network):
         return False
     kind: Any = type(network)
@@ -82,10 +79,11 @@ def has_own_config(network: object) -> bool:
 
 
 def forget_calls(operation: keras.Operation) -> None:
-    """Takes an operation out of every graph that it is in.
+    """Removes an operation from every graph that it is in.
 
-    The calls tie a layer to those before and behind it: what is cut off would
-    stay in memory, and Keras finds a loaded layer's calls by their number.
+    The calls tie a layer to those before and after it: layers that are cut
+    off would stay in memory, and Keras finds a loaded layer's calls by their
+    number.
     """
     operation._inbound_nodes.clear()
     operation._outbound_nodes.clear()
@@ -93,7 +91,7 @@ def forget_calls(operation: keras.Operation) -> None:
 
 @contextmanager
 def without_configs(operations: Iterable[keras.Operation]) -> Iterator[None]:
-    """Has operations write an empty config while it lasts.
+    """Makes operations write an empty config within the context.
 
     `Functional.get_config` asks every layer for its config, and fails where
     one has none; no hook lets a network write something else for it.
@@ -114,9 +112,9 @@ def run_graph(
     mask: Any,
     operation_function: Callable[[keras.Operation], Callable],
 ) -> Any:
-    """`Functional.call`, with a say in how each operation is called.
+    """Runs `Functional.call`, with another callable for each operation.
 
-    `Functional.call` hands one `training` to every layer; frozen layers need
+    `Functional.call` passes one `training` to every layer; frozen layers need
     another one than trained ones, and no public hook tells them apart.
     """
     flat = network._standardize_inputs(inputs)  # type: ignore[attr-defined]
@@ -132,11 +130,11 @@ def run_graph(
     return outputs
 
 
-# --- Layers and variables (seen on Keras 3.15.1) ---------------------------
+# --- Layers and variables --------------------------------------------------
 
 
 def sublayers(layer: keras.Layer) -> Iterator[keras.Layer]:
-    """The layer itself and all layers inside it, parents first.
+    """Yields the layer itself and all layers inside it, parents first.
 
     Only models show their layers publicly; flags and states inside composite
     layers (an encoder block, a Bidirectional) have no other way in.
@@ -145,7 +143,7 @@ def sublayers(layer: keras.Layer) -> Iterator[keras.Layer]:
 
 
 def trainable_kind(layer: keras.Layer) -> list[keras.Variable]:
-    """A layer's own variables that training can move, whatever its flag.
+    """Returns a layer's own weights without moments, whatever its flag.
 
     Publicly a frozen layer tells its kernel from its moments only once it is
     unfrozen, and unfreezing it to look would lose the flags inside it.
@@ -165,16 +163,21 @@ def set_variable_path(variable: keras.Variable, path: str) -> None:
 
 
 def keras_mask(tensor: Any) -> Any:
-    """The mask that Keras carries along with a tensor, or None."""
+    """Returns the mask that Keras carries along with a tensor, or None."""
     return masking.get_keras_mask(tensor)
 
 
 def set_keras_mask(tensor: Any, mask: Any) -> None:
-    """Hangs a mask on a tensor, as Keras's layers do."""
+    """Attaches a mask to a tensor, as Keras's layers do."""
     masking.set_keras_mask(tensor, mask)
 
 
-# --- LoRA (seen on Keras 3.15.1) ---------------------------------------------
+def set_untracked(owner: object, name: str, value: object) -> None:
+    """Sets an attribute past Keras's tracking, which would wrap a list."""
+    vars(owner)[name] = value
+
+
+# --- LoRA ------------------------------------------------------------------
 #
 # Keras's layers compute low-rank updates (`enable_lora`), but write the merged
 # kernel into a file and load A = B = 0, of which the gradients are 0; `Dense`
@@ -183,8 +186,8 @@ def set_keras_mask(tensor: Any, mask: Any) -> None:
 
 
 @contextmanager
-def low_rank_hidden(layer: Any) -> Iterator[None]:
-    """Has a layer show and write its kernel without its low-rank update."""
+def low_rank_hidden(layer: keras.Layer) -> Iterator[None]:
+    """Makes a layer show and write its kernel without its low-rank update."""
     layer.lora_enabled = False
     try:
         yield
@@ -193,18 +196,18 @@ def low_rank_hidden(layer: Any) -> Iterator[None]:
 
 
 @contextmanager
-def without_low_rank_configs(layers: Iterable[Any]) -> Iterator[None]:
-    """Has layers leave their low-rank updates out of their configs.
+def without_low_rank_configs(layers: Iterable[keras.Layer]) -> Iterator[None]:
+    """Makes layers leave their low-rank updates out of their configs.
 
-    What is made of such a config has the plain layer's variables.
+    A layer made of such a config has the plain layer's variables.
     """
-    hidden = [(x, x.lora_rank) for x in layers if x.lora_enabled]
-    for layer, _ in hidden:
+    ranks = [(layer, vars(layer)["lora_rank"]) for layer in layers]
+    for layer, _ in ranks:
         layer.lora_rank = None
     try:
         yield
     finally:
-        for layer, rank in hidden:
+        for layer, rank in ranks:
             layer.lora_rank = rank
 
 
@@ -225,20 +228,24 @@ def never_train(
             layer._tracker.lock()
 
 
-def save_and_load_with(layer: Any, save: Callable, load: Callable) -> None:
-    """Has one layer, not its class, write and read its variables otherwise.
+def save_and_load_with(
+    layer: keras.Layer,
+    save: Callable[[Any, Any], None],
+    load: Callable[[Any, Any], None],
+) -> None:
+    """Makes one layer, not its class, save and load with these functions.
 
     A class of our own would stand in the file in place of Keras's.
     """
-    vars(layer)["save_own_variables"] = MethodType(save, layer)
-    vars(layer)["load_own_variables"] = MethodType(load, layer)
+    layer.save_own_variables = MethodType(save, layer)
+    layer.load_own_variables = MethodType(load, layer)
 
 
-# --- Compiling and random states (seen on Keras 3.15.1) --------------------
+# --- Compiling and random states -------------------------------------------
 
 
 def compile_arguments(model: keras.Model) -> dict[str, Any]:
-    """What a model was compiled with, as the objects that were passed.
+    """Returns the very objects that were passed to `compile`.
 
     The public `get_compile_config` serializes them, which fails for a loss
     that is a function of the user's.
@@ -247,13 +254,10 @@ def compile_arguments(model: keras.Model) -> dict[str, Any]:
 
 
 def take_resumed_epoch(model: keras.Model) -> int | None:
-    """The epoch that BackupAndRestore goes on with, which `fit` then forgets.
+    """Returns and resets the epoch that BackupAndRestore resumes with.
 
-    Keras 3.15 hands it to `fit` in the attribute `_initial_epoch`, which goes
-    before the argument, and keeps it.
-
-    Args:
-        model: The model.
+    Keras passes it to `fit` in the attribute `_initial_epoch`, which takes
+    precedence over the argument, and never resets it.
     """
     epoch = model._initial_epoch  # type: ignore[attr-defined]
     model._initial_epoch = None  # type: ignore[attr-defined]
@@ -263,35 +267,28 @@ def take_resumed_epoch(model: keras.Model) -> int | None:
 def is_passed_on(attribute: str) -> bool:
     """Whether a model keeps arrays there from one step on JAX to the next.
 
-    Keras (3.15) goes through all of them each time it is set, as through any
-    attribute, to see whether there are layers among them: with many variables
-    that takes longer than a small step.
+    Keras searches the value of any attribute that is set for layers: with
+    many variables that takes longer than a small step.
     """
     return attribute == "_jax_state"
 
 
-def global_seed() -> Any:
-    """The state that unseeded `keras.random` draws from, or None before any.
+def global_seed() -> np.ndarray | None:
+    """Returns the state that unseeded `keras.random` draws from.
 
-    `keras.random` has no way to look at it, or to put it back.
+    It is None before the first draw. `keras.random` has no way to read the
+    state, or to restore it.
     """
     generator = global_state.get_global_attribute(GLOBAL_SEED_GENERATOR)
-    return (
-        None
-        if generator is None
-        else np.array(keras.ops.convert_to_numpy(generator.state))
-    )
+    if generator is None:
+        return None
+    return np.array(keras.ops.convert_to_numpy(generator.state))
 
 
-def set_global_seed(state: Any) -> None:
-    """Puts back what `global_seed` gave; None is as before any draw."""
+def set_global_seed(state: np.ndarray | None) -> None:
+    """Restores a state that `global_seed` returned."""
     generator = global_state.get_global_attribute(GLOBAL_SEED_GENERATOR)
     if state is None:
         global_state.set_global_attribute(GLOBAL_SEED_GENERATOR, None)
     elif generator is not None:
         generator.state.assign(state)
-
-
-def set_untracked(owner: Any, name: str, value: Any) -> None:
-    """Sets an attribute past Keras's tracking, which would wrap a list."""
-    vars(owner)[name] = value

@@ -1,52 +1,67 @@
-"""Gives one Keras optimizer several learning rates (seen on Keras 3.15.1).
+"""Gives one Keras 3.15.1 optimizer several learning rates.
 
-Keras has no public way to give one optimizer several learning rates: the
-public `MultiOptimizer` clips and accumulates per optimizer, finds variables
-by name and does not reload. `update_step` is public, but decay and torch's
-grouped update go past it.
+Keras has no public way to do so: `MultiOptimizer` clips and accumulates per
+optimizer, finds variables by name and does not reload. `update_step` is
+public, but weight decay and torch's grouped update bypass it.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import keras
 
 from keras_cascade._keras_compat.graphs_and_layers import set_untracked
 
 
-class RatedUpdates(keras.optimizers.Optimizer):
-    """Mixin that gives each group of variables a rate and steps of its own.
+class GroupRates(Protocol):
+    """The rates of groups of variables; group 0 has the optimizer's own."""
 
-    It stands before the optimizer's class. What reaches `update_step`,
-    torch's `_parallel_update_step` and `_apply_weight_decay` is the group's
-    rate, and `iterations`, which bias corrections go by, counts the steps of
-    the variable that is updated.
+    def group_of(self, key: object) -> int:
+        """Returns the group of the variable with this identity key."""
+        ...
+
+    def rates_at(self, own_rate: object, step: object) -> list:
+        """Returns the rate of each group."""
+        ...
+
+    def rate_at(self, group: int, own_rate: object, step: object) -> Any:
+        """Returns the rate of one group."""
+        ...
+
+
+class RatedUpdates(keras.optimizers.Optimizer):
+    """A mixin that gives each group of variables a rate and steps of its own.
+
+    It comes before the optimizer's class. `update_step`, torch's
+    `_parallel_update_step` and `_apply_weight_decay` get the group's rate, and
+    `iterations`, which bias corrections read, counts the steps of the variable
+    that is updated.
     """
 
-    block_rates: Any  # rates_at(), rate_at() and group_of(), set by its maker
-    # For each variable the step at which it began to train, set as well.
-    began_at: Any = None
+    # Both are set from outside: the constructor is that of the user's class.
+    block_rates: GroupRates
+    began_at: Any = None  # for each variable the step at which it began
     _decaying_group: int | None = None
-    _own_steps: Any = None
+    _own_steps: object = None
 
     @property
     def iterations(self):
         own = self._own_steps
         return super().iterations if own is None else own
 
-    def build(self, variables):
+    def build(self, variables: Sequence[keras.Variable]) -> None:
         super().build(variables)
         set_untracked(self, "_built_on", list(variables))
         if self.use_ema:
             averages = list(self._model_variables_moving_average)
             set_untracked(self, "_every_average", averages)
 
-    def use_variables(self, variables):
-        """Has steps without a list of variables work on these.
+    def use_variables(self, variables: Sequence[keras.Variable]) -> None:
+        """Makes steps without a list of variables work on these.
 
-        `stateless_apply` and averaging read `_trainable_variables`, the
-        slots of all variables stay where they are.
+        `stateless_apply` and averaging read `_trainable_variables`; the slots
+        of all variables stay in place.
         """
         set_untracked(self, "_trainable_variables", list(variables))
         if self.use_ema:
@@ -55,8 +70,8 @@ class RatedUpdates(keras.optimizers.Optimizer):
             set_untracked(self, "_model_variables_moving_average", averages)
 
     def _backend_update_step(self, grads, trainable_variables, learning_rate):
-        # Once a step, not once a variable. Keras hands the list on as it
-        # hands on a rate; tf.distribute also maps it over its replicas.
+        # Once a step, not once a variable. Keras passes the list on as it
+        # passes a rate; tf.distribute also maps it over its replicas.
         rates = self.block_rates.rates_at(learning_rate, self._iterations)
         steps = super().iterations - self.began_at
         super()._backend_update_step(
@@ -88,7 +103,11 @@ class RatedUpdates(keras.optimizers.Optimizer):
 
     def _apply_weight_decay(self, variables):
         decayed = [v for v in variables if self._use_weight_decay(v)]
-        for group, members in self._by_group(decayed).items():
+        groups: dict[int, list[keras.Variable]] = {}
+        for variable in decayed:
+            group = self.block_rates.group_of(self._var_key(variable))
+            groups.setdefault(group, []).append(variable)
+        for group, members in groups.items():
             self._decaying_group = group
             try:
                 super()._apply_weight_decay(members)
@@ -104,25 +123,20 @@ class RatedUpdates(keras.optimizers.Optimizer):
         )
 
     @contextmanager
-    def _counting(self, steps):
+    def _counting(self, steps: object) -> Iterator[None]:
         self._own_steps = steps
         try:
             yield
         finally:
             self._own_steps = None
 
-    def _by_group(self, variables):
-        groups: dict[int, list] = {}
-        for variable in variables:
-            group = self.block_rates.group_of(self._var_key(variable))
-            groups.setdefault(group, []).append(variable)
-        return groups
-
-    def _by_group_and_steps(self, variables, steps):
+    def _by_group_and_steps(
+        self, variables: Iterable[keras.Variable], steps: object
+    ) -> dict[tuple[int, int], list[keras.Variable]]:
         # One read for all: torch's variables are where Python can read them.
         own: Any = keras.ops.convert_to_numpy(steps)
         counts = own.tolist()
-        alike: dict[tuple[int, int], list] = {}
+        alike: dict[tuple[int, int], list[keras.Variable]] = {}
         for variable in variables:
             key = self._var_key(variable)
             count = counts[self._trainable_variables_indices[key]]
@@ -130,7 +144,7 @@ class RatedUpdates(keras.optimizers.Optimizer):
             alike.setdefault((group, count), []).append(variable)
         return alike
 
-    # What wraps it saves its variables; Keras would write them a second time.
+    # The wrapper saves these variables; Keras would write them a second time.
     def save_own_variables(self, store):
         del store
 
@@ -141,7 +155,7 @@ class RatedUpdates(keras.optimizers.Optimizer):
 def use_variables(
     optimizer: keras.optimizers.Optimizer, variables: Iterable[keras.Variable]
 ) -> None:
-    """Has a wrapper around optimizers work on these variables.
+    """Makes a wrapper around optimizers work on these variables.
 
     `stateless_apply` expects a value for each of `_trainable_variables`, the
     variables that the optimizer was built on.
@@ -152,7 +166,7 @@ def use_variables(
 def built_on(
     optimizer: keras.optimizers.Optimizer,
 ) -> list[keras.Variable]:
-    """The variables that any built optimizer has slots for."""
+    """Returns the variables that any built optimizer has slots for."""
     return list(optimizer._trainable_variables)
 
 
@@ -170,15 +184,15 @@ def zero_accumulators(
 def start_averages(
     optimizer: keras.optimizers.Optimizer, indices: Iterable[int]
 ) -> None:
-    """Has moving averages start from the variables' values.
+    """Starts moving averages from the variables' current values.
 
-    Keras starts them at the first step of all, which may be long past.
+    Keras starts them at the optimizer's first step, which may be long past.
     """
     variables = optimizer._built_on  # type: ignore[attr-defined]
     for index in indices:
         average = optimizer._every_average[index]  # type: ignore[attr-defined]
         if average is not None:
-            # A copy: JAX's step gives both arrays away.
+            # A copy: JAX's step donates both arrays.
             average.assign(keras.ops.copy(variables[index]))
 
 
@@ -189,15 +203,13 @@ def copy_slots(
 ) -> None:
     """Copies the state of a built optimizer into one of more variables.
 
-    Optimizers keep slots in lists in the order of the variables that they
-    were built on, whatever they call them, and what all variables share in
-    attributes of its own.
+    Every optimizer keeps its slots in lists in the order of the variables
+    that it was built on, and state that all variables share in attributes.
 
     Args:
         source: The optimizer.
         target: One of the same class, built.
-        positions: Where in the source a variable stands to where in the
-            target.
+        positions: A variable's position in the source to that in the target.
     """
     for name, own in list(vars(source).items()):
         other: Any = vars(target).get(name)
@@ -211,7 +223,7 @@ def copy_slots(
                     other[new].assign(own[old])
 
 
-# Variables that are no state of the optimizer's own, or only some of it.
+# Attributes that are no state of the optimizer's own, or only part of it.
 _NO_SLOTS = (
     "_variables",
     "_trainable_variables",
@@ -221,18 +233,18 @@ _NO_SLOTS = (
 )
 
 
-def _holds_slots(value: Any) -> bool:
+def _holds_slots(value: object) -> bool:
     return isinstance(value, list) and any(
         isinstance(slot, keras.Variable) for slot in value
     )
 
 
 def copy_with_rates(
-    optimizer: keras.optimizers.Optimizer, block_rates: Any
+    optimizer: keras.optimizers.Optimizer, block_rates: GroupRates
 ) -> keras.optimizers.Optimizer:
-    """Copy an optimizer, unbuilt, so that its updates ask for block rates.
+    """Returns an unbuilt copy of an optimizer that updates at block rates.
 
-    The copy's class is one of the user's class: what it overrides holds.
+    The copy's class is a subclass of the user's, whose overrides stay.
     """
     plain_class = type(optimizer)
     rated_class = type(
@@ -244,8 +256,10 @@ def copy_with_rates(
     return copy
 
 
-def copy_optimizer(optimizer: Any) -> Any:
-    """Copy an optimizer, unbuilt, with what its config leaves out."""
+def copy_optimizer(
+    optimizer: keras.optimizers.Optimizer | None,
+) -> keras.optimizers.Optimizer | None:
+    """Returns an unbuilt copy of an optimizer, decay exclusions included."""
     if optimizer is None:
         return None
     copy = type(optimizer).from_config(optimizer.get_config())
@@ -256,7 +270,7 @@ def copy_optimizer(optimizer: Any) -> Any:
 def copy_decay_exclusions(
     source: keras.optimizers.Optimizer, target: keras.optimizers.Optimizer
 ) -> None:
-    """Carry over `exclude_from_weight_decay`, which no config holds."""
+    """Copies `exclude_from_weight_decay`, which is in no config."""
     for name in (
         "_exclude_from_weight_decay",
         "_exclude_from_weight_decay_pattern",
@@ -268,7 +282,7 @@ def copy_decay_exclusions(
 def undecayed(
     optimizer: keras.optimizers.Optimizer, variables: list[keras.Variable]
 ) -> tuple[int, ...]:
-    """The indices of the variables that are excluded from weight decay."""
+    """Returns the indices of variables that are excluded from weight decay."""
     return tuple(
         index
         for index, variable in enumerate(variables)
@@ -277,32 +291,31 @@ def undecayed(
 
 
 def undecayed_names(optimizer: keras.optimizers.Optimizer) -> str | None:
-    """The pattern of the names that are excluded from weight decay."""
+    """Returns the pattern of names that are excluded from weight decay."""
     pattern = getattr(optimizer, "_exclude_from_weight_decay_pattern", None)
     return None if pattern is None else pattern.pattern
 
 
 def learning_rate_source(optimizer: keras.optimizers.Optimizer) -> Any:
-    """An optimizer's schedule, callable or variable: the property hides it."""
+    """Returns the schedule, callable or variable that the property hides."""
     return optimizer._learning_rate
 
 
 def schedule_step(optimizer: keras.optimizers.Optimizer) -> keras.Variable:
-    """The step that schedules see; `iterations` counts accumulated ones."""
+    """Returns the step that schedules see, which counts every batch.
+
+    `iterations` counts updates: fewer, with gradient accumulation.
+    """
     return optimizer._iterations
 
 
 def serialize_optimizer(optimizer: keras.optimizers.Optimizer) -> dict:
-    """Serialize an optimizer so that it loads on every backend.
+    """Serializes an optimizer so that it loads on every backend.
 
     On torch Keras writes `keras.src.backend.torch.optimizers…`, which other
     backends cannot import; the public class is one of its bases.
     """
     config: Any = keras.saving.serialize_keras_object(optimizer)
     if config["module"].startswith("keras.src.backend.torch.optimizers."):
-        config = {
-            **config,
-            "module": "keras.optimizers",
-            "registered_name": None,
-        }
+        config |= {"module": "keras.optimizers", "registered_name": None}
     return config

@@ -1,4 +1,4 @@
-"""What is private in Keras and the package stands on, as it is today."""
+"""Fails where Keras changes what is private and the package relies on."""
 
 import random
 
@@ -62,7 +62,7 @@ def _recorded(network):
     return recorded
 
 
-def test_the_calls_are_those_that_cloning_goes_through(network):
+def test_the_calls_are_those_that_clone_model_visits(network):
     calls = _keras_compat.functional_calls(network)
     found = [
         (
@@ -89,7 +89,7 @@ def test_the_calls_are_those_that_cloning_goes_through(network):
         assert one[1:] == other[1:]
 
 
-def test_inputs_come_first_and_nothing_before_what_it_needs(network):
+def test_inputs_come_first_and_every_tensor_before_its_users(network):
     calls = _keras_compat.functional_calls(network)
     assert [call.operation.name for call in calls if call.is_input] == ["x"]
     assert calls[0].is_input
@@ -111,7 +111,7 @@ def test_keyword_arguments_of_a_call_are_kept(network):
 def test_calls_are_numbered_in_the_order_in_which_they_were_made():
     x = keras.Input((4,), name="x")
     shared = layers.Dense(4, name="shared")
-    shared(keras.Input((4,)))  # of another network: it counts as well
+    shared(keras.Input((4,)))  # in another network: this call counts as well
     first, second = shared(x), shared(x * 2.0)
     calls = _keras_compat.functional_calls(keras.Model(x, [second, first]))
     number = {id(c.outputs[0]): c.number for c in calls if not c.is_input}
@@ -124,7 +124,7 @@ def test_reading_the_calls_adds_no_node(network):
     assert [len(op._inbound_nodes) for op in network.operations] == before
 
 
-def test_what_has_a_graph_is_told_from_what_has_a_call_of_its_own(network):
+def test_networks_with_a_graph_differ_from_those_with_their_own_call(network):
     class Own(keras.Model):
         def call(self, inputs, training=None, mask=None):
             return super().call(inputs, training=training, mask=mask)
@@ -146,7 +146,7 @@ def test_what_has_a_graph_is_told_from_what_has_a_call_of_its_own(network):
     assert not _keras_compat.has_inputs(Subclassed())
 
 
-def test_a_config_of_its_own_is_told_from_the_graphs(network):
+def test_a_class_with_its_own_config_is_recognised(network):
     class Own(keras.Model):
         def get_config(self):
             return {"name": self.name}
@@ -171,7 +171,7 @@ def test_a_layer_that_forgets_its_calls_is_in_no_graph(network):
     assert [call.number for call in calls] == [0, 0, 0]
 
 
-def test_configs_are_empty_while_they_are_hidden_and_no_longer(network):
+def test_configs_are_empty_only_while_they_are_hidden(network):
     dense = network.get_layer("shared")
     before = network.get_config()
     with _keras_compat.without_configs([dense]):
@@ -197,7 +197,7 @@ def test_running_a_graph_gives_what_the_network_gives(network, rows):
     assert "x" not in called
 
 
-def test_running_a_graph_lets_each_operation_be_called_otherwise(rows):
+def test_running_a_graph_can_change_how_each_operation_is_called(rows):
     x = keras.Input((4,))
     network = keras.Model(x, layers.Dropout(0.5, seed=1)(x))
 
@@ -210,7 +210,7 @@ def test_running_a_graph_lets_each_operation_be_called_otherwise(rows):
     assert (_numpy(found) == 0).any()
 
 
-def test_running_a_graph_hands_an_outer_mask_on(rows):
+def test_running_a_graph_passes_an_outer_mask_on(rows):
     x = keras.Input((4, 2))
     pooled = layers.GlobalAveragePooling1D()
     pooled.supports_masking = True
@@ -228,7 +228,7 @@ def test_running_a_graph_hands_an_outer_mask_on(rows):
 # --- Layers and variables ----------------------------------------------------
 
 
-def test_sublayers_are_the_layer_and_those_inside_it_parents_first():
+def test_sublayers_are_the_layer_and_its_inner_layers_parents_first():
     layer = layers.Bidirectional(layers.LSTM(2))
     layer.build((None, 5, 3))
     found = list(_keras_compat.sublayers(layer))
@@ -242,13 +242,13 @@ def test_sublayers_are_the_layer_and_those_inside_it_parents_first():
     assert len(positions) == len(found)
 
 
-def test_a_layer_without_any_inside_is_its_only_sublayer():
+def test_a_layer_without_inner_layers_is_its_only_sublayer():
     layer = layers.Dense(2)
     assert list(_keras_compat.sublayers(layer)) == [layer]
 
 
 @pytest.mark.parametrize("flag", [True, False])
-def test_what_training_can_move_is_told_from_moments_whatever_the_flag(flag):
+def test_weights_are_told_from_moments_whatever_the_flag(flag):
     layer = layers.Bidirectional(layers.LSTM(2, dropout=0.5))
     norm = layers.BatchNormalization()
     for one in (layer, norm):
@@ -283,7 +283,7 @@ def test_a_renamed_variable_is_found_by_its_new_name():
     assert "upstream/h/special" in [w.path for w in layer.weights]
 
 
-def test_the_mask_of_a_tensor_is_what_its_layer_computed():
+def test_the_mask_of_a_tensor_is_the_one_that_its_layer_computed():
     layer = layers.Embedding(5, 2, mask_zero=True)
     tokens = np.array([[1, 2, 0]])
     np.testing.assert_array_equal(
@@ -292,7 +292,7 @@ def test_the_mask_of_a_tensor_is_what_its_layer_computed():
     assert _keras_compat.keras_mask(keras.ops.ones((2, 2))) is None
 
 
-def test_a_layer_heeds_a_mask_that_was_hung_on_a_tensor():
+def test_a_layer_uses_a_mask_that_was_set_on_a_tensor():
     tensor = keras.ops.convert_to_tensor(np.array([[[1.0], [2.0], [4.0]]]))
     mask = keras.ops.convert_to_tensor(np.array([[True, True, False]]))
     _keras_compat.set_keras_mask(tensor, mask)
@@ -330,14 +330,14 @@ def test_keras_writes_the_merged_kernel_and_loads_zeros():
     assert not _numpy(layer.lora_kernel_b).any()
 
 
-def test_an_alpha_of_8_becomes_2_in_what_keras_makes_of_a_config():
+def test_keras_makes_a_layer_with_alpha_2_of_a_config_with_alpha_8():
     layer = _dense()
     again = layers.Dense.from_config(layer.get_config())
     again.build((None, 3))
     assert (layer.lora_alpha, again.lora_alpha) == (8, 2)
 
 
-def test_the_frozen_kernel_trains_again_where_a_layers_flag_is_set():
+def test_the_frozen_kernel_trains_again_once_the_layers_flag_is_set():
     layer = _dense()
     assert not layer._kernel.trainable
     layer.trainable = False
@@ -345,7 +345,7 @@ def test_the_frozen_kernel_trains_again_where_a_layers_flag_is_set():
     assert layer._kernel.trainable
 
 
-def test_a_variable_that_never_trains_is_out_of_its_flags_reach():
+def test_the_flag_does_not_reach_a_variable_that_never_trains():
     layer = _dense()
     before = layer.variables
     _keras_compat.never_train(layer, [layer._kernel, layer.bias])
@@ -357,7 +357,7 @@ def test_a_variable_that_never_trains_is_out_of_its_flags_reach():
     assert layer._tracker.locked
 
 
-# Those of Keras's layers with low-rank updates, by what they are built on.
+# Keras's layers with low-rank updates, and the shapes they are built on.
 UPDATED = {
     "Conv1D": (layers.Conv1D(4, 2), (None, 5, 3)),
     "Conv2D": (layers.Conv2D(4, 2), (None, 5, 5, 3)),
@@ -375,7 +375,7 @@ UPDATED = {
 }
 
 
-def test_these_are_keras_layers_with_low_rank_updates():
+def test_no_other_layer_of_keras_has_low_rank_updates():
     found = {
         name
         for name in dir(layers)
@@ -386,7 +386,7 @@ def test_these_are_keras_layers_with_low_rank_updates():
 
 
 @pytest.mark.parametrize("name", UPDATED)
-def test_hidden_the_update_is_in_neither_kernel_nor_store(name):
+def test_a_hidden_update_is_in_neither_kernel_nor_store(name):
     original, shape = UPDATED[name]
     layer = type(original).from_config(original.get_config())
     layer.build(shape)
@@ -402,7 +402,7 @@ def test_hidden_the_update_is_in_neither_kernel_nor_store(name):
     assert hidden.keys() == before.keys()
     for key, value in before.items():
         np.testing.assert_array_equal(hidden[key], value)
-    # The kernel is first, and shows merged again.
+    # Entry 0 is the kernel, which afterwards is written merged again.
     np.testing.assert_array_equal(hidden["0"], _numpy(kernel))
     assert np.abs(_store_of(layer)["0"] - hidden["0"]).max() > 0.1
 
@@ -415,7 +415,7 @@ def test_a_config_can_leave_the_update_out():
     assert layer.get_config()["lora_rank"] == 2
 
 
-def test_keras_writes_and_loads_by_a_layers_own_functions(tmp_path):
+def test_keras_saves_and_loads_with_the_functions_of_one_layer(tmp_path):
     layer = layers.Dense(4, name="out")
     model = keras.Sequential([keras.Input((3,)), layer])
     kernel = _numpy(layer.kernel).copy()
@@ -435,7 +435,7 @@ def test_keras_writes_and_loads_by_a_layers_own_functions(tmp_path):
 # --- Compiling and random states ---------------------------------------------
 
 
-def test_what_a_model_was_compiled_with_are_the_objects_passed():
+def test_compile_arguments_are_the_objects_that_were_passed():
     model = keras.Sequential([keras.Input((2,)), layers.Dense(1)])
     given = {
         "optimizer": keras.optimizers.SGD(),
@@ -453,7 +453,7 @@ def test_what_a_model_was_compiled_with_are_the_objects_passed():
     assert all(found[name] is value for name, value in given.items())
 
 
-def test_the_global_seed_can_be_put_back():
+def test_the_global_seed_can_be_restored():
     keras.random.normal((2,))
     before = _keras_compat.global_seed()
     first = _numpy(keras.random.normal((3,)))
@@ -463,8 +463,8 @@ def test_the_global_seed_can_be_put_back():
     np.testing.assert_array_equal(_numpy(keras.random.normal((3,))), first)
 
 
-def test_a_global_seed_that_was_never_drawn_can_be_forgotten():
-    """The next draw then begins with Python's random state."""
+def test_the_global_seed_can_be_reset_to_never_drawn():
+    """The next draw then starts from Python's random state."""
     keras.random.normal((2,))
     draws = []
     for _ in range(2):
@@ -475,166 +475,7 @@ def test_a_global_seed_that_was_never_drawn_can_be_forgotten():
     np.testing.assert_array_equal(*draws)
 
 
-# --- Optimizers --------------------------------------------------------------
-
-
-def _all_optimizer_classes():
-    return {
-        name: value
-        for name, value in vars(keras.optimizers).items()
-        if isinstance(value, type)
-        and issubclass(value, keras.optimizers.Optimizer)
-        and name not in ("Optimizer", "LossScaleOptimizer", "MultiOptimizer")
-    }
-
-
-def test_the_hooks_that_block_rates_need_are_still_called():
-    called = []
-
-    class Rates:
-        def group_of(self, key):
-            return 1
-
-        def rates_at(self, own_rate, step):
-            called.append("rates_at")
-            return [own_rate, 0.5]
-
-        def rate_at(self, group, own_rate, step):
-            called.append("rate_at")
-            return 0.5
-
-    variable = keras.Variable(np.ones((2,), "float32"))
-    optimizer = _keras_compat.copy_with_rates(
-        keras.optimizers.SGD(0.1, weight_decay=0.5), Rates()
-    )
-    optimizer.began_at = keras.Variable([0], dtype="int", trainable=False)
-    optimizer.apply([keras.ops.ones((2,))], [variable])
-    assert sorted(called) == ["rate_at", "rates_at"]
-    # decayed by 0.5 * 0.5, then moved by 0.5
-    np.testing.assert_allclose(variable.numpy(), [0.25, 0.25], rtol=1e-6)
-
-
-def _numpy(variable):
-    return keras.ops.convert_to_numpy(variable)
-
-
-class OneRate:
-    def group_of(self, key):
-        return 0
-
-    def rates_at(self, own_rate, step):
-        return [own_rate]
-
-    def rate_at(self, group, own_rate, step):
-        return own_rate
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "Adam",
-        "AdamW",
-        "Adafactor",
-        "Adamax",
-        "Lamb",
-        "Muon",
-        "ScheduleFreeAdamW",
-    ],
-)
-def test_optimizers_count_the_steps_of_the_variable_that_is_updated(name):
-    """Two variables: one that began at step 2, and a fresh one beside it."""
-    kind = getattr(keras.optimizers, name)
-    start = np.random.default_rng(0).normal(size=(3, 4)).astype("float32")
-    late, fresh = keras.Variable(start), keras.Variable(start)
-    early = keras.Variable(start)
-    optimizer = _keras_compat.copy_with_rates(kind(0.01), OneRate())
-    optimizer.build([early, late])
-    optimizer.began_at = keras.Variable([0, 2], dtype="int", trainable=False)
-    gradient = keras.ops.convert_to_tensor(start[::-1].copy())
-    for _ in range(2):
-        optimizer.apply([gradient], [early])
-    alone = kind(0.01)
-    for _ in range(2):
-        optimizer.apply([gradient, gradient], [early, late])
-        alone.apply([gradient], [fresh])
-    np.testing.assert_array_equal(_numpy(late), _numpy(fresh))
-    assert (_numpy(early) != _numpy(late)).any()
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "SGD",
-        "Adam",
-        "AdamW",
-        "Lion",
-        "RMSprop",
-        "Adagrad",
-        "Adadelta",
-        "Adamax",
-        "Ftrl",
-        "Adafactor",
-        "Lamb",
-        "Muon",
-        "ScheduleFreeAdamW",
-    ],
-)
-def test_the_slots_of_every_optimizer_can_be_copied(name):
-    """Taken up by one of more variables, it goes on as if nothing was."""
-    arguments = {"momentum": 0.9} if name == "SGD" else {}
-    kind = getattr(keras.optimizers, name)
-    draw = np.random.default_rng(0).normal
-    start, other = (draw(size=(3, 4)).astype("float32") for _ in range(2))
-    mine, plain = keras.Variable(start), keras.Variable(start)
-    gradients = [keras.ops.convert_to_tensor(start * k) for k in (1, -2, 3)]
-    optimizer = kind(0.01, **arguments)
-    optimizer.apply(gradients[:1], [mine])
-    new = _keras_compat.copy_with_rates(kind(0.01, **arguments), OneRate())
-    new.build([keras.Variable(other), mine])
-    _keras_compat.copy_slots(optimizer, new, {0: 1})
-    new.began_at = keras.Variable([0, 0], dtype="int", trainable=False)
-    reference = kind(0.01, **arguments)
-    reference.apply(gradients[:1], [plain])
-    for gradient in gradients[1:]:
-        new.apply([gradient], [mine])
-        reference.apply([gradient], [plain])
-    np.testing.assert_array_equal(_numpy(mine), _numpy(plain))
-
-
-def test_only_nadam_shares_a_state_between_the_variables_of_a_step():
-    shapes = [(2, 3), (2, 3)]
-    for name, optimizer_class in _all_optimizer_classes().items():
-        one, two = optimizer_class(0.1), optimizer_class(0.1)
-        variables = [keras.Variable(np.ones(s, "float32")) for s in shapes]
-        one.build(variables[:1])
-        two.build(variables)
-        slots = len(two.variables) - len(one.variables)
-        shared = len(one.variables) - slots - 2  # iteration, learning rate
-        assert shared == (1 if name == "Nadam" else 0), name
-
-
-@pytest.mark.parametrize("name", sorted(_all_optimizer_classes()))
-def test_a_serialized_optimizer_names_its_public_class(name):
-    optimizer = getattr(keras.optimizers, name)(0.1)
-    config = _keras_compat.serialize_optimizer(optimizer)
-    assert config["module"] == "keras.optimizers"
-    assert config["class_name"] == name
-    loaded = keras.saving.deserialize_keras_object(config)
-    assert type(loaded) is type(optimizer)
-
-
-def test_exclusions_from_decay_are_copied():
-    variables = [keras.Variable(np.ones((2,)), name=n) for n in ("a", "bias")]
-    source = keras.optimizers.AdamW(0.1)
-    source.exclude_from_weight_decay(variables[:1], ["bias"])
-    target = keras.optimizers.AdamW(0.1)
-    assert _keras_compat.undecayed(target, variables) == ()
-    target = keras.optimizers.AdamW(0.1)
-    _keras_compat.copy_decay_exclusions(source, target)
-    assert _keras_compat.undecayed(target, variables) == (0, 1)
-
-
-def test_the_epoch_to_go_on_with_is_taken_once(tmp_path):
+def test_the_epoch_to_resume_with_is_taken_once(tmp_path):
     def model():
         keras.utils.set_random_seed(0)
         built = keras.Sequential(
