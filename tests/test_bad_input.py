@@ -288,9 +288,9 @@ def test_adapt_names_the_inputs_that_are_missing():
         extra_inputs={"side": (1,)},
         head=2,
     )
-    with pytest.raises(ValueError, match="inputs 'inputs', 'side', and the"):
+    with pytest.raises(ValueError, match="'inputs', 'side': it has 1 arrays"):
         cascade.adapt(X, verbose=False)
-    with pytest.raises(ValueError, match="'inputs', and the data has 'image'"):
+    with pytest.raises(ValueError, match="it has 'image' and lacks 'inputs'"):
         cascade.adapt({"image": X}, verbose=False)
 
 

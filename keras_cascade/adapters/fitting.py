@@ -16,6 +16,7 @@ from keras_cascade.adapters.protocol import (
     one_label_array,
     takes_labels,
 )
+from keras_cascade.data.inputs import input_paths, sort_inputs
 from keras_cascade.graph.block import leaf_layers
 from keras_cascade.graph.graph import Graph, Reference, read_graph
 from keras_cascade.graph.layer_copying import to_numpy_copy
@@ -252,27 +253,11 @@ def _labelled(
 
 
 def _needed(cascade: keras.Model, features: keras.Model, batch: Any) -> Any:
-    """The inputs that the features need, of those that the data has."""
-    names = [tensor.name for tensor in cascade.inputs]
-    if not isinstance(batch, Mapping):
-        flat = keras.tree.flatten(batch)
-        if len(flat) != len(names):
-            raise ValueError(_wrong_inputs(names, f"{len(flat)} without names"))
-        batch = dict(zip(names, flat, strict=True))
+    """Returns the inputs that the features need, in their structure."""
     needed = [tensor.name for tensor in features.inputs]
-    if not set(needed) <= set(batch):
-        given = ", ".join(f"'{name}'" for name in batch)
-        raise ValueError(_wrong_inputs(needed, given))
-    flat = [batch[name] for name in needed]
-    return keras.tree.pack_sequence_as(features.input, flat)
-
-
-def _wrong_inputs(needed: Iterable[str], received: str) -> str:
-    names = ", ".join(f"'{name}'" for name in needed)
-    return (
-        f"adapt needs the inputs {names}, and the data has {received}. Give "
-        "it as a dict by these names."
-    )
+    paths = input_paths(cascade.input)
+    found = sort_inputs(batch, paths, "The data of adapt", needed)
+    return keras.tree.pack_sequence_as(features.input, list(found.values()))
 
 
 class _Stream:

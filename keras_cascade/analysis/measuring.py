@@ -27,6 +27,7 @@ from keras_cascade.assembly.networks import (
 )
 from keras_cascade.assembly.preprocessing import prepare_inputs
 from keras_cascade.cascade.cascade import Cascade
+from keras_cascade.data.inputs import input_paths, sort_inputs
 from keras_cascade.graph.flattening import FlatGraph, flatten
 from keras_cascade.graph.graph import Graph, Reference, read_graph
 from keras_cascade.graph.replay import Replay
@@ -239,9 +240,9 @@ def _run(
     names = {reference: str(i) for i, reference in enumerate(wanted)}
     axes = {names[one.reference]: one.expected.axis for one in comparisons}
     probe = _Probe(trial, {name: ref for ref, name in names.items()})
-    moments = _Moments()
+    moments, paths = _Moments(), input_paths(trial.cascade.input)
     for batch in user_data.batches(data, BATCH):
-        given = _by_name(trial.cascade, batch)
+        given = sort_inputs(batch, paths, "The data")
         for name in trial.main:
             moments.update(f"input/{name}", given[name].reshape(-1, 1))
         tensors, masks = probe.predict_on_batch(list(given.values()))
@@ -321,25 +322,3 @@ class _Probe(keras.Model):
         tensors = self.network(packed, training=False)
         masks = {name: compat.keras_mask(x) for name, x in tensors.items()}
         return tensors, {n: m for n, m in masks.items() if m is not None}
-
-
-def _by_name(cascade: Cascade, batch: Any) -> dict[str, Any]:
-    """A batch by the names of the cascade's inputs, in their order."""
-    names = [tensor.name for tensor in cascade.inputs]
-    if not isinstance(batch, Mapping):
-        flat = keras.tree.flatten(batch)
-        if len(flat) != len(names):
-            raise ValueError(_wrong_inputs(names, f"{len(flat)} without names"))
-        return dict(zip(names, flat, strict=True))
-    if not set(names) <= set(batch):
-        received = ", ".join(f"'{name}'" for name in batch)
-        raise ValueError(_wrong_inputs(names, received))
-    return {name: batch[name] for name in names}
-
-
-def _wrong_inputs(names: list[str], received: str) -> str:
-    listed = ", ".join(f"'{name}'" for name in names)
-    return (
-        f"The cascade has the inputs {listed}, and the data has {received}. "
-        "Give it as a dict by these names."
-    )

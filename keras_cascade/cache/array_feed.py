@@ -9,9 +9,10 @@ import numpy as np
 from keras_cascade.cache.batches import Batches
 from keras_cascade.cache.features import Arrays, Features
 from keras_cascade.cache.fingerprint import row_ids
-from keras_cascade.cache.inputs import as_taken, input_ports, leaves_by_name
 from keras_cascade.cache.marks import mark
+from keras_cascade.data.inputs import as_input, input_paths, sort_inputs
 from keras_cascade.data.samples import ArraySamples, Batch
+from keras_cascade.graph.program import as_program
 
 
 class ArrayFeed:
@@ -33,8 +34,9 @@ class ArrayFeed:
     ):
         self.samples, self._batch_size = samples, batch_size
         self._shuffled = "samples" if shuffle else "nothing"
-        self._ports = input_ports(model)
-        self._leaves = leaves_by_name(samples.x, model.input, self._ports)
+        self._ports = as_program(model).inputs
+        paths = input_paths(model.input)
+        self._leaves = sort_inputs(samples.x, paths, "The data")
         self._ids: dict[str, np.ndarray] = {}
 
     @property
@@ -153,7 +155,9 @@ class ArrayFeed:
 
     def _inputs(self, names: list[str], rows: Any) -> Arrays:
         return {
-            port.name: as_taken(self._leaves[port.name][rows], port)
+            port.name: as_input(
+                self._leaves[port.name][rows], port.shape, port.dtype
+            )
             for port in self._ports
             if port.name in names
         }

@@ -14,11 +14,11 @@ from keras_cascade.cache.fingerprint import (
     weights_content,
 )
 from keras_cascade.cache.frozen import Arrays, Compiled
-from keras_cascade.cache.inputs import as_taken
 from keras_cascade.cache.probing import probe
 from keras_cascade.cache.storage.columns import CacheFull
+from keras_cascade.data.inputs import as_input
 from keras_cascade.graph.cutting import Cut, find_cut
-from keras_cascade.graph.program import Program, as_program
+from keras_cascade.graph.program import Port, Program, as_program
 from keras_cascade.graph.program_model import MASK_SUFFIX, ProgramModel
 
 # Every layer that is found to be random moves the cut; there is an end to it.
@@ -114,7 +114,7 @@ class FrozenPart:
         """
         rows = len(next(iter(inputs.values())))
         padded = {
-            name: _padded(as_taken(x, self.ports[name]), size)
+            name: _padded(_as_input(x, self.ports[name]), size)
             for name, x in inputs.items()
         }
         return {k: x[:rows] for k, x in self._function(padded).items()}
@@ -165,7 +165,7 @@ def _checked(
 ) -> tuple[FrozenPart, dict[str, str]]:
     """The part, and the steps in it that are not the same each time."""
     ports = {port.name: port for port in cut.frozen.inputs}
-    inputs = {n: as_taken(first[n], port) for n, port in ports.items()}
+    inputs = {n: _as_input(first[n], port) for n, port in ports.items()}
     shapes = {name: list(x.shape[1:]) for name, x in inputs.items()}
     name = f"parts/{digest_of(keys, shapes)}"
     known, found = store.load_json(name), {}
@@ -192,6 +192,10 @@ def _entry(
         dtype,
         tuple(port.name for port in program.pruned([tensor]).inputs),
     )
+
+
+def _as_input(x: np.ndarray, port: Port) -> np.ndarray:
+    return as_input(x, port.shape, port.dtype)
 
 
 def _padded(array: np.ndarray, size: int) -> np.ndarray:

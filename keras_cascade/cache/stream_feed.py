@@ -12,10 +12,11 @@ from keras_cascade.cache.array_feed import in_order, without_missing
 from keras_cascade.cache.batches import Batches, Sequential
 from keras_cascade.cache.features import Arrays, Features
 from keras_cascade.cache.fingerprint import digest_of, row_ids
-from keras_cascade.cache.inputs import as_taken, input_ports, leaves_by_name
 from keras_cascade.cache.marks import mark
 from keras_cascade.cache.records import Record
+from keras_cascade.data.inputs import as_input, input_paths, sort_inputs
 from keras_cascade.data.samples import Batch, StreamSamples
+from keras_cascade.graph.program import as_program
 from keras_cascade.training.random_states import preserve_random_states
 
 
@@ -45,7 +46,8 @@ class StreamFeed:
     ):
         self.samples, self._original = samples, original
         self._key, self._role = key, role
-        self._structure, self._ports = model.input, input_ports(model)
+        self._ports = as_program(model).inputs
+        self._paths = input_paths(model.input)
         self._shuffle = shuffle
         self._shuffled = samples.shuffled if shuffle else "nothing"
         self._record: Record | None = None
@@ -195,11 +197,11 @@ class StreamFeed:
         return [port.name for port in self._ports]
 
     def _leaves(self, batch: Batch) -> Arrays:
-        return leaves_by_name(batch[0], self._structure, self._ports)
+        return sort_inputs(batch[0], self._paths, "The data")
 
     def _taken(self, leaves: Arrays, names: list[str]) -> Arrays:
         return {
-            port.name: as_taken(leaves[port.name], port)
+            port.name: as_input(leaves[port.name], port.shape, port.dtype)
             for port in self._ports
             if port.name in names
         }

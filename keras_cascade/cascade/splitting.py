@@ -49,9 +49,8 @@ def split(cascade: keras.Model) -> tuple[ProgramModel, ProgramModel]:
             "what stands at its inputs (trainable=, cascade.freeze(pattern)), "
             "or put what is random behind it."
         )
-    taken = [port.name for port in program.inputs]
     given: Any = cascade.output
     return (
-        ProgramModel(cut.frozen, taken=taken, name="frozen"),
+        ProgramModel(cut.frozen, taken=cascade.input, name="frozen"),
         ProgramModel(cut.trainable, given, name="trainable"),
     )

@@ -19,6 +19,7 @@ from keras_cascade.exporting.request import Request
 from keras_cascade.exporting.samples import Samples, store_samples
 from keras_cascade.exporting.writing import Written
 from keras_cascade.graph.program import Program
+from keras_cascade.networks.loading import as_functional
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,11 @@ class Job:
         """What is written, before anything is folded."""
         return self.whole.pruned(self.request.outputs)
 
+    @property
+    def _structure(self) -> Any:
+        """The structure of the inputs of the model."""
+        return (as_functional(self.model) or self.model).input
+
     def calibration(self, data: Any) -> Samples | None:
         """The samples that 8 bits are calibrated on."""
         if data is None:
@@ -81,6 +87,7 @@ class Job:
             self.folder / "calibration",
             "calibration_data",
             CALIBRATION_SAMPLES,
+            self._structure,
         )
 
     def check(self, data: Any) -> Check | None:
@@ -97,7 +104,13 @@ class Job:
             data = proving.made_up_inputs(self.whole.inputs)
         self.show("reading check_data")
         folder = self.folder / "check"
-        samples = store_samples(data, self.whole.inputs, folder, "check_data")
+        samples = store_samples(
+            data,
+            self.whole.inputs,
+            folder,
+            "check_data",
+            structure=self._structure,
+        )
         if given:
             proving.check_labels_for_metrics(self.model, samples)
         self.show("asking the model")

@@ -1,6 +1,6 @@
 """Batches of the user's data, checked, as files: memory does not grow."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -8,8 +8,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_cascade._messages import listed
 from keras_cascade.data import labelled_batches, to_numpy
+from keras_cascade.data.inputs import (
+    check_shape,
+    fit_last_axis,
+    input_paths,
+    sort_inputs,
+)
 from keras_cascade.graph.program import Port
 
 Batch = dict[str, np.ndarray]
@@ -72,6 +77,7 @@ def store_samples(
     folder: Path,
     argument: str,
     limit: int | None = None,
+    structure: Any = None,
 ) -> Samples:
     """Reads data, checks each batch against the inputs, and stores it.
 
@@ -81,6 +87,8 @@ def store_samples(
         folder: Where the files go; it is made.
         argument: What the data was passed as, for errors.
         limit: The number of samples to stop at. Defaults to `None`: all.
+        structure: The structure of the inputs of the whole model, in which
+            the data may come as well. Defaults to `None`: that of `ports`.
 
     Raises:
         ValueError: An input is missing, or of another shape or kind.
@@ -88,7 +96,7 @@ def store_samples(
     folder.mkdir()
     rows, labels = 0, []
     for x, y in _batches(data, argument):
-        batch = _checked(x, ports, argument)
+        batch = _checked(x, ports, argument, structure)
         count = len(next(iter(batch.values())))
         if not count:
             continue
@@ -117,9 +125,13 @@ def _batches(data: Any, argument: str) -> Iterator[tuple[Any, Any]]:
         raise kind(f"{argument}: {error}") from error
 
 
-def _checked(x: Any, ports: Sequence[Port], argument: str) -> Batch:
+def _checked(
+    x: Any, ports: Sequence[Port], argument: str, structure: Any
+) -> Batch:
     """One batch by the inputs' names, in their dtypes."""
-    found = _by_name(x, ports, argument)
+    names = [port.name for port in ports]
+    paths = input_paths(list(ports) if structure is None else structure)
+    found = sort_inputs(x, paths, argument, names, alone=True)
     batch = {
         port.name: _one(to_numpy(found[port.name]), port, argument)
         for port in ports
@@ -133,48 +145,12 @@ def _checked(x: Any, ports: Sequence[Port], argument: str) -> Batch:
     return batch
 
 
-def _by_name(x: Any, ports: Sequence[Port], argument: str) -> dict[str, Any]:
-    names = [port.name for port in ports]
-    if isinstance(x, Mapping):
-        if missing := [name for name in names if name not in x]:
-            raise ValueError(
-                f"{argument} lacks {listed(missing)}: it has {listed(x)}, "
-                f"the inputs are {listed(names)}."
-            )
-        return dict(x)
-    arrays = list(x) if isinstance(x, (list, tuple)) else [x]
-    if len(arrays) != len(names):
-        raise ValueError(
-            f"{argument} has {len(arrays)} inputs, {len(names)} are needed: "
-            f"{listed(names)}. Pass a dict with an array for each."
-        )
-    return dict(zip(names, arrays, strict=True))
-
-
 def _one(array: np.ndarray, port: Port, argument: str) -> np.ndarray:
-    array = _in_rank(array, len(port.shape), port.shape[-1])
-    expected, shape = port.shape[1:], array.shape[1:]
-    fits = len(expected) == len(shape) and all(
-        size in (None, given)
-        for size, given in zip(expected, shape, strict=True)
-    )
-    if not fits:
-        raise ValueError(
-            f"{argument}: input '{port.name}' has samples of shape {shape}, "
-            f"the model takes {expected}."
-        )
+    array = fit_last_axis(array, port.shape)
+    check_shape(array, port.shape, port.name, argument)
     if array.dtype.kind not in "biuf" and array.dtype.name != "bfloat16":
         raise ValueError(
             f"{argument}: input '{port.name}' holds values of dtype "
             f"{array.dtype}; the model takes {port.dtype}."
         )
     return array.astype(port.dtype)
-
-
-def _in_rank(array: np.ndarray, rank: int, last: int | None) -> np.ndarray:
-    """With a last axis of one more or less, as Keras's models take it."""
-    if array.ndim == rank + 1 and array.shape[-1] == 1:
-        return array[..., 0]
-    if 0 < array.ndim == rank - 1 and last == 1:
-        return array[..., None]
-    return array

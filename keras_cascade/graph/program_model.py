@@ -1,12 +1,13 @@
 """A part of a cascade as a model that shares its layers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import keras
 
 from keras_cascade import _keras_compat as compat
-from keras_cascade.graph.program import Port, Program
+from keras_cascade.data.inputs import fit_last_axis, input_paths, sort_inputs
+from keras_cascade.graph.program import Program
 
 # Behind the name of a tensor: its mask.
 MASK_SUFFIX = ":mask"
@@ -24,8 +25,8 @@ class ProgramModel(keras.Model):
             one, its name followed by `:mask`.
         structure: The structure of what it gives. Defaults to `None`: a dict
             by name, masks included.
-        taken: The names of the inputs of the whole model, in their order:
-            a list of all of them is taken as well. Defaults to `()`.
+        taken: The structure of the inputs of the whole model, which is taken
+            as well. Defaults to `None`: only what the program takes.
         **kwargs: Of `keras.Model`.
     """
 
@@ -33,7 +34,7 @@ class ProgramModel(keras.Model):
         self,
         program: Program,
         structure: Any = None,
-        taken: Sequence[str] = (),
+        taken: Any = None,
         **kwargs: Any,
     ):
         # Inputs keep their dtypes, as in a Functional.
@@ -51,8 +52,7 @@ class ProgramModel(keras.Model):
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """What the part gives."""
         program, structure, taken = self._held()
-        given = _by_name(inputs, program, taken)
-        tensors = [_tensor(given, port) for port in program.inputs]
+        tensors = list(_tensors(inputs, program, taken))
         found = program(*tensors, training=bool(training))
         if structure is None:
             return found | _masks(found)
@@ -78,42 +78,24 @@ def _layers(program: Program) -> list[keras.Layer]:
     return [x for x in found.values() if isinstance(x, keras.Layer)]
 
 
-def _by_name(
-    inputs: Any, program: Program, taken: Sequence[str]
-) -> Mapping[str, Any]:
-    own = [port.name for port in program.inputs]
-    given = inputs
-    if not isinstance(inputs, Mapping):
-        flat = keras.tree.flatten(inputs)
-        fitting = [x for x in (own, taken) if len(x) == len(flat)]
-        if not fitting:
-            raise ValueError(
-                f"This part of a cascade takes {len(own)} inputs, {own}; "
-                f"received {len(flat)}."
-            )
-        given = dict(zip(fitting[0], flat, strict=True))
-    if missing := [name for name in own if name not in given]:
-        raise ValueError(
-            f"This part of a cascade takes {own}; {missing} are missing "
-            f"among {[*given]}."
-        )
-    return given
+def _tensors(inputs: Any, program: Program, taken: Any) -> Iterator[Any]:
+    """Yields the inputs of a program in the dtypes and ranks that it runs on.
 
-
-def _tensor(given: Mapping[str, Any], port: Port) -> Any:
-    """A tensor in the dtype and rank in which a Functional hands it on."""
-    tensor: Any = keras.ops.convert_to_tensor(
-        given[port.name], dtype=port.dtype
-    )
-    more = len(tensor.shape) - len(port.shape)
-    if more == 1 and tensor.shape[-1] == 1:
-        tensor = keras.ops.squeeze(tensor, axis=-1)
-    elif more == -1 and port.shape[-1] == 1:
-        tensor = keras.ops.expand_dims(tensor, axis=-1)
-    mask = given.get(port.name + MASK_SUFFIX)
-    if mask is not None:
-        compat.set_keras_mask(tensor, keras.ops.convert_to_tensor(mask, "bool"))
-    return tensor
+    A Functional converts its inputs likewise before its layers see them.
+    """
+    ports: Any = program.inputs
+    own = [port.name for port in ports]
+    paths = input_paths(ports if taken is None else taken)
+    given = sort_inputs(inputs, paths, "The batch", own, alone=True)
+    masks = inputs if isinstance(inputs, Mapping) else {}
+    for port in ports:
+        tensor = keras.ops.convert_to_tensor(given[port.name], port.dtype)
+        tensor = fit_last_axis(tensor, port.shape)
+        mask = masks.get(port.name + MASK_SUFFIX)
+        if mask is not None:
+            mask = keras.ops.convert_to_tensor(mask, "bool")
+            compat.set_keras_mask(tensor, mask)
+        yield tensor
 
 
 def _masks(found: Mapping[str, Any]) -> dict[str, Any]:

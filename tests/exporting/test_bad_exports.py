@@ -95,11 +95,11 @@ WRONG = {
     ),
     "check data that lacks an input": (
         {"path": "file.keras", "check_data": {"other": X}},
-        "check_data lacks 'inputs': it has 'other'",
+        "check_data does not.*: it has 'other' and lacks 'inputs'",
     ),
     "check data with too many inputs": (
         {"path": "file.keras", "check_data": [X, X]},
-        "check_data has 2 inputs, 1 are needed: 'inputs'",
+        "check_data does not.*'inputs': it has 2 arrays without names",
     ),
     "check data that is text": (
         {"path": "file.keras", "check_data": np.full((8, 4), "a")},

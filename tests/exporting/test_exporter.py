@@ -204,3 +204,16 @@ def test_an_input_that_no_output_needs_is_not_asked_for(name, tmp_path):
     )
     assert list(report.inputs) == ["a"]
     assert report.difference < 1e-3
+
+
+@pytest.mark.filterwarnings("ignore:When providing `inputs` as a dict")
+def test_check_data_has_the_keys_that_predict_takes(tmp_path):
+    a, b = keras.Input((2,), name="a"), keras.Input((2,), name="b")
+    total = layers.Dense(1, name="total")(a - b)
+    model = keras.Model({"second": a, "first": b}, total)
+    x = {"second": np.ones((4, 2)), "first": np.arange(8.0).reshape(4, 2)}
+    model.predict(x, verbose=0)
+    report = kc.export(
+        model, tmp_path / "file.keras", check_data=x, verbose=False
+    )
+    assert report.holds

@@ -176,9 +176,9 @@ WORDS = np.array([["a", "b", "c", "d"]])
 @pytest.mark.parametrize(
     ("data", "kind", "told"),
     [
-        (A, ValueError, "1 inputs, 2 are needed: 'a', 'b'"),
-        ([A, B, B], ValueError, "3 inputs, 2 are needed"),
-        ({"a": A}, ValueError, "lacks 'b': it has 'a'"),
+        (A, ValueError, "'a', 'b': it has 1 arrays"),
+        ([A, B, B], ValueError, "it has 3 arrays"),
+        ({"a": A}, ValueError, "it has 'a' and lacks 'b'"),
         ([A[:, :3], B], ValueError, r"'a' has samples of shape \(3,\)"),
         ([A[..., None, None], B], ValueError, r"the model takes \(4,\)"),
         ([WORDS, B[:1]], ValueError, "input 'a' holds values of dtype <U1"),

@@ -7,6 +7,12 @@ import keras
 
 from keras_cascade import data as user_data
 from keras_cascade._cascade_view import CascadeView
+from keras_cascade.data.inputs import (
+    check_shape,
+    fit_last_axis,
+    input_paths,
+    sort_inputs,
+)
 from keras_cascade.training.drift.pretrained_copies import pretrained_blocks
 
 
@@ -30,23 +36,17 @@ def check_reiterable(name: str, data: Any) -> None:
 
 
 def inputs_of(cascade: CascadeView, batch: Any) -> Any:
-    """A batch as the cascade takes its inputs.
+    """Returns a batch of reference data in the structure of the inputs.
 
     Raises:
         ValueError: If inputs are missing or have other shapes.
     """
-    tensors = {tensor.name: tensor for tensor in cascade.inputs}
-    if not isinstance(batch, Mapping):
-        flat = keras.tree.flatten(batch)
-        if len(flat) != len(tensors):
-            raise ValueError(_wrong(tensors, f"{len(flat)} without names"))
-        batch = dict(zip(tensors, flat, strict=True))
-    if not set(tensors) <= set(batch):
-        raise ValueError(_wrong(tensors, ", ".join(map(repr, batch))))
-    for name, tensor in tensors.items():
-        _check_shape(name, tensor.shape, batch[name].shape)
-    flat = [batch[name] for name in tensors]
-    return keras.tree.pack_sequence_as(cascade.input, flat)
+    paths = input_paths(cascade.input)
+    found = sort_inputs(batch, paths, "reference_data")
+    for tensor in cascade.inputs:
+        x = fit_last_axis(found[tensor.name], tensor.shape)
+        check_shape(x, tensor.shape, tensor.name, "reference_data")
+    return keras.tree.pack_sequence_as(cascade.input, list(found.values()))
 
 
 def find_sources(
@@ -113,25 +113,3 @@ def _check_blocks(
                 f"{argument} names '{name}', which is no pretrained block. "
                 f"There are: {', '.join(map(repr, possible))}."
             )
-
-
-def _wrong(tensors: Iterable[str], received: str) -> str:
-    names = ", ".join(f"'{name}'" for name in tensors)
-    return (
-        f"reference_data needs the cascade's inputs {names}, and has "
-        f"{received}. Give it as a dict by these names."
-    )
-
-
-def _check_shape(name: str, wanted: tuple, received: tuple) -> None:
-    if len(received) + 1 == len(wanted) and wanted[-1] == 1:
-        return  # Keras takes a column without its axis as well.
-    fits = len(wanted) == len(received) and all(
-        size is None or size == given
-        for size, given in zip(wanted[1:], received[1:], strict=True)
-    )
-    if not fits:
-        raise ValueError(
-            f"reference_data has rows of shape {tuple(received[1:])} for the "
-            f"input '{name}', which takes {tuple(wanted[1:])}."
-        )

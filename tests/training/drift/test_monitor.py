@@ -574,11 +574,11 @@ def bad(data=INPUTS, upstream=None, model=None, **arguments):
         (lambda: bad(model=encoder()), TypeError, "build_cascade makes"),
         (lambda: bad(np.zeros((0, 6, 6, 1))), ValueError, "is empty"),
         (lambda: bad({"inputs": X}), ValueError, "'side'.*has 'inputs'"),
-        (lambda: bad(X), ValueError, "inputs 'inputs', 'side'.*1 without"),
+        (lambda: bad(X), ValueError, "'inputs', 'side': it has 1 arrays"),
         (
             lambda: bad({"inputs": X[:, :5], "side": SIDE}),
             ValueError,
-            r"\(5, 6, 1\) for the input 'inputs', which takes \(6, 6, 1\)",
+            r"\'inputs' has samples.*\(5, 6, 1\).*takes \(6, 6, 1\)",
         ),
         (lambda: bad(iter([X])), ValueError, "gives one pass"),
         (lambda: bad(7), TypeError, "object of type int"),

@@ -1,0 +1,141 @@
+"""Sorts a batch by the names of a model's inputs, and fits arrays to them.
+
+Everything that reads the user's data for a model takes a batch in the forms,
+and its arrays in the ranks, that Keras's own `fit` and `predict` take.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_cascade._messages import listed
+
+# The keys that lead to an input in the structure that a model takes.
+KeyPath = tuple[Any, ...]
+
+
+def input_paths(structure: Any) -> dict[str, KeyPath]:
+    """Returns the keys of each input of a model, by the input's name.
+
+    Args:
+        structure: `model.input`, or another structure of objects that have a
+            `name`. What is no dict is keyed by these names.
+    """
+    leaves = keras.tree.flatten_with_path(structure)
+    by_key = isinstance(structure, Mapping)
+    return {x.name: path if by_key else (x.name,) for path, x in leaves}
+
+
+def sort_inputs(
+    batch: object,
+    inputs: Mapping[str, KeyPath],
+    what: str,
+    needed: Iterable[str] | None = None,
+    alone: bool = False,
+) -> dict[str, Any]:
+    """Returns the arrays of a batch by the names of a model's inputs.
+
+    Args:
+        batch: A dict by the keys that the model takes, or by the names of its
+            inputs, in which more may stand; or an array, or any structure of
+            arrays in the order of the inputs.
+        inputs: The keys of all inputs of the model, from `input_paths`.
+        what: What the batch was passed as, for the error.
+        needed: The names of the inputs to return; a dict may lack the others.
+            Defaults to `None`: all.
+        alone: Whether a batch without names may have the needed inputs only.
+            Defaults to `False`.
+
+    Raises:
+        ValueError: An input is missing, or the arrays without names are not
+            as many as the inputs.
+
+    Example:
+    >>> sort_inputs([1, 2], {"image": ("image",), "side": ("side",)}, "x")
+    {'image': 1, 'side': 2}
+    """
+    keys = {n: inputs[n] for n in (inputs if needed is None else needed)}
+    if not isinstance(batch, Mapping):
+        leaves = keras.tree.flatten(batch)
+        if alone and len(leaves) == len(keys):
+            inputs = keys
+        if len(leaves) != len(inputs):
+            received = f"{len(leaves)} arrays without names"
+            raise _mismatch(what, received, inputs.values())
+        by_name = dict(zip(inputs, leaves, strict=True))
+        return {name: by_name[name] for name in keys}
+    found = dict(keras.tree.flatten_with_path(dict(batch)))
+    # Either all by key or all by name: in a model of {"a": Input(name="b"),
+    # "b": Input(name="a")} a mixture would swap them.
+    for paths in (keys, {name: (name,) for name in keys}):
+        if all(path in found for path in paths.values()):
+            return {name: found[path] for name, path in paths.items()}
+    missing = [path for path in keys.values() if path not in found]
+    received = f"{_shown(found)} and lacks {_shown(missing)}"
+    raise _mismatch(what, received, keys.values())
+
+
+def as_input(x: np.ndarray, shape: Sequence[int | None], dtype: str) -> Any:
+    """Returns an array in the rank and dtype in which a Functional runs it.
+
+    Args:
+        x: The array that an input was given.
+        shape: The shape of the input, with the batch.
+        dtype: The dtype of the input.
+    """
+    return fit_last_axis(x, shape).astype(dtype, copy=False)
+
+
+def fit_last_axis(x: Any, shape: Sequence[int | None]) -> Any:
+    """Returns an array or tensor with a last axis of one added or removed.
+
+    A Functional does so where the rank of what it is given is one off.
+
+    Args:
+        x: The array.
+        shape: The shape of the input, with the batch.
+    """
+    rank = len(x.shape)
+    if rank == len(shape) + 1 and x.shape[-1] == 1:
+        return x[..., 0]
+    if 0 < rank == len(shape) - 1 and shape[-1] == 1:
+        return x[..., None]
+    return x
+
+
+def check_shape(
+    x: Any, shape: Sequence[int | None], name: str, what: str
+) -> None:
+    """Raises a ValueError if an array has another shape than its input.
+
+    Args:
+        x: The array, as `fit_last_axis` returns it.
+        shape: The shape of the input, with the batch, which is not compared.
+        name: The name of the input.
+        what: What the array was passed in, for the error.
+    """
+    wanted, received = tuple(shape[1:]), tuple(x.shape[1:])
+    fits = len(wanted) == len(received) and all(
+        size in (None, given)
+        for size, given in zip(wanted, received, strict=True)
+    )
+    if not fits:
+        raise ValueError(
+            f"{what}: input '{name}' has samples of shape {received}, the "
+            f"model takes {wanted}."
+        )
+
+
+def _mismatch(
+    what: str, received: str, possible: Iterable[KeyPath]
+) -> ValueError:
+    return ValueError(
+        f"{what} does not fit the inputs of the model, {_shown(possible)}: it "
+        f"has {received}. Pass a dict with an array for each."
+    )
+
+
+def _shown(paths: Iterable[KeyPath]) -> str:
+    return listed("/".join(map(str, path)) for path in paths)
