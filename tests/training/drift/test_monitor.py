@@ -578,7 +578,7 @@ def bad(data=INPUTS, upstream=None, model=None, **arguments):
         (
             lambda: bad({"inputs": X[:, :5], "side": SIDE}),
             ValueError,
-            r"\'inputs' has samples.*\(5, 6, 1\).*takes \(6, 6, 1\)",
+            r"'inputs' has samples.*\(5, 6, 1\).*takes \(6, 6, 1\)",
         ),
         (lambda: bad(iter([X])), ValueError, "gives one pass"),
         (lambda: bad(7), TypeError, "object of type int"),
