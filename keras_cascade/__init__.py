@@ -6,7 +6,6 @@ how fast. The result is a Keras 3 model on TensorFlow, JAX or PyTorch.
 """
 
 from keras_cascade import adapters as adapters
-from keras_cascade import rebuilding as rebuilding
 from keras_cascade import testing as testing
 from keras_cascade import zoo as zoo
 from keras_cascade._version import __version__ as __version__

@@ -20,7 +20,7 @@ class SpecView(Protocol):
         retention: Path pattern to method.
         shares: Whether the cascade trains the layers of the networks
             themselves (`copy=False`).
-        started_anew: The paths of weights that a rebuild initialised.
+        reinitialized: The paths of weights that a rebuild initialised.
     """
 
     @property
@@ -32,7 +32,7 @@ class SpecView(Protocol):
     @property
     def shares(self) -> bool: ...
     @property
-    def started_anew(self) -> Sequence[str]: ...
+    def reinitialized(self) -> Sequence[str]: ...
 
 
 class CascadeView(Protocol):

@@ -1,11 +1,9 @@
 """build_cascade(): the whole flow, a line a stage. Read this first."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-import keras
-
+from keras_cascade.arguments import Arguments, Network
 from keras_cascade.assembly.adapters import run_adapters
 from keras_cascade.assembly.head import attach_head
 from keras_cascade.assembly.networks import (
@@ -18,13 +16,11 @@ from keras_cascade.cascade.cascade import Cascade
 from keras_cascade.graph.names import name_variables
 from keras_cascade.graph.taps import Taps
 from keras_cascade.planning.inputs import make_inputs, packed, side_inputs
-from keras_cascade.planning.planning import Plan, make_plan
+from keras_cascade.planning.plan import Plan, make_plan
 from keras_cascade.training.layer_lookup import LayerLookup
 from keras_cascade.training.lora import LoRA
 from keras_cascade.training.retention import Retention
 from keras_cascade.training.trainable_flags import set_trainable
-
-Network = keras.Model | str | Path
 
 
 def build_cascade(
@@ -32,20 +28,20 @@ def build_cascade(
     downstream: Network | None = None,
     *,
     taps: Taps = None,
-    adapters: Any = "auto",
-    fusion: Any = "concat",
+    adapters: object = "auto",
+    fusion: object = "concat",
     inject: Mapping[str, Any] | None = None,
     inputs: Mapping[str, Any] | None = None,
     extra_inputs: Mapping[str, Any] | None = None,
     downstream_input: str | None = None,
-    head: Any = None,
-    preprocess: Any = "auto",
+    head: object = None,
+    preprocess: object = "auto",
     trainable: bool | Mapping[str, bool | LoRA] | None = None,
     learning_rates: Mapping[str, Any] | None = None,
     retention: Mapping[str, Retention] | None = None,
-    optimizer: Any = "adam",
-    loss: Any = None,
-    metrics: Any = None,
+    optimizer: object = "adam",
+    loss: object = None,
+    metrics: object = None,
     copy: bool = True,
     name: str = "cascade",
 ) -> Cascade:
@@ -134,23 +130,13 @@ def build_cascade(
     ...     extra_inputs={"metadata": (2,)},
     ... )
     """
-    plan = make_plan(
-        upstream,
-        downstream,
-        taps=taps,
-        adapters=adapters,
-        fusion=fusion,
-        inject=inject,
-        inputs=inputs,
-        extra_inputs=extra_inputs,
-        downstream_input=downstream_input,
-        head=head,
-        preprocess=preprocess,
-        trainable=trainable,
-        learning_rates=learning_rates,
-        retention=retention,
-        copy=copy,
-    )
+    # The parameters are the fields of Arguments: a test holds them together.
+    return build(Arguments(**locals()))
+
+
+def build(arguments: Arguments) -> Cascade:
+    """Builds the cascade that arguments describe."""
+    plan = make_plan(arguments)
     main, side = make_inputs(plan.inputs), side_inputs(plan.spec.extra_inputs)
     prepared = prepare_inputs(plan, main)
     features = read_taps(plan, prepared)
@@ -161,11 +147,18 @@ def build_cascade(
         plan.spec.head, result, features, keep=plan.downstream is not None
     )
     cascade = Cascade(
-        packed({**main, **side}), outputs, spec=plan.spec, name=name
+        packed({**main, **side}),
+        outputs,
+        spec=plan.spec,
+        name=arguments.name,
     )
     _finish(cascade, plan)
-    if loss is not None:
-        cascade.compile(optimizer=optimizer, loss=loss, metrics=metrics)
+    if arguments.loss is not None:
+        cascade.compile(
+            optimizer=arguments.optimizer,
+            loss=arguments.loss,
+            metrics=arguments.metrics,
+        )
     return cascade
 
 

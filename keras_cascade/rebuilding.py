@@ -1,12 +1,14 @@
 """Builds a cascade again with changes, and carries over what it learned."""
 
-import inspect
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import keras
 
-from keras_cascade.build import build_cascade
+from keras_cascade._messages import listed
+from keras_cascade.arguments import Arguments, check_names
+from keras_cascade.build import build
 from keras_cascade.cascade.cascade import Cascade
 from keras_cascade.graph import low_rank
 from keras_cascade.graph.block import apply_flags, leaf_layers, read_flags
@@ -35,11 +37,11 @@ def rebuild(cascade: Cascade, changes: Mapping[str, Any]) -> Cascade:
     Raises:
         TypeError: If there is no such argument.
     """
-    _check_names(changes)
+    check_names(changes, "rebuild")
     _check_originals_are_there(cascade, changes)
-    new = build_cascade(**{**_arguments(cascade, changes), **changes})
-    new.keep_network_info(cascade, changes)
-    new.remember_started_anew(_carry_over(cascade, new, changes))
+    new = build(replace(_arguments(cascade, changes), **changes))
+    new.keep_network_info(cascade, _replaced(cascade, changes))
+    new.remember_reinitialized(_carry_over(cascade, new, changes))
     if "trainable" not in changes:
         _carry_flags(cascade, new)
     if "loss" not in changes and cascade.compiled:
@@ -47,38 +49,29 @@ def rebuild(cascade: Cascade, changes: Mapping[str, Any]) -> Cascade:
     return new
 
 
-def _check_names(changes: Mapping[str, Any]) -> None:
-    possible = list(inspect.signature(build_cascade).parameters)
-    for name in changes:
-        if name not in possible:
-            raise TypeError(
-                f"rebuild() has no argument '{name}'. Possible: "
-                f"{', '.join(possible)}."
-            )
-
-
-def _arguments(cascade: Cascade, changes: Mapping[str, Any]) -> dict[str, Any]:
+def _arguments(cascade: Cascade, changes: Mapping[str, Any]) -> Arguments:
+    """Returns the arguments of a cascade, as they stand for a rebuild."""
     spec = cascade.spec
-    return {
+    return Arguments(
         **_networks(cascade, changes),
-        "adapters": _adapters_for(
+        adapters=_adapters_for(
             spec,
             changes.get("taps", spec.taps),
             changes.get("extra_inputs", spec.extra_inputs) or {},
         ),
-        "fusion": spec.fusion,
-        "inject": spec.inject or None,
-        "inputs": spec.inputs or None,
-        "extra_inputs": _extra_inputs(spec),
-        "downstream_input": spec.downstream_input,
-        "head": _head(spec),
-        "preprocess": _preprocess(cascade, changes),
-        "trainable": spec.trainable,
-        "learning_rates": spec.learning_rates,
-        "retention": _retention(cascade, changes),
-        "copy": not spec.shares,
-        "name": cascade.name,
-    }
+        fusion=spec.fusion,
+        inject=spec.inject or None,
+        inputs=spec.inputs or None,
+        extra_inputs={n: x.tensor for n, x in spec.extra_inputs.items()},
+        downstream_input=spec.downstream_input,
+        head=_head(spec),
+        preprocess=_preprocess(cascade, changes),
+        trainable=spec.trainable,
+        learning_rates=spec.learning_rates,
+        retention=_retention(cascade, changes),
+        copy=not spec.shares,
+        name=cascade.name,
+    )
 
 
 def _check_originals_are_there(
@@ -87,29 +80,28 @@ def _check_originals_are_there(
     """New retention cannot keep what trained blocks were to begin with."""
     if not changes.get("retention"):
         return
-    blocks = {*cascade.spec.networks} - _brought(cascade, changes)
+    blocks = {*cascade.spec.networks} - _replaced(cascade, changes)
     if gone := sorted(b for b in blocks if cascade.source(b) is None):
-        names = ", ".join(f"'{name}'" for name in gone)
         raise ValueError(
             "rebuild(retention=...) needs the networks as they were, and those "
-            f"of {names} are not there any more. Pass them as upstream= and "
+            f"of {listed(gone)} no longer exist. Pass them as upstream= and "
             "downstream=."
         )
 
 
-def _brought(cascade: Cascade, changes: Mapping[str, Any]) -> set[str]:
-    """The networks that come anew, of those that the cascade has."""
+def _replaced(cascade: Cascade, changes: Mapping[str, Any]) -> set[str]:
+    """Returns the blocks of the cascade that become other networks."""
     upstreams = set(cascade.upstreams) if "upstream" in changes else set()
     return upstreams | {"downstream"} & set(changes)
 
 
 def _retention(cascade: Cascade, changes: Mapping[str, Any]) -> dict[str, Any]:
     """The methods, which need not estimate again what is known."""
-    brought = _brought(cascade, changes)
+    replaced = _replaced(cascade, changes)
     known = {
         path: fisher
         for path, fisher in cascade.known_fishers().items()
-        if path.split("/")[0] not in brought
+        if path.split("/")[0] not in replaced
     }
     return {
         pattern: method.with_known(known) if isinstance(method, EWC) else method
@@ -118,18 +110,18 @@ def _retention(cascade: Cascade, changes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _preprocess(cascade: Cascade, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """What is done for the networks that stay."""
-    new = set(changes) | (
-        set(cascade.upstreams) if "upstream" in changes else set()
-    )
+    """Returns the preprocessing of the networks that stay."""
+    replaced = _replaced(cascade, changes)
     chosen = cascade.spec.preprocess
-    return {name: chosen[name] for name in chosen if name not in new}
+    return {name: chosen[name] for name in chosen if name not in replaced}
 
 
 def _networks(cascade: Cascade, changes: Mapping[str, Any]) -> dict[str, Any]:
     """The original networks while they live, else the cascade's blocks."""
     arguments: dict[str, Any] = {"taps": cascade.taps}
-    if "upstream" not in changes:
+    if "upstream" in changes:
+        arguments["upstream"] = changes["upstream"]
+    else:
         found = {
             name: cascade.source(name) or cascade.blocks[name]
             for name in cascade.upstreams
@@ -244,10 +236,6 @@ def _adapters_for(
     return {n: choice for n, choice in spec.adapters.items() if n in kept}
 
 
-def _extra_inputs(spec: CascadeSpec) -> dict[str, keras.KerasTensor]:
-    return {name: extra.tensor for name, extra in spec.extra_inputs.items()}
-
-
 def _head(spec: CascadeSpec) -> Any:
     if spec.head is None or list(spec.head) != [""]:
         return spec.head
@@ -328,6 +316,3 @@ def _recompile(
         if name in changes:
             arguments[name] = changes[name]
     new.compile(**arguments)
-
-
-Cascade.set_rebuilder(rebuild)

@@ -313,7 +313,7 @@ def test_it_is_built_again(stage, request, tmp_path):
     cascade = request.getfixturevalue(stage)
     again = cascade.rebuild()
     np.testing.assert_array_equal(call(again, X), call(cascade, X))
-    assert again.spec.started_anew == ()
+    assert again.spec.reinitialized == ()
     cascade.save(tmp_path / "cascade.keras")
     loaded = keras.saving.load_model(tmp_path / "cascade.keras")
     again = loaded.rebuild()

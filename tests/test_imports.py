@@ -56,6 +56,7 @@ LAYERS = {
     "injection": "features merged into inner layers",
     "training": "flags, rates and optimizers on blocks",
     "cache": "features kept to be read again; stores know no network",
+    "arguments": "the arguments of build_cascade, as one object",
     "planning": "arguments to a checked plan; nothing is built",
     "assembly": "a plan to the blocks of a functional model",
     "display": "what a spec and its blocks are, for the eye",
@@ -120,11 +121,23 @@ def entry_imported(module: str) -> str | None:
     return rest[0] if rest and rest[0] in LAYERS else "__init__"
 
 
+# As Keras's `Model.export` does, methods of the cascade import what stands
+# above them when they are called.
+METHODS = {
+    "keras_cascade/cascade/cascade.py": {"exporting", "rebuilding"},
+}
+
+
 def upward_imports(path: Path, tree: ast.AST) -> list[str]:
     order = list(LAYERS)
     own = order.index(entry_of(path))
-    entries = map(entry_imported, imported_modules(path, ast.walk(tree)))
-    return [e for e in entries if e is not None and order.index(e) > own]
+    entries = {
+        entry
+        for module in imported_modules(path, ast.walk(tree))
+        if (entry := entry_imported(module)) is not None
+    }
+    allowed = METHODS.get(path.as_posix(), set())
+    return [e for e in entries - allowed if order.index(e) > own]
 
 
 def eager_frameworks(path: Path, tree: ast.AST) -> list[str]:

@@ -69,7 +69,7 @@ def test_without_changes_it_computes_the_same(trained):
     cascade, _ = trained
     again = cascade.rebuild()
     np.testing.assert_array_equal(predict(again), predict(cascade))
-    assert again.spec.started_anew == ()
+    assert again.spec.reinitialized == ()
     assert again.learning_rates() == cascade.learning_rates()
     assert [v.path for v in again.trainable_variables] == [
         v.path for v in cascade.trainable_variables
@@ -88,13 +88,13 @@ def test_the_old_cascade_stays_as_it_is(trained):
 def test_weights_of_equal_path_and_shape_are_carried_over(trained):
     cascade, _ = trained
     wider = cascade.rebuild(adapters={"low": 2, "high": 3}, downstream=None)
-    assert wider.spec.started_anew == (
+    assert wider.spec.reinitialized == (
         "adapters/high/kernel",
         "adapters/high/bias",
     )
     old, new = values(cascade.variables), values(wider.variables)
     for path in new:
-        if path not in wider.spec.started_anew:
+        if path not in wider.spec.reinitialized:
             np.testing.assert_array_equal(new[path], old[path], err_msg=path)
 
 
@@ -132,7 +132,7 @@ def test_a_new_tap_gets_an_adapter_of_its_own(trained):
     adapters = {"low": 2, "high": 3, "middle": 1}
     other = cascade.rebuild(taps=more, adapters=adapters)
     assert other.taps == more
-    assert other.spec.started_anew == (
+    assert other.spec.reinitialized == (
         "adapters/high/kernel",
         "adapters/high/bias",
         "adapters/middle/kernel",
@@ -151,7 +151,7 @@ def test_what_was_pruned_comes_from_the_original_while_it_lives():
     )
     cascade.fit(X, Y, verbose=0)
     other = cascade.rebuild(taps="middle", adapters=6)
-    assert other.spec.started_anew[:2] == (
+    assert other.spec.reinitialized[:2] == (
         "upstream/middle/kernel",
         "upstream/middle/bias",
     )
@@ -213,7 +213,9 @@ def test_an_unknown_argument_is_refused_with_those_that_there_are():
     with pytest.raises(TypeError) as caught:
         build().rebuild(tap="hidden")
     message = str(caught.value)
-    assert message.startswith("rebuild() has no argument 'tap'. Possible: up")
+    assert message.startswith(
+        "rebuild() has no argument 'tap'. Closest: 'taps'"
+    )
     assert "learning_rates" in message
 
 
@@ -307,7 +309,7 @@ def test_what_was_injected_is_injected_again(from_file, tmp_path):
     start = loaded_again(cascade, tmp_path) if from_file else cascade
     again = start.rebuild()
     np.testing.assert_array_equal(predict(again), predict(cascade))
-    assert again.spec.started_anew == ()
+    assert again.spec.reinitialized == ()
     assert again.spec.inject == cascade.spec.inject
     assert [v.path for v in again.variables] == [
         v.path for v in cascade.variables
@@ -343,7 +345,7 @@ def test_an_injection_is_moved_to_another_layer():
     cascade = injected()
     other = cascade.rebuild(inject={"style": "x"})
     assert other.spec.inject == {"style": (kc.Injection("x"),)}
-    assert [path for path in other.spec.started_anew if "into_x" in path]
+    assert [path for path in other.spec.reinitialized if "into_x" in path]
 
 
 def test_a_replacement_is_built_again_from_the_original_only(tmp_path):

@@ -191,7 +191,7 @@ def test_a_cascade_of_a_loaded_one_is_merged(trained, path):
 def test_a_rebuilt_cascade_goes_on_with_a_and_b(trained):
     again = trained.rebuild(learning_rates={"upstream": 1e-4})
     assert_equal(values(again), values(trained))
-    assert again.spec.started_anew == ()
+    assert again.spec.reinitialized == ()
 
 
 def test_a_loaded_cascade_is_rebuilt_with_its_a_and_b(trained, path):

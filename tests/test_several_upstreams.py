@@ -256,7 +256,7 @@ def test_it_is_built_again(fitted):
     cascade, x = fitted
     again = cascade.rebuild()
     np.testing.assert_array_equal(call(again, x), call(cascade, x))
-    assert again.spec.started_anew == ()
+    assert again.spec.reinitialized == ()
     other = cascade.rebuild(taps={"s": "shape/conv1", "c": TAPS["c"]})
     assert other.taps["s"] == "shape/conv1"
 

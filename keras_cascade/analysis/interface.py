@@ -2,10 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
-
-import keras
 
 from keras_cascade.adapters.automatic import KINDS
 from keras_cascade.adapters.choosing import Stream
@@ -37,38 +34,24 @@ from keras_cascade.analysis.statistics import (
     VARIANCE_RATIO,
     is_far,
 )
+from keras_cascade.arguments import (
+    Arguments,
+    Network,
+    check_names,
+    takes_arguments,
+)
 from keras_cascade.graph.flattening import FlatGraph, flatten
 from keras_cascade.graph.graph import read_graph
-from keras_cascade.graph.taps import Taps
-from keras_cascade.planning.planning import Plan, make_plan
-from keras_cascade.training.lora import LoRA
-from keras_cascade.training.retention import Retention
-
-Network = keras.Model | str | Path
+from keras_cascade.planning.plan import Plan, make_plan
 
 
+@takes_arguments
 def check_interface(
     upstream: Network | Mapping[str, Network],
     downstream: Network | None = None,
     *,
-    taps: Taps = None,
-    adapters: Any = "auto",
-    fusion: Any = "concat",
-    inject: Mapping[str, Any] | None = None,
-    inputs: Mapping[str, Any] | None = None,
-    extra_inputs: Mapping[str, Any] | None = None,
-    downstream_input: str | None = None,
-    head: Any = None,
-    preprocess: Any = "auto",
-    trainable: bool | Mapping[str, bool | LoRA] | None = None,
-    learning_rates: Mapping[str, Any] | None = None,
-    retention: Mapping[str, Retention] | None = None,
-    optimizer: Any = "adam",
-    loss: Any = None,
-    metrics: Any = None,
-    copy: bool = True,
-    name: str = "cascade",
     data: Any = None,
+    **arguments: Any,
 ) -> InterfaceReport:
     """Reports what would have to be adapted, and why, before building.
 
@@ -99,28 +82,13 @@ def check_interface(
     Args:
         upstream: As in `build_cascade`.
         downstream: As in `build_cascade`. Defaults to `None`.
-        taps: As in `build_cascade`. Defaults to `None`.
-        adapters: As in `build_cascade`. Defaults to `"auto"`.
-        fusion: As in `build_cascade`. Defaults to `"concat"`.
-        inject: As in `build_cascade`. Defaults to `None`.
-        inputs: As in `build_cascade`. Defaults to `None`.
-        extra_inputs: As in `build_cascade`. Defaults to `None`.
-        downstream_input: As in `build_cascade`. Defaults to `None`.
-        head: As in `build_cascade`. Defaults to `None`.
-        preprocess: As in `build_cascade`. Defaults to `"auto"`.
-        trainable: Checked for its kind; whether its patterns match anything
-            is found when building. Defaults to `None`.
-        learning_rates: Likewise. Defaults to `None`.
-        retention: Likewise. Defaults to `None`.
-        optimizer: No effect; accepted so that the same arguments can be
-            passed. Defaults to `"adam"`.
-        loss: No effect. Defaults to `None`.
-        metrics: No effect. Defaults to `None`.
-        copy: As in `build_cascade`; what is measured is a copy in any case.
-            Defaults to `True`.
-        name: No effect. Defaults to `"cascade"`.
         data: All that `fit` takes; labels are read by adapters that learn
             from them alone. `None` reads nothing. Defaults to `None`.
+        **arguments: The other arguments of `build_cascade`, with the same
+            defaults. `optimizer`, `loss`, `metrics` and `name` have no effect;
+            whether the patterns of `trainable`, `learning_rates` and
+            `retention` match anything is found when building. The model that
+            is measured is a copy in any case.
 
     Returns:
         An `InterfaceReport`, which prints as a table: `.rows`, `.findings`
@@ -140,30 +108,17 @@ def check_interface(
     >>> [str(row.adapter) for row in report.rows]
     ['auto: DenseAdapter(units=64)', 'auto: DenseAdapter(units=64)', 'none']
     """
-    del optimizer, loss, metrics, name
-    plan = make_plan(
-        upstream,
-        downstream,
-        taps=taps,
-        adapters=adapters,
-        fusion=fusion,
-        inject=inject,
-        inputs=inputs,
-        extra_inputs=extra_inputs,
-        downstream_input=downstream_input,
-        head=head,
-        # What it means is settled below, where what building warns of becomes
-        # a finding.
-        preprocess=None,
-        trainable=trainable,
-        learning_rates=learning_rates,
-        retention=retention,
-        copy=copy,
-    )
-    given = _given(upstream, downstream)
-    plan = with_preprocess(plan, preprocess, given)
+    check_names(arguments, "check_interface")
+    given = Arguments(upstream=upstream, downstream=downstream, **arguments)
+    # Preprocessing is settled afterwards: what building warns of becomes a
+    # finding.
+    plan = make_plan(replace(given, preprocess=None))
+    plan = with_preprocess(plan, given.preprocess, given.networks)
     settlement = settle(plan)
-    findings = [*settlement.findings, *preprocess_findings(plan, preprocess)]
+    findings = [
+        *settlement.findings,
+        *preprocess_findings(plan, given.preprocess),
+    ]
     rows = _rows(plan, settlement, findings)
     if data is not None:
         rows = _with_data(plan, rows, data, findings)
@@ -176,13 +131,6 @@ def check_interface(
 
 # A stream's name, and its row.
 _Rows = list[tuple[str, StreamRow]]
-
-
-def _given(upstream: Any, downstream: Any) -> dict[str, Any]:
-    """What was passed as networks, by the names of their blocks."""
-    several = isinstance(upstream, Mapping)
-    given = dict(upstream) if several else {"upstream": upstream}
-    return given if downstream is None else {**given, "downstream": downstream}
 
 
 def _rows(plan: Plan, settlement: Settlement, findings: list[Finding]) -> _Rows:

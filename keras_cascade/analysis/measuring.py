@@ -32,7 +32,7 @@ from keras_cascade.graph.flattening import FlatGraph, flatten
 from keras_cascade.graph.graph import Graph, Reference, read_graph
 from keras_cascade.graph.replay import Replay
 from keras_cascade.planning.inputs import make_inputs, packed, side_inputs
-from keras_cascade.planning.planning import Plan
+from keras_cascade.planning.plan import Plan
 
 BATCH = 32
 

@@ -22,7 +22,7 @@ from keras_cascade.networks.applications import (
 from keras_cascade.networks.preprocess_argument import resolve_preprocess
 from keras_cascade.networks.presets import PREFIX
 from keras_cascade.planning.inputs import CascadeInput, NetworkInput
-from keras_cascade.planning.planning import Plan
+from keras_cascade.planning.plan import Plan
 
 
 @dataclass(frozen=True, eq=False)

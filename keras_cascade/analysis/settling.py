@@ -21,7 +21,7 @@ from keras_cascade.graph.tensors import input_like
 from keras_cascade.injection.merging import entry_for, feed_names, feeds_for
 from keras_cascade.injection.sites import Site
 from keras_cascade.planning.inputs import make_inputs
-from keras_cascade.planning.planning import Plan
+from keras_cascade.planning.plan import Plan
 
 Tensors = dict[str, keras.KerasTensor]
 # What Keras and the backends raise where shapes do not go together.

@@ -9,7 +9,7 @@ from keras_cascade.graph.block import Block
 from keras_cascade.graph.tensors import input_like
 from keras_cascade.injection.merging import feed_block
 from keras_cascade.injection.sites import Site
-from keras_cascade.planning.planning import Plan
+from keras_cascade.planning.plan import Plan
 
 Tensors = dict[str, keras.KerasTensor]
 

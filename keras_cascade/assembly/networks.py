@@ -10,7 +10,7 @@ from keras_cascade.assembly.fusion import check_width, fuse
 from keras_cascade.graph.copying import copy_graph
 from keras_cascade.graph.insertion import inject
 from keras_cascade.injection.merging import entry_for, feeds_for
-from keras_cascade.planning.planning import Plan
+from keras_cascade.planning.plan import Plan
 
 Tensors = Mapping[str, keras.KerasTensor]
 # Network to {its input: tensor}.

@@ -11,7 +11,7 @@ from keras_cascade.graph.layer_copying import copy_operation, copy_state
 from keras_cascade.graph.tensors import input_like
 from keras_cascade.networks.preprocessing import Preprocess
 from keras_cascade.planning.inputs import CascadeInput, NetworkInput
-from keras_cascade.planning.planning import Plan
+from keras_cascade.planning.plan import Plan
 
 Tensors = Mapping[str, keras.KerasTensor]
 

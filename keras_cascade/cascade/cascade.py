@@ -1,15 +1,21 @@
-"""The Cascade: shows, saves and rebuilds itself; delegates the rest."""
+"""Defines `Cascade`, which shows, exports and rebuilds itself."""
 
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import keras
 
 from keras_cascade.adapters import Adapter
+from keras_cascade.arguments import takes_changes
 from keras_cascade.cascade.trainer import Trainer
 from keras_cascade.display.summary import print_summary
 from keras_cascade.graph.block import leaf_layers
 from keras_cascade.graph.graph import read_graph
 from keras_cascade.graph.replay import Replay
+
+if TYPE_CHECKING:
+    from keras_cascade.exporting.report import ExportReport
 
 
 @keras.saving.register_keras_serializable(package="keras_cascade")
@@ -26,29 +32,26 @@ class Cascade(Trainer):
     ['upstream', 'head']
     """
 
-    _rebuilder: Any = None
-    _exporter: Any = None
-
     def summary(
         self,
         line_length: int | None = None,
         positions: list | None = None,
-        print_fn: Any = None,
+        print_fn: Callable[[str], object] | None = None,
         expand_nested: bool = False,
         show_trainable: bool = False,
         layer_range: list | None = None,
     ) -> None:
         """Prints a table with a row a block.
 
-        What each block is, its taps, the shapes that it gives, its
-        parameters, how many of them train, and at which rate.
+        A row names the block, its taps, its output shapes, its parameters,
+        how many of them train, and at which rate.
 
         Args:
             line_length: Width in characters; `None` is as wide as needed.
                 Defaults to `None`.
             positions: For Keras's own tables. Defaults to `None`.
-            print_fn: What each table is handed to; `None` prints. Defaults to
-                `None`.
+            print_fn: Called with each table as text; `None` prints. Defaults
+                to `None`.
             expand_nested: Whether Keras's tables of each block's layers
                 follow. Defaults to `False`.
             show_trainable: For Keras's own tables. Defaults to `False`.
@@ -67,10 +70,10 @@ class Cascade(Trainer):
                 )
 
     def to_plain(self) -> keras.Model:
-        """The same model in stock Keras layers.
+        """Returns the same model in stock Keras layers.
 
-        It loads without this package. It answers the same; trained further,
-        its frozen layers drop out again, as Keras's do.
+        It loads without this package and gives the same outputs. Trained
+        further, its frozen Dropout layers drop again, as Keras's do.
 
         Returns:
             A stock Functional model with a copy of the weights, not compiled.
@@ -91,13 +94,26 @@ class Cascade(Trainer):
         replay.fill()
         return model
 
-    def export(self, path: Any, *args: Any, **kwargs: Any) -> Any:
-        """Writes the cascade for where it is to run: `keras_cascade.export`.
+    def export(
+        self,
+        path: str | Path,
+        format: str | None = None,
+        quantize: str | None = None,
+        calibration_data: Any = None,
+        check_data: Any = None,
+        tolerance: float | None = None,
+        input_dtype: str | None = None,
+        output_dtype: str | None = None,
+        labels: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
+        *,
+        outputs: str | Sequence[str] | None = None,
+        fold: bool = True,
+        timeout: float = 3600.0,
+        verbose: bool = True,
+    ) -> "ExportReport":
+        """Writes the cascade for where it is to run, as `kc.export` does.
 
-        Args:
-            path: Where the file goes.
-            *args: The arguments of `keras_cascade.export`.
-            **kwargs: Likewise.
+        The arguments, and the errors, are those of `keras_cascade.export`.
 
         Returns:
             The `ExportReport`.
@@ -108,15 +124,34 @@ class Cascade(Trainer):
         >>> cascade = cascade.adapt(images, verbose=False)
         >>> report = cascade.export(path, verbose=False)
         """
-        return type(self)._exporter(self, path, *args, **kwargs)
+        # Here, as Keras's `Model.export` does: exporting stands above.
+        from keras_cascade.exporting.exporter import export
 
+        return export(
+            self,
+            path,
+            format,
+            quantize,
+            calibration_data,
+            check_data,
+            tolerance,
+            input_dtype,
+            output_dtype,
+            labels,
+            outputs=outputs,
+            fold=fold,
+            timeout=timeout,
+            verbose=verbose,
+        )
+
+    @takes_changes
     def rebuild(self, **changes: Any) -> "Cascade":
         """Builds the cascade again with some arguments changed.
 
-        Learned weights whose path and shape are the same are carried over;
-        `spec.started_anew` of the result, and its summary, list the others.
-        Taps that the cascade does not hold need the original network: it is
-        used as long as it lives, and can be passed as `upstream=` else.
+        Learned weights of equal path and shape are carried over;
+        `spec.reinitialized` of the result, and its summary, list the others.
+        Taps that the cascade does not contain need the original network: it
+        is used as long as it exists, and can be passed as `upstream=` else.
 
         Args:
             **changes: Arguments of `build_cascade`.
@@ -125,35 +160,14 @@ class Cascade(Trainer):
             A new cascade; this one stays as it is. It is compiled as this one
             is, without the optimizer's state.
 
+        Raises:
+            TypeError: If `build_cascade` has no such argument.
+            ValueError: If the arguments do not go together.
+
         Example:
         >>> wider = cascade.rebuild(adapters={"shape": 64})
         """
-        return type(self)._rebuilder(self, changes)
+        # Here, as Keras's `Model.export` does: rebuilding stands above.
+        from keras_cascade.rebuilding import rebuild
 
-    def get_config(self) -> dict:
-        """The graph, the spec, and what is kept of the networks."""
-        config = {**super().get_config(), "spec": self._spec.get_config()}
-        serialize = keras.saving.serialize_keras_object
-        if self._kept:
-            config["kept"] = [serialize(keeper) for keeper in self._kept]
-        return config
-
-    @classmethod
-    def from_config(cls, config: dict, custom_objects: dict | None = None):
-        """The cascade, with what it keeps of the networks beside it."""
-        config = dict(config)
-        kept: list[Any] = config.pop("kept", [])
-        cascade: Any = super().from_config(config, custom_objects)
-        for keeper in kept:
-            cascade._keep(keras.saving.deserialize_keras_object(keeper))
-        return cascade
-
-    @classmethod
-    def set_rebuilder(cls, function: Any) -> None:
-        """Tells how to build again: that stands above this module."""
-        cls._rebuilder = staticmethod(function)
-
-    @classmethod
-    def set_exporter(cls, function: Any) -> None:
-        """Tells how to export: that stands above this module."""
-        cls._exporter = staticmethod(function)
+        return rebuild(self, changes)

@@ -1,42 +1,49 @@
-"""What a cascade is made of: its spec, its blocks, and their sources."""
+"""Holds the parts of a cascade: its spec, its blocks, their sources, retention.
+
+Tested by `tests/cascade/test_cascade.py` and
+`tests/training/retention/test_retention_of_cascades.py`.
+"""
 
 import weakref
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Self
 
 import keras
 
+from keras_cascade._messages import listed
 from keras_cascade.graph.block import Block
+from keras_cascade.graph.graph import Graph, read_graph
 from keras_cascade.injection.merging import FEEDS
+from keras_cascade.networks.loading import as_network
 from keras_cascade.planning.spec import BLOCKS, CascadeSpec
+from keras_cascade.training.retention import Retention
 from keras_cascade.training.retention.keeper import Keeper
+from keras_cascade.training.retention.setup import build_keeper
 
 
 class Composition(Block):
     """The blocks of a cascade, and the spec that they were built from."""
 
-    def __init__(self, *args: Any, **kwargs: Any):
-        spec = kwargs.pop("spec", None)
+    def __init__(
+        self,
+        *args: Any,
+        spec: CascadeSpec | Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ):
         super().__init__(*args, **kwargs)
         if isinstance(spec, Mapping):
             spec = CascadeSpec.from_config(spec)
         self._spec: CascadeSpec = spec or CascadeSpec({}, {}, {})
         if spec is None:
             self._spec = self._spec_of_a_clone()
-        self._sources: dict[str, Any] | None = None
-        # At most one keeper: a list lets Keras forget what leaves it.
+        self._sources: dict[str, weakref.ref[keras.Model]] = {}
+        # At most one keeper. Keras forgets a layer that leaves a list, but
+        # not one that was an attribute. Files know it by the attribute's name.
         self._kept: list[Keeper] = []
-        self._learning_rates: dict[str, Any] = {}
-        # The flags of all layers; those, and the optimizer's state, for which
-        # the step was traced.
-        self._read_flags: Callable[[], list[bool]] = list
-        self._traced: tuple[list[bool], int] | None = None
-        # What is fitted stays so: looked up until it is, then no more.
-        self._all_fitted = False
 
     @property
     def spec(self) -> CascadeSpec:
-        """What the cascade was asked to be."""
+        """The arguments that the cascade was built from, normalised."""
         return self._spec
 
     @property
@@ -44,15 +51,11 @@ class Composition(Block):
         """The parts of the cascade by their names.
 
         Each is a network that can be tapped inside, saved and used again; an
-        upstream's gives `{tap name: tensor}`.
+        upstream's returns `{tap name: tensor}`.
         """
-        layers = {
-            layer.name: layer
-            for layer in self.layers
-            if not isinstance(layer, keras.layers.InputLayer)
-        }
+        layers = _by_name(self.layers)
         upstreams = self._spec.upstreams or [
-            n for n in layers if n not in BLOCKS
+            name for name in layers if name not in BLOCKS
         ]
         order = ("preprocessing", *upstreams, *BLOCKS)
         return {n: layers[n] for n in dict.fromkeys(order) if n in layers}
@@ -65,7 +68,7 @@ class Composition(Block):
 
     @property
     def taps(self) -> dict[str, str]:
-        """Tap name to its path in the upstream.
+        """The path of each tap in the upstream, by its name.
 
         With several upstreams a path begins with the name of one.
         """
@@ -73,53 +76,154 @@ class Composition(Block):
 
     @property
     def adapters(self) -> dict[str, keras.Layer]:
-        """Tap or extra input to its adapter, of those that have one."""
+        """The adapters by their tap or extra input, of those that have one."""
         block = self.blocks.get("adapters")
-        layers = {
-            layer.name: layer
-            for layer in ([] if block is None else block.layers)
-            if layer.name != FEEDS
-            and not isinstance(layer, keras.layers.InputLayer)
-        }
+        layers = _by_name([] if block is None else block.layers)
+        layers.pop(FEEDS, None)
         order = dict.fromkeys((*self._spec.adapters, *layers))
         return {name: layers[name] for name in order if name in layers}
 
     @property
     def path_prefix(self) -> str:
-        """Nothing: paths of variables begin with their block."""
+        """Empty: paths of variables begin with their block."""
         return ""
 
     def source(self, block: str) -> keras.Model | None:
-        """The network that a block was copied from, if it is still there."""
-        reference = (self._sources or {}).get(block, lambda: None)
-        kept = [keeper.teachers.get(block) for keeper in self._kept]
-        return next((x for x in (reference(), *kept) if x is not None), None)
+        """Returns the network that a block was copied from, if it lives."""
+        reference = self._sources.get(block)
+        networks = [keeper.teachers.get(block) for keeper in self._kept]
+        if reference is not None:
+            networks.insert(0, reference())
+        return next((x for x in networks if x is not None), None)
 
     def remember_sources(self, sources: Mapping[str, keras.Model]) -> None:
         """Keeps weak references to the networks that it was built from."""
         self._sources = {k: weakref.ref(v) for k, v in sources.items()}
 
-    def remember_started_anew(self, paths: tuple[str, ...]) -> None:
-        """Keeps which weights a rebuild could not carry over."""
-        self._spec = self._spec.with_changes(started_anew=paths)
+    def remember_reinitialized(self, paths: tuple[str, ...]) -> None:
+        """Keeps the paths of weights that a rebuild could not carry over."""
+        self._spec = self._spec.with_changes(reinitialized=paths)
 
-    def keep_network_info(
-        self, old: "Composition", changed: Mapping[str, Any]
-    ) -> None:
-        """Tells of blocks of another cascade what they were to begin with."""
-        names = set(changed) | (
-            set(self.upstreams) if "upstream" in changed else set()
-        )
+    def keep_network_info(self, old: "Composition", replaced: set[str]) -> None:
+        """Keeps what another cascade knows of the networks that both have.
+
+        Args:
+            old: A cascade whose blocks this one was built from.
+            replaced: The blocks that are of other networks here.
+        """
         kept = {
-            k: v
-            for k, v in old.spec.networks.items()
-            if k not in names and k in self._spec.networks
+            name: info
+            for name, info in old.spec.networks.items()
+            if name not in replaced and name in self._spec.networks
         }
         networks = {**self._spec.networks, **kept}
         self._spec = self._spec.with_changes(networks=networks)
 
+    # --- Retention ---------------------------------------------------------
+
+    @property
+    def taught(self) -> list[str]:
+        """The blocks that `LwF` holds to old outputs, on the inputs."""
+        return [name for keeper in self._kept for name in keeper.teachers]
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Any:
+        """Returns Keras's loss plus the penalties of retention.
+
+        Args:
+            x: The inputs, which `LwF` needs. Defaults to `None`.
+            y: As Keras takes it. Defaults to `None`.
+            y_pred: As Keras takes it. Defaults to `None`.
+            sample_weight: As Keras takes it. Defaults to `None`.
+            training: As Keras takes it. Defaults to `True`.
+        """
+        loss = super().compute_loss(x, y, y_pred, sample_weight, training)
+        penalties = [p for keeper in self._kept for p in keeper.penalties(x)]
+        return sum(penalties, start=loss)
+
+    def retain(
+        self, retention: Mapping[str, Retention], graphs: Mapping[str, Graph]
+    ) -> None:
+        """Replaces the retention of the cascade.
+
+        Args:
+            retention: Path pattern to method.
+            graphs: The original networks, by their blocks.
+        """
+        keeper = build_keeper(self, retention, graphs) if retention else None
+        self._kept.clear()
+        if keeper is not None:
+            self._attach(keeper)
+
+    def known_fishers(self) -> dict[str, Any]:
+        """Returns the Fisher information that is kept, by paths of weights."""
+        return {
+            path: fisher
+            for keeper in self._kept
+            for path, fisher in keeper.known_fishers().items()
+        }
+
+    def _attach(self, keeper: Keeper) -> None:
+        keeper.attach(self)
+        self._kept.append(keeper)
+
+    def _replace_retention(self, retention: Mapping[str, Retention]) -> None:
+        """Retains the networks as they were before the cascade was built."""
+        graphs = self._original_graphs() if retention else {}
+        self.retain(retention, graphs)
+        self._spec = self._spec.with_changes(retention=dict(retention))
+
+    def _original_graphs(self) -> dict[str, Graph]:
+        if self._spec.shares:
+            raise ValueError(
+                "compile(retention=...) needs the networks as they were, and "
+                "with copy=False the cascade trains their own layers. Give "
+                "retention to build_cascade."
+            )
+        blocks = [name for name in self.blocks if name in self._spec.networks]
+        sources = {name: self.source(name) for name in blocks}
+        if gone := [name for name, source in sources.items() if source is None]:
+            raise ValueError(
+                "compile(retention=...) needs the networks that the cascade "
+                f"was built from, and those of {listed(gone)} no longer "
+                "exist. Build it with them again: rebuild(upstream=network, "
+                "downstream=network, retention=...)."
+            )
+        return {
+            name: read_graph(as_network(source, name))
+            for name, source in sources.items()
+        }
+
+    # --- Files -------------------------------------------------------------
+
+    def get_config(self) -> dict:
+        """Returns the graph, the spec, and the retained networks."""
+        config = {**super().get_config(), "spec": self._spec.get_config()}
+        serialize = keras.saving.serialize_keras_object
+        if self._kept:
+            config["kept"] = [serialize(keeper) for keeper in self._kept]
+        return config
+
+    @classmethod
+    def from_config(
+        cls, config: dict, custom_objects: dict | None = None
+    ) -> Self:
+        """Returns the cascade that `get_config` described."""
+        config = dict(config)
+        kept = config.pop("kept", [])
+        cascade: Any = super().from_config(config, custom_objects)
+        for keeper in kept:
+            cascade._attach(keras.saving.deserialize_keras_object(keeper))
+        return cascade
+
     def _spec_of_a_clone(self) -> CascadeSpec:
-        """What the graph tells where `clone_model` leaves the spec out."""
+        """Reads from the graph what `clone_model` leaves out of the spec."""
         taps = [
             tap
             for name in self.upstreams
@@ -133,3 +237,9 @@ class Composition(Block):
             taps={tap: tap for tap in taps},
             adapters=dict.fromkeys(adapters, "auto"),
         )
+
+
+def _by_name(layers: list[keras.Layer]) -> dict[str, keras.Layer]:
+    """Returns the layers but the inputs, by their names."""
+    is_input = keras.layers.InputLayer
+    return {x.name: x for x in layers if not isinstance(x, is_input)}

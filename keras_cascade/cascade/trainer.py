@@ -1,67 +1,43 @@
-"""How a cascade trains: its optimizer, its flags, and `fit`."""
+"""Trains a cascade: `adapt`, `fit`, `evaluate`, `predict`, and its flags.
 
-from collections.abc import Mapping, Sequence
+Tested by `tests/training/test_fitting.py` and `tests/cache/test_fitting.py`.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from os import PathLike
 from typing import Any, Self
 
-import keras
-
-from keras_cascade import _keras_compat as compat
-from keras_cascade.adapters.fitting import fit_adapters
-from keras_cascade.cache.feature_cache import as_cache
+from keras_cascade.adapters.fitting import check_fitted, fit_adapters
+from keras_cascade.cache.feature_cache import FeatureCache, as_cache
 from keras_cascade.cache.feeding import (
     Data,
     Validation,
     check_no_steps,
+    on_features,
     open_feeds,
 )
 from keras_cascade.cache.fitting import FitArguments, fit_on_features
-from keras_cascade.cascade.on_features import Caching
-from keras_cascade.planning.spec import normalise_rates
+from keras_cascade.cascade.compiled import Compiled
 from keras_cascade.training.fit_callbacks import (
     known_variables,
     prepare_callbacks,
-    prepare_optimizer,
 )
 from keras_cascade.training.layer_lookup import LayerLookup
-from keras_cascade.training.rates.block_rates import to_float
-from keras_cascade.training.rates.blockwise_optimizer import (
-    find_blockwise,
-    is_multi_optimizer,
-    with_block_rates,
-)
-from keras_cascade.training.rates.rate_groups import rate_groups
-from keras_cascade.training.retention import Retention
-from keras_cascade.training.retention.targets import normalise_retention
 from keras_cascade.training.trainable_flags import covered_by, set_flags
 from keras_cascade.training.unfreezing import Unfreeze
 
+# True is a cache in memory, a path a folder.
+CacheFeatures = bool | str | PathLike[str] | FeatureCache
 
-class Trainer(Caching):
-    """Keras's `compile` and `fit`, block by block."""
 
-    @property
-    def rates(self) -> dict[str, Any]:
-        """Path pattern to the rate that it was compiled with."""
-        return dict(self._learning_rates)
+class Trainer(Compiled):
+    """Keras's `fit` and its kin, with stages and cached features."""
 
-    def learning_rates(self) -> dict[str, float]:
-        """The current learning rate of each trainable variable, by its path.
-
-        Returns:
-            Nothing where the cascade is not compiled.
-        """
-        if not self.compiled or self.optimizer is None:
-            return {}
-        own = to_float(self.optimizer.learning_rate)
-        rates = {v.path: own for v in self.trainable_variables}
-        blockwise = find_blockwise(self.optimizer)
-        effective = blockwise.effective_rates() if blockwise else {}
-        groups = rate_groups(self, self._learning_rates)
-        for name, variables in groups.variables.items():
-            for variable in variables:
-                if variable.path in rates:
-                    rates[variable.path] = effective[name]
-        return rates
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        # An adapter that is fitted stays so: no need to look again.
+        self._all_fitted = False
 
     def adapt(
         self, data: Any, batch_size: int = 32, verbose: bool = True
@@ -98,92 +74,6 @@ class Trainer(Caching):
         self.predict_function = None
         return self
 
-    def compile(
-        self,
-        optimizer: Any = "adam",
-        loss: Any = None,
-        loss_weights: Any = None,
-        metrics: Any = None,
-        weighted_metrics: Any = None,
-        run_eagerly: bool = False,
-        steps_per_execution: int = 1,
-        jit_compile: Any = "auto",
-        auto_scale_loss: bool = True,
-        *,
-        learning_rates: Mapping[str, Any] | None = None,
-        retention: Mapping[str, Retention] | None = None,
-    ) -> None:
-        """Keras's `compile`, with learning rates by path pattern.
-
-        The optimizer is copied: what was passed in stays as it is, and
-        `cascade.optimizer` is what trains.
-
-        Args:
-            optimizer: Name or object. Defaults to `"adam"`.
-            loss: As Keras takes it. Defaults to `None`.
-            loss_weights: As Keras takes them. Defaults to `None`.
-            metrics: As Keras takes them. Defaults to `None`.
-            weighted_metrics: As Keras takes them. Defaults to `None`.
-            run_eagerly: As Keras takes it. Defaults to `False`.
-            steps_per_execution: As Keras takes it. Defaults to `1`.
-            jit_compile: As Keras takes it. Defaults to `"auto"`.
-            auto_scale_loss: As Keras takes it. Defaults to `True`.
-            learning_rates: Path pattern to a float or `LearningRateSchedule`;
-                what none matches has the optimizer's rate. `None` keeps the
-                rates that the cascade was built with. Defaults to `None`.
-            retention: Path pattern to `L2SP`, `EWC` or `LwF`, in the place of
-                what the cascade has. It needs the networks that the cascade
-                was built from. `None` keeps what the cascade has, `{}` drops
-                it. Defaults to `None`.
-
-        Raises:
-            ValueError: If a pattern matches nothing, a rate is negative, or
-                a network that is to be retained is not there any more.
-        """
-        rates = self._spec.learning_rates
-        if learning_rates is not None:
-            rates = normalise_rates(learning_rates)
-        self._learning_rates = rates
-        if retention is not None:
-            self._retain_anew(normalise_retention(retention))
-        super().compile(
-            optimizer=self._own_optimizer(optimizer, rates),
-            loss=loss,
-            loss_weights=loss_weights,
-            metrics=metrics,
-            weighted_metrics=weighted_metrics,
-            run_eagerly=run_eagerly,
-            steps_per_execution=steps_per_execution,
-            jit_compile=jit_compile,
-            auto_scale_loss=auto_scale_loss,
-        )
-        # Keras would track layers that are kept in an attribute.
-        layers = list(compat.sublayers(self))
-        self._read_flags = lambda: [layer.trainable for layer in layers]
-        self._traced = None
-
-    def get_compile_config(self) -> dict | None:
-        """What `compile` was called with, for a `.keras` file."""
-        config = super().get_compile_config()
-        if config is not None and self.compiled:
-            config["optimizer"] = self.optimizer and compat.serialize_optimizer(
-                self.optimizer
-            )
-            config["learning_rates"] = keras.saving.serialize_keras_object(
-                self._learning_rates
-            )
-            config["slots"] = [v.path for v in known_variables(self.optimizer)]
-        return config
-
-    def compile_from_config(self, config: dict) -> None:
-        """Compiles as the saved cascade was, slots ready to be loaded."""
-        arguments = keras.saving.deserialize_keras_object(config)
-        slots = set(arguments.pop("slots"))
-        self.compile(**arguments)
-        if slots:
-            known = [v for v in self.variables if v.path in slots]
-            prepare_optimizer(self, known)
-
     def fit(
         self,
         x: Any = None,
@@ -204,7 +94,7 @@ class Trainer(Caching):
         validation_freq: int = 1,
         *,
         unfreeze: Unfreeze = None,
-        cache_features: Any = False,
+        cache_features: CacheFeatures = False,
     ) -> Any:
         """Keras's `fit`, in which blocks may start to train on the way.
 
@@ -309,6 +199,77 @@ class Trainer(Caching):
             validation_freq=validation_freq,
         )
 
+    def evaluate(
+        self,
+        x: Any = None,
+        y: Any = None,
+        batch_size: int | None = None,
+        verbose: Any = "auto",
+        sample_weight: Any = None,
+        steps: int | None = None,
+        callbacks: Any = None,
+        return_dict: bool = False,
+        *,
+        cache_features: CacheFeatures = False,
+        **kwargs: Any,
+    ) -> Any:
+        """Keras's `evaluate`, on cached features if asked for.
+
+        Args:
+            x: As Keras takes it, like all arguments up to `cache_features`.
+            y: Labels.
+            batch_size: Rows at a time. Defaults to `None`: 32.
+            verbose: As Keras takes it. Defaults to `"auto"`.
+            sample_weight: As Keras takes it. Defaults to `None`.
+            steps: As Keras takes it. Defaults to `None`.
+            callbacks: Keras callbacks. Defaults to `None`.
+            return_dict: As Keras takes it. Defaults to `False`.
+            cache_features: As in `fit`. Defaults to `False`.
+            **kwargs: What Keras hands on to itself.
+        """
+        self._check_fitted("evaluation")
+        data = Data(x, y, sample_weight, batch_size, shuffle=False)
+        with self._given(data, cache_features, steps, verbose) as given:
+            return super().evaluate(
+                **given,
+                verbose=verbose,
+                steps=steps,
+                callbacks=callbacks,
+                return_dict=return_dict,
+                **kwargs,
+            )
+
+    def predict(
+        self,
+        x: Any,
+        batch_size: int | None = None,
+        verbose: Any = "auto",
+        steps: int | None = None,
+        callbacks: Any = None,
+        *,
+        cache_features: CacheFeatures = False,
+    ) -> Any:
+        """Keras's `predict`, on cached features if asked for.
+
+        Args:
+            x: As Keras takes it, like all arguments up to `cache_features`.
+            batch_size: Rows at a time. Defaults to `None`: 32.
+            verbose: As Keras takes it. Defaults to `"auto"`.
+            steps: As Keras takes it. Defaults to `None`.
+            callbacks: Keras callbacks. Defaults to `None`.
+            cache_features: As in `fit`. Defaults to `False`.
+        """
+        self._check_fitted("prediction")
+        data = Data(x, None, None, batch_size, shuffle=False)
+        with self._given(data, cache_features, steps, verbose) as given:
+            return super().predict(
+                given["x"],
+                batch_size=given.get("batch_size"),
+                verbose=verbose,
+                steps=steps,
+                callbacks=callbacks,
+            )
+
     def freeze(self, pattern: str | Sequence[str]) -> Self:
         """Stops the training of what a path pattern covers.
 
@@ -357,20 +318,17 @@ class Trainer(Caching):
         what trains now. So does an optimizer that knows more than it did.
         """
         self._check_fitted("training")
-        return super().make_train_function(self._is_stale() or force)
+        return super().make_train_function(self._retrace_if_stale() or force)
 
-    def _is_stale(self) -> bool:
-        if not self.compiled or self._traced == self._traced_now():
-            return False
-        prepare_optimizer(self)
-        self._traced = self._traced_now()
-        return True
+    def make_test_function(self, force: bool = False) -> Any:
+        """Keras's hook before `evaluate`; the adapters must be fitted."""
+        self._check_fitted("evaluation")
+        return super().make_test_function(force)
 
-    def _traced_now(self) -> tuple[list[bool], int]:
-        """What a step that is traced now would be traced for."""
-        blockwise = find_blockwise(self.optimizer)
-        generation = 0 if blockwise is None else blockwise.generation
-        return self.flags(), generation
+    def make_predict_function(self, force: bool = False) -> Any:
+        """Keras's hook before `predict`; the adapters must be fitted."""
+        self._check_fitted("prediction")
+        return super().make_predict_function(force)
 
     def _set_flags(self, patterns: str | Sequence[str], flag: bool) -> Self:
         call = "unfreeze()" if flag else "freeze()"
@@ -380,19 +338,23 @@ class Trainer(Caching):
         # At once, for training loops that never ask for a train function.
         if self.compiled and known_variables(self.optimizer):
             self.train_function = None
-            self._is_stale()
+            self._retrace_if_stale()
         return self
 
-    def _own_optimizer(self, optimizer: Any, rates: Mapping[str, Any]) -> Any:
-        """A copy of the user's optimizer that knows each block's rate."""
-        own = compat.copy_optimizer(keras.optimizers.get(optimizer))
-        if own is None or (is_multi_optimizer(own) and not rates):
-            return own
-        groups = rate_groups(self, rates)
-        known = find_blockwise(own)
-        serialize = keras.saving.serialize_keras_object
-        if known is None or serialize(known.rates) != serialize(groups.rates):
-            own = with_block_rates(own, groups.rates)
-        if (blockwise := find_blockwise(own)) is not None:
-            blockwise.route(groups.variables)
-        return own
+    @contextmanager
+    def _given(
+        self, data: Data, cache_features: Any, steps: Any, verbose: Any
+    ) -> Iterator[Mapping[str, Any]]:
+        """What Keras is given in the place of some data, if anything."""
+        cache = as_cache(cache_features)
+        if cache is None:
+            yield data.as_arguments()
+            return
+        check_no_steps(steps=steps)
+        with on_features(self, cache, data, bool(verbose)) as given:
+            yield given
+
+    def _check_fitted(self, before: str) -> None:
+        if not self._all_fitted:
+            check_fitted(self, before)
+            self._all_fitted = True

@@ -107,6 +107,6 @@ def _caption(cascade: CascadeView) -> str | None:
             for pattern, method in retention.items()
         )
         lines.append(f"Retained: {methods}")
-    if paths := cascade.spec.started_anew:
+    if paths := cascade.spec.reinitialized:
         lines.append(f"Reinitialized by rebuild: {', '.join(paths)}")
     return "\n".join(lines) or None

@@ -12,7 +12,6 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from keras_cascade._cascade_view import CascadeView
 from keras_cascade.adapters.fitting import check_fitted
-from keras_cascade.cascade.cascade import Cascade
 from keras_cascade.exporting import routes
 from keras_cascade.exporting.attempts import write_right
 from keras_cascade.exporting.card import put_card
@@ -210,6 +209,3 @@ def _progress(verbose: bool) -> Iterator[Any]:
     ) as progress:
         task = progress.add_task("export")
         yield lambda text: progress.update(task, description=f"export: {text}")
-
-
-Cascade.set_exporter(export)

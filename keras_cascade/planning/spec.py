@@ -90,7 +90,7 @@ class CascadeSpec:
         learning_rates: Path pattern to rate.
         retention: Path pattern to method; loaded ones have no data.
         shares: Whether the networks' own layers are used.
-        started_anew: The weights that a `rebuild` could not carry over.
+        reinitialized: The weights that a `rebuild` could not carry over.
     """
 
     networks: dict[str, NetworkInfo]
@@ -107,7 +107,7 @@ class CascadeSpec:
     learning_rates: dict[str, Any] = field(default_factory=dict)
     retention: dict[str, Retention] = field(default_factory=dict)
     shares: bool = False
-    started_anew: tuple[str, ...] = ()
+    reinitialized: tuple[str, ...] = ()
 
     @property
     def upstreams(self) -> list[str]:
@@ -122,6 +122,8 @@ class CascadeSpec:
             if f.name not in ("networks", "extra_inputs", "shares")
         }
         plain: Any = keras.saving.serialize_keras_object(config)
+        # Files have it under its first name.
+        plain["started_anew"] = plain.pop("reinitialized")
         plain["networks"] = {k: vars(v) for k, v in self.networks.items()}
         plain["extra_inputs"] = {
             name: {"shape": list(extra.shape), "dtype": extra.dtype}
@@ -136,7 +138,7 @@ class CascadeSpec:
         networks = config.pop("networks")
         extras = config.pop("extra_inputs")
         values = keras.saving.deserialize_keras_object(config)
-        values["started_anew"] = tuple(values["started_anew"])
+        values["reinitialized"] = tuple(values.pop("started_anew"))
         values["inject"] = {
             name: tuple(several)
             for name, several in values.get("inject", {}).items()

@@ -111,14 +111,14 @@ def test_the_spec_goes_through_json_unchanged():
         head={"": 3, "low": [layers.Dense(2, name="last")]},
         trainable={"upstream": True, "upstream/a*": False},
         learning_rates={"head": schedules.ExponentialDecay(0.1, 10, 0.5)},
-        started_anew=("head/last/kernel",),
+        reinitialized=("head/last/kernel",),
     )
     text = json.dumps(spec.get_config())
     loaded = CascadeSpec.from_config(json.loads(text))
     assert loaded.get_config() == spec.get_config()
     for name in ("networks", "taps", "extra_inputs", "trainable"):
         assert getattr(loaded, name) == getattr(spec, name)
-    assert loaded.started_anew == spec.started_anew
+    assert loaded.reinitialized == spec.reinitialized
     assert loaded.adapters["low"].n_components == 3
     assert isinstance(loaded.fusion, layers.Maximum)
     assert isinstance(loaded.head["low"][0], layers.Dense)

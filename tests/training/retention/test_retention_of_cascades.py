@@ -243,7 +243,7 @@ def test_a_rebuilt_cascade_keeps_the_networks_as_they_were(classifier):
     before, after = values(cascade), values(again)
     for path in kept(cascade):
         np.testing.assert_array_equal(before[path], after[path], err_msg=path)
-    assert again.spec.started_anew == ("head/other/kernel", "head/other/bias")
+    assert again.spec.reinitialized == ("head/other/kernel", "head/other/bias")
 
 
 def test_so_does_one_that_was_loaded_without_the_old_data(classifier, tmp_path):
@@ -265,7 +265,7 @@ def test_new_retention_of_a_loaded_cascade_needs_the_networks(
     cascade = build(classifier, retention={"upstream/dense": kc.L2SP(1.0)})
     cascade.save(tmp_path / "cascade.keras")
     loaded = keras.models.load_model(tmp_path / "cascade.keras")
-    with pytest.raises(ValueError, match=r"'upstream' are not there any more"):
+    with pytest.raises(ValueError, match=r"'upstream' no longer exist"):
         loaded.rebuild(retention={"upstream": kc.L2SP(1.0)})
     again = loaded.rebuild(
         upstream=classifier, retention={"upstream": kc.L2SP(1.0)}

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 
 from keras_cascade.adapters.choosing import Stream
+from keras_cascade.arguments import Arguments
 from keras_cascade.graph.data_formats import data_format_at
 from keras_cascade.graph.graph import Graph, read_graph
 from keras_cascade.graph.pruning import find_needed
@@ -83,61 +84,39 @@ class Plan:
         return [graph.sources[id(x)][0].name for x in graph.inputs]
 
 
-def make_plan(
-    upstream: Any,
-    downstream: Any,
-    *,
-    taps: Any,
-    adapters: Any,
-    fusion: Any,
-    inject: Any,
-    inputs: Any,
-    extra_inputs: Any,
-    downstream_input: Any,
-    head: Any,
-    preprocess: Any,
-    trainable: Any,
-    learning_rates: Any,
-    retention: Any,
-    copy: bool,
-) -> Plan:
-    """Checks the arguments of `build_cascade` and settles what they mean.
+def make_plan(arguments: Arguments) -> Plan:
+    """Checks the arguments of `build_cascade` and settles their meaning.
 
-    Nothing is built: networks are loaded and read, no more. The arguments
-    are those of `build_cascade`.
+    Nothing is built: networks are loaded and read, no more.
 
     Raises:
-        ValueError: If something does not go together.
+        ValueError: If arguments do not go together.
         TypeError: If an argument is of a kind that is not understood.
     """
-    check_mode(downstream_input, downstream)
-    settled = {
-        "fusion": check_fusion(fusion),
-        "downstream_input": downstream_input,
-        "head": normalise_head(head),
-        "trainable": normalise_trainable(trainable),
-        "learning_rates": normalise_rates(learning_rates),
-        "retention": normalise_retention(retention),
-        "shares": not copy,
-    }
-    given = _given(upstream, downstream)
+    check_mode(arguments.downstream_input, arguments.downstream)
+    settled = _settled(arguments)
+    given = arguments.networks
+    _check_upstream_names(arguments.upstream)
     sources = {role: load_network(net, role) for role, net in given.items()}
     networks = {role: as_network(net, role) for role, net in sources.items()}
-    if not copy:
+    if not arguments.copy:
         check_not_shared(settled["trainable"], networks)
     graphs = {
-        k: read_graph(v, keep_names=not copy) for k, v in networks.items()
+        name: read_graph(network, keep_names=not arguments.copy)
+        for name, network in networks.items()
     }
-    tapped = resolve_all_taps(_without_downstream(graphs), taps)
+    tapped = resolve_all_taps(_without_downstream(graphs), arguments.taps)
     names = [tap.name for tap in tapped]
     known = _inputs_of_networks(graphs)
-    named = normalise_inputs(inputs, known)
-    extras = normalise_extra_inputs(extra_inputs, _taken(graphs, tapped))
+    named = normalise_inputs(arguments.inputs, known)
+    extras = normalise_extra_inputs(
+        arguments.extra_inputs, _taken(graphs, tapped)
+    )
     spec = CascadeSpec(
         networks={k: NetworkInfo.of(v) for k, v in sources.items()},
         taps={tap.name: tap.path for tap in tapped},
-        adapters=normalise_adapters(adapters, names, list(extras)),
-        inject=normalise_injections(inject, [*names, *extras]),
+        adapters=normalise_adapters(arguments.adapters, names, list(extras)),
+        inject=normalise_injections(arguments.inject, [*names, *extras]),
         inputs=named,
         extra_inputs=extras,
         **settled,
@@ -147,10 +126,10 @@ def make_plan(
     needed = _needed_inputs(graphs, known, tapped, wiring)
     readers = list(dict.fromkeys(one.network for one in needed))
     spec = spec.with_preprocess(
-        resolve_preprocess(preprocess, readers, given, networks)
+        resolve_preprocess(arguments.preprocess, readers, given, networks)
     )
     streams = plan_streams(graphs, tapped, spec, wiring)
-    check_adapters_are_used(adapters, streams)
+    check_adapters_are_used(arguments.adapters, streams)
     taken = _blocks(graphs)
     taken |= {name: f"the extra input '{name}'" for name in extras}
     return Plan(
@@ -165,31 +144,32 @@ def make_plan(
     )
 
 
-def _given(upstream: Any, downstream: Any) -> dict[str, Any]:
-    """What the user passed as networks, by the names of their blocks."""
-    given = dict(upstream) if isinstance(upstream, Mapping) else {}
-    if not given and isinstance(upstream, Mapping):
-        raise ValueError("upstream={} names no network.")
-    for name in given:
-        _check_upstream_name(name)
-    given = given or {"upstream": upstream}
-    if downstream is not None:
-        given["downstream"] = downstream
-    return given
+def _settled(arguments: Arguments) -> dict[str, Any]:
+    """Returns the values of the spec that no network has a say in."""
+    return {
+        "fusion": check_fusion(arguments.fusion),
+        "downstream_input": arguments.downstream_input,
+        "head": normalise_head(arguments.head),
+        "trainable": normalise_trainable(arguments.trainable),
+        "learning_rates": normalise_rates(arguments.learning_rates),
+        "retention": normalise_retention(arguments.retention),
+        "shares": not arguments.copy,
+    }
 
 
-def _check_upstream_name(name: Any) -> None:
+def _check_upstream_names(upstream: object) -> None:
     reserved = [block for block in BLOCKS if block != "upstream"]
-    if not isinstance(name, str) or not name.isidentifier():
-        raise ValueError(
-            f"Upstream name {name!r} is no identifier. Weights and paths "
-            "begin with it."
-        )
-    if name in reserved:
-        raise ValueError(
-            f"An upstream cannot be called '{name}', which is another block "
-            f"of the cascade. Taken are: {', '.join(reserved)}."
-        )
+    for name in upstream if isinstance(upstream, Mapping) else ():
+        if not isinstance(name, str) or not name.isidentifier():
+            raise ValueError(
+                f"Upstream name {name!r} is no identifier. Weights and paths "
+                "begin with it."
+            )
+        if name in reserved:
+            raise ValueError(
+                f"An upstream cannot be called '{name}', which is another "
+                f"block of the cascade. Taken are: {', '.join(reserved)}."
+            )
 
 
 def _without_downstream(graphs: Mapping[str, Graph]) -> dict[str, Graph]:

@@ -1,0 +1,180 @@
+"""Compiles a cascade: one optimizer in which each block has its own rate.
+
+Tested by `tests/training/test_rates_of_cascades.py` and
+`tests/training/test_continuing.py`.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+
+from keras_cascade import _keras_compat as compat
+from keras_cascade.cascade.on_features import OnFeatures
+from keras_cascade.planning.spec import normalise_rates
+from keras_cascade.training.fit_callbacks import (
+    known_variables,
+    prepare_optimizer,
+)
+from keras_cascade.training.rates.block_rates import to_float
+from keras_cascade.training.rates.blockwise_optimizer import (
+    find_blockwise,
+    is_multi_optimizer,
+    with_block_rates,
+)
+from keras_cascade.training.rates.rate_groups import rate_groups
+from keras_cascade.training.retention import Retention
+from keras_cascade.training.retention.targets import normalise_retention
+
+
+class Compiled(OnFeatures):
+    """Keras's `compile`, with learning rates and retention by block."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self._rates: dict[str, Any] = {}
+        self._read_flags: Callable[[], list[bool]] = list
+        # The flags, and the generation of the optimizer, that the training
+        # step was traced for.
+        self._traced: tuple[list[bool], int] | None = None
+
+    @property
+    def rates(self) -> dict[str, Any]:
+        """Path pattern to the rate that it was compiled with."""
+        return dict(self._rates)
+
+    def learning_rates(self) -> dict[str, float]:
+        """The current learning rate of each trainable variable, by its path.
+
+        Returns:
+            Nothing where the cascade is not compiled.
+        """
+        if not self.compiled or self.optimizer is None:
+            return {}
+        own = to_float(self.optimizer.learning_rate)
+        rates = {v.path: own for v in self.trainable_variables}
+        blockwise = find_blockwise(self.optimizer)
+        effective = blockwise.effective_rates() if blockwise else {}
+        groups = rate_groups(self, self._rates)
+        for name, variables in groups.variables.items():
+            for variable in variables:
+                if variable.path in rates:
+                    rates[variable.path] = effective[name]
+        return rates
+
+    def compile(
+        self,
+        optimizer: Any = "adam",
+        loss: Any = None,
+        loss_weights: Any = None,
+        metrics: Any = None,
+        weighted_metrics: Any = None,
+        run_eagerly: bool = False,
+        steps_per_execution: int = 1,
+        jit_compile: Any = "auto",
+        auto_scale_loss: bool = True,
+        *,
+        learning_rates: Mapping[str, Any] | None = None,
+        retention: Mapping[str, Retention] | None = None,
+    ) -> None:
+        """Keras's `compile`, with learning rates by path pattern.
+
+        The optimizer is copied: what was passed in stays as it is, and
+        `cascade.optimizer` is what trains.
+
+        Args:
+            optimizer: Name or object. Defaults to `"adam"`.
+            loss: As Keras takes it. Defaults to `None`.
+            loss_weights: As Keras takes them. Defaults to `None`.
+            metrics: As Keras takes them. Defaults to `None`.
+            weighted_metrics: As Keras takes them. Defaults to `None`.
+            run_eagerly: As Keras takes it. Defaults to `False`.
+            steps_per_execution: As Keras takes it. Defaults to `1`.
+            jit_compile: As Keras takes it. Defaults to `"auto"`.
+            auto_scale_loss: As Keras takes it. Defaults to `True`.
+            learning_rates: Path pattern to a float or `LearningRateSchedule`;
+                what none matches has the optimizer's rate. `None` keeps the
+                rates that the cascade was built with. Defaults to `None`.
+            retention: Path pattern to `L2SP`, `EWC` or `LwF`, in the place of
+                what the cascade has. It needs the networks that the cascade
+                was built from. `None` keeps what the cascade has, `{}` drops
+                it. Defaults to `None`.
+
+        Raises:
+            ValueError: If a pattern matches nothing, a rate is negative, or
+                a network that is to be retained is not there any more.
+        """
+        rates = self._spec.learning_rates
+        if learning_rates is not None:
+            rates = normalise_rates(learning_rates)
+        self._rates = rates
+        if retention is not None:
+            self._replace_retention(normalise_retention(retention))
+        super().compile(
+            optimizer=self._own_optimizer(optimizer, rates),
+            loss=loss,
+            loss_weights=loss_weights,
+            metrics=metrics,
+            weighted_metrics=weighted_metrics,
+            run_eagerly=run_eagerly,
+            steps_per_execution=steps_per_execution,
+            jit_compile=jit_compile,
+            auto_scale_loss=auto_scale_loss,
+        )
+        # Keras would track layers that are kept in an attribute.
+        layers = list(compat.sublayers(self))
+        self._read_flags = lambda: [layer.trainable for layer in layers]
+        self._traced = None
+
+    def get_compile_config(self) -> dict | None:
+        """What `compile` was called with, for a `.keras` file."""
+        config = super().get_compile_config()
+        if config is not None and self.compiled:
+            config["optimizer"] = self.optimizer and compat.serialize_optimizer(
+                self.optimizer
+            )
+            config["learning_rates"] = keras.saving.serialize_keras_object(
+                self._rates
+            )
+            config["slots"] = [v.path for v in known_variables(self.optimizer)]
+        return config
+
+    def compile_from_config(self, config: dict) -> None:
+        """Compiles as the saved cascade was, slots ready to be loaded."""
+        arguments = keras.saving.deserialize_keras_object(config)
+        slots = set(arguments.pop("slots"))
+        self.compile(**arguments)
+        if slots:
+            known = [v for v in self.variables if v.path in slots]
+            prepare_optimizer(self, known)
+
+    def flags(self) -> list[bool]:
+        """Returns the `trainable` flags of all layers, also inner ones."""
+        return self._read_flags()
+
+    def _retrace_if_stale(self) -> bool:
+        if not self.compiled or self._traced == self._trace_key():
+            return False
+        prepare_optimizer(self)
+        self._traced = self._trace_key()
+        return True
+
+    def _trace_key(self) -> tuple[list[bool], int]:
+        """What a step that is traced now would be traced for."""
+        blockwise = find_blockwise(self.optimizer)
+        generation = 0 if blockwise is None else blockwise.generation
+        return self.flags(), generation
+
+    def _own_optimizer(self, optimizer: Any, rates: Mapping[str, Any]) -> Any:
+        """A copy of the user's optimizer that knows each block's rate."""
+        own = compat.copy_optimizer(keras.optimizers.get(optimizer))
+        if own is None or (is_multi_optimizer(own) and not rates):
+            return own
+        groups = rate_groups(self, rates)
+        known = find_blockwise(own)
+        serialize = keras.saving.serialize_keras_object
+        if known is None or serialize(known.rates) != serialize(groups.rates):
+            own = with_block_rates(own, groups.rates)
+        if (blockwise := find_blockwise(own)) is not None:
+            blockwise.route(groups.variables)
+        return own
