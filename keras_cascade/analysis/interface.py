@@ -6,34 +6,31 @@ from typing import Any
 
 from keras_cascade.adapters.automatic import KINDS
 from keras_cascade.adapters.choosing import Stream
-from keras_cascade.analysis.measuring import Measurement, measure
-from keras_cascade.analysis.mismatches import Mismatch, mismatch
-from keras_cascade.analysis.pixels import (
+from keras_cascade.analysis.dry_run import Settled, Settlement, settle
+from keras_cascade.analysis.input_requirements import (
     data_findings,
     preprocess_findings,
+    required_range,
     with_preprocess,
 )
-from keras_cascade.analysis.ranges import (
-    UNKNOWN,
-    Values,
-    expected_at_input,
-    values_at,
-)
+from keras_cascade.analysis.measurement import Measurement, measure
+from keras_cascade.analysis.mismatches import Mismatch, find_mismatch
+from keras_cascade.analysis.range_inference import infer_range
 from keras_cascade.analysis.report import (
     AdapterChoice,
     Finding,
     InterfaceReport,
-    Measured,
     Place,
     StreamRow,
+    ValueStatistics,
     in_order,
 )
-from keras_cascade.analysis.settling import Settled, Settlement, settle
 from keras_cascade.analysis.statistics import (
     SHIFT,
     VARIANCE_RATIO,
     is_far,
 )
+from keras_cascade.analysis.value_ranges import UNKNOWN, ValueRange
 from keras_cascade.arguments import (
     Arguments,
     Network,
@@ -136,7 +133,7 @@ _Rows = list[tuple[str, StreamRow]]
 def _rows(plan: Plan, settlement: Settlement, findings: list[Finding]) -> _Rows:
     flat = {name: flatten(graph) for name, graph in plan.graphs.items()}
     values = {
-        tap.name: values_at(flat[tap.network], tap.reference)
+        tap.name: infer_range(flat[tap.network], tap.reference)
         for tap in plan.taps
     }
     rows: _Rows = []
@@ -188,7 +185,7 @@ def _row(
 
 
 def _row_of_head(
-    plan: Plan, tap: str, values: Mapping[str, Values]
+    plan: Plan, tap: str, values: Mapping[str, ValueRange]
 ) -> StreamRow:
     """A tap that nothing but a head reads, as it is."""
     place = Place(f"head '{tap}'", None, None, str(UNKNOWN))
@@ -197,7 +194,7 @@ def _row_of_head(
     return _row(plan, tap, (place,), nothing, text, text)
 
 
-def _arriving(one: Settled, known: Values) -> Values:
+def _arriving(one: Settled, known: ValueRange) -> ValueRange:
     """What is known of the values behind the adapter."""
     network = one.network
     if one.tensor is None or network is None:
@@ -205,7 +202,7 @@ def _arriving(one: Settled, known: Values) -> Values:
     graph = read_graph(network)
     flat = flatten(graph)
     output = graph.reference(graph.outputs[0])
-    return values_at(flat, output, {flat.inputs[0]: known})
+    return infer_range(flat, output, {flat.inputs[0]: known})
 
 
 def _places(
@@ -213,13 +210,13 @@ def _places(
     settlement: Settlement,
     one: Settled,
     flat: Mapping[str, FlatGraph],
-) -> list[tuple[Place, Values]]:
+) -> list[tuple[Place, ValueRange]]:
     """Where a stream goes, and what values are expected there."""
     stream = one.stream
     if plan.downstream is None:
         return [(_place_without_downstream(plan), UNKNOWN)]
     if not stream.labels:
-        expected = _expected_at_input(plan, stream, flat["downstream"])
+        expected = _required_range(plan, stream, flat["downstream"])
         shape = stream.target.shape
         merge = _fusion_name(plan, stream)
         path = stream.target.name or ""
@@ -228,7 +225,7 @@ def _places(
     for site in plan.wiring.sites:
         if site.label in stream.labels:
             reference = (*site.address, 0)
-            expected = values_at(flat["downstream"], reference)
+            expected = infer_range(flat["downstream"], reference)
             outside, inside = settlement.merges.get(site.label, (0, 0))
             place = Place(
                 site.injection.path,
@@ -267,23 +264,23 @@ def _name_of(fusion: Any) -> str | None:
     return getattr(fusion, "name", fusion)
 
 
-def _expected_at_input(plan: Plan, stream: Stream, flat: FlatGraph) -> Values:
+def _required_range(plan: Plan, stream: Stream, flat: FlatGraph) -> ValueRange:
     names = plan.downstream_inputs
     fed = {source: name for name, source in (plan.wiring.fed or {}).items()}
     position = names.index(fed[stream.source]) if stream.source in fed else 0
     network = plan.networks["downstream"]
-    return expected_at_input(flat, flat.inputs[position], network)
+    return required_range(flat, flat.inputs[position], network)
 
 
 def _of_values(
     stream: Stream,
     place: Place,
-    known: Values,
-    arriving: Values,
-    expected: Values,
+    known: ValueRange,
+    arriving: ValueRange,
+    expected: ValueRange,
 ) -> list[Finding]:
-    """Values that are not what is expected, graver where they go in as is."""
-    found = mismatch(stream.source, known, arriving, expected)
+    """Returns a finding if values do not suit their place."""
+    found = find_mismatch(stream.source, known, arriving, expected)
     if found is None or place.merge == "multiply":
         return []
     # A gate that starts at zero learns how much of them enters.
@@ -318,7 +315,7 @@ def _with_data(
     return result
 
 
-def _of_measured(tap: str, measured: Measured | None) -> list[Finding]:
+def _of_measured(tap: str, measured: ValueStatistics | None) -> list[Finding]:
     if measured is None:
         return []
     if measured.non_finite:

@@ -1,47 +1,55 @@
-"""Says where values do not fit where they go, and what helps."""
+"""Finds tensors whose values do not suit the place where they go."""
 
 import math
 from dataclasses import dataclass
 
-from keras_cascade.analysis.ranges import Values
+from keras_cascade.analysis.value_ranges import ValueRange
 
 
 @dataclass(frozen=True)
 class Mismatch:
-    """Values that are not what is expected where they go."""
+    """A difference between the values that arrive and those expected.
+
+    Attributes:
+        what: The difference.
+        advice: What to do.
+        is_grave: Whether training on such values is likely to fail.
+    """
 
     what: str
     advice: str
     is_grave: bool
 
 
-def mismatch(
-    tap: str, values: Values, arriving: Values, expected: Values
+def find_mismatch(
+    tap: str, values: ValueRange, arriving: ValueRange, expected: ValueRange
 ) -> Mismatch | None:
-    """Says what does not go together, of what is known.
+    """Returns the first mismatch that follows from the known ranges.
 
     Args:
         tap: The name of the tap.
-        values: What is known of it.
-        arriving: The same of what its adapter gives.
-        expected: What is expected where that goes.
+        values: The range of the tap.
+        arriving: The range of the adapter's output.
+        expected: The range expected where that output goes.
     """
-    for rule in (_probabilities, _scale, _sign, _rectified):
-        found = rule(tap, values, arriving, expected)
-        if found is not None:
-            return found
-    return None
+    return (
+        _probabilities(tap, values, arriving, expected)
+        or _scale(tap, arriving, expected)
+        or _sign(tap, arriving, expected)
+        or _rectified(arriving, expected)
+    )
 
 
 def _probabilities(
-    tap: str, values: Values, arriving: Values, expected: Values
+    tap: str, values: ValueRange, arriving: ValueRange, expected: ValueRange
 ) -> Mismatch | None:
-    """Softmax into what was trained on something else."""
-    if not values.sums_to_one or expected.sums_to_one is not False:
-        return None
-    if arriving.sums_to_one is False:
-        return None
-    if expected.is_bounded and expected.high > 10:
+    """Compares probabilities with features that are none."""
+    fit = not values.sums_to_one or expected.sums_to_one is not False
+    # An adapter such as LogitsAdapter has changed them.
+    changed = arriving.sums_to_one is False
+    # Bounds of another size are reported by `_scale`.
+    wide = expected.is_bounded and expected.high > 10
+    if fit or changed or wide:
         return None
     through = "" if arriving == values else ", through an adapter that learns,"
     return Mismatch(
@@ -54,28 +62,28 @@ def _probabilities(
 
 
 def _scale(
-    tap: str, values: Values, arriving: Values, expected: Values
+    tap: str, arriving: ValueRange, expected: ValueRange
 ) -> Mismatch | None:
-    """Intervals of quite different widths."""
+    """Compares the widths of intervals: a factor of four is too much."""
     if not expected.is_bounded:
         return None
     wanted = expected.high - expected.low
-    # Standardised values lie within three deviations, nearly all.
-    given = 6.0 if arriving.standardised else arriving.high - arriving.low
-    if not math.isfinite(given) or wanted <= 0 or given <= 0:
+    # Nearly all standardised values lie within three deviations.
+    width = 6.0 if arriving.standardised else arriving.high - arriving.low
+    if not math.isfinite(width) or wanted <= 0 or width <= 0:
         return None
-    if 0.25 <= given / wanted <= 4:
+    if 0.25 <= width / wanted <= 4:
         return None
     return Mismatch(
         f"{arriving} go where values {expected} are expected.",
-        f"Bring them there: adapters={{'{tap}': keras.layers.Rescaling(scale, "
+        f"Rescale them: adapters={{'{tap}': keras.layers.Rescaling(scale, "
         "offset)}.",
         True,
     )
 
 
 def _sign(
-    tap: str, values: Values, arriving: Values, expected: Values
+    tap: str, arriving: ValueRange, expected: ValueRange
 ) -> Mismatch | None:
     if arriving.low < 0 or not expected.standardised:
         return None
@@ -88,9 +96,7 @@ def _sign(
     )
 
 
-def _rectified(
-    tap: str, values: Values, arriving: Values, expected: Values
-) -> Mismatch | None:
+def _rectified(arriving: ValueRange, expected: ValueRange) -> Mismatch | None:
     negative = arriving.standardised or -math.inf < arriving.low < 0
     if not negative or expected.low < 0:
         return None

@@ -1,4 +1,4 @@
-"""What `check_interface` found: rows, findings, as a table and as a dict."""
+"""Defines the report of `check_interface`: rows and findings as a table."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -13,14 +13,14 @@ SEVERITIES = ("error", "warning", "note")
 
 @dataclass(frozen=True)
 class Finding:
-    """Something to know before building.
+    """A fact to know before building.
 
     Attributes:
-        severity: `"error"`: it does not build, or cannot be trained;
+        severity: `"error"`: the cascade does not build, or cannot be trained;
             `"warning"`: it builds and most likely does not do what is meant;
             `"note"`: good to know.
-        where: The names of the taps, networks or inputs that it is about.
-        what: What was found.
+        where: The names of the taps, networks or inputs concerned.
+        what: The fact.
         advice: What to do.
     """
 
@@ -32,16 +32,15 @@ class Finding:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a stream goes.
+    """The destination of a stream.
 
     Attributes:
         path: The downstream's input, a layer of it, a head, or the output.
-        merge: How it enters a layer; the fusion's name where it is fused;
-            None where it goes in alone.
-        shape: What is expected there, without the batch; None if anything is.
-        expected: What is known of the values expected there, in words.
-        parameters: Of the merge, on the features' side.
-        inner_parameters: Of the merge, inside the downstream.
+        merge: The merge at a layer, or the fusion; None if nothing is merged.
+        shape: The expected shape, without the batch; None if any will do.
+        expected: The expected values, in words.
+        parameters: The merge's parameters on the features' side.
+        inner_parameters: The merge's parameters inside the downstream.
     """
 
     path: str
@@ -54,15 +53,15 @@ class Place:
 
 @dataclass(frozen=True)
 class AdapterChoice:
-    """What stands between a tap and where it goes.
+    """The adapter between a tap and its destination.
 
     Attributes:
-        origin: `"auto"`, `"given"`, or `"none"` where nothing was asked for.
+        origin: `"auto"`, `"given"`, or `"none"` if there is no adapter.
         name: The name that the user gave to a layer; else None.
-        layer: Its class; None where nothing is inserted.
+        layer: Its class; None if no layer is inserted.
         settings: The arguments that are not the class's defaults.
-        parameters: How many it has; None where it cannot be built.
-        learns: Whether it starts from random weights, for training to move.
+        parameters: The number of its parameters; None if it cannot be built.
+        learns: Whether its weights are randomly initialised, to be trained.
     """
 
     origin: str
@@ -75,24 +74,23 @@ class AdapterChoice:
     def __str__(self) -> str:
         if self.origin == "none":
             return "none"
-        if self.parameters is None and self.layer is None:
-            return f"{self.origin}: ?"
         if self.layer is None:
-            return f"{self.origin}: nothing"
+            unknown = self.parameters is None
+            return f"{self.origin}: {'?' if unknown else 'nothing'}"
         settings = ", ".join(f"{k}={v!r}" for k, v in self.settings.items())
         named = f" '{self.name}'" if self.name else ""
         return f"{self.origin}: {self.layer}({settings}){named}"
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What a tensor's values are on the data.
+class ValueStatistics:
+    """The statistics of a tensor's values on the data.
 
     Attributes:
-        mean: Of all values that are finite.
-        deviation: Likewise, with denominator n.
-        minimum: Likewise.
-        maximum: Likewise.
+        mean: The mean of the finite values.
+        deviation: Their standard deviation, with denominator n.
+        minimum: The smallest of them.
+        maximum: The largest of them.
         zeros: The share of values that are zero.
         non_finite: The number of values that are not finite.
         values: The number of values seen.
@@ -120,20 +118,20 @@ class Measured:
 
 @dataclass(frozen=True)
 class Distance:
-    """How far features are from what a layer was trained on.
+    """The distance of features from those that a layer was trained on.
 
     Per channel, `shift` is |mean - mean0| / deviation0 and `spread` is
     |log(variance / variance0)|.
 
     Attributes:
         layer: The layer whose statistics they are compared with.
-        at: Where they are compared, seen from that layer: `"before"`, `"as
-            behind"`, `"as behind the ReLU of"`.
-        shift_median: Over the channels.
-        shift_max: Over the channels.
-        spread_median: Over the channels.
-        spread_max: Over the channels.
-        channels: How many there are.
+        at: The place of the comparison, seen from that layer: `"before"`,
+            `"after"` or `"after the ReLU of"` it.
+        shift_median: The median over the channels.
+        shift_max: The maximum over the channels.
+        spread_median: The median over the channels.
+        spread_max: The maximum over the channels.
+        channels: The number of channels.
     """
 
     layer: str
@@ -146,7 +144,8 @@ class Distance:
 
     @property
     def spread_factor(self) -> float:
-        """The median spread as the factor that it is, at least 1."""
+        """The median spread as a factor of the variance, at least 1."""
+        # Larger exponents overflow.
         return math.exp(min(self.spread_median, 700.0))
 
     def __str__(self) -> str:
@@ -159,19 +158,19 @@ class Distance:
 
 @dataclass(frozen=True)
 class StreamRow:
-    """A tap or extra input on its way to where it goes.
+    """A tap or extra input on its way to its destination.
 
     Attributes:
         tap: Its name.
-        path: Where it is read; None for an extra input.
-        shape: Without the batch.
+        path: Its path in the upstream; None for an extra input.
+        shape: Its shape, without the batch.
         kind: `"vector"`, `"sequence"`, `"map"` or `"volume"`.
-        places: Where it goes: one, or the layers that one adapter serves.
-        adapter: What stands between.
-        values: What is known of the tap's values, in words.
-        arriving: The same of what leaves the adapter.
-        measured: On the data, where there are data.
-        distances: From what the downstream was trained on.
+        places: Its destinations: one, or the layers that one adapter serves.
+        adapter: The adapter in between.
+        values: The known range of the tap's values, in words.
+        arriving: The same for the adapter's output.
+        measured: The statistics on the data, if there are data.
+        distances: The distances from what the downstream was trained on.
     """
 
     tap: str
@@ -182,20 +181,20 @@ class StreamRow:
     adapter: AdapterChoice
     values: str
     arriving: str
-    measured: Measured | None = None
+    measured: ValueStatistics | None = None
     distances: tuple[Distance, ...] = ()
 
 
 @dataclass(frozen=True, repr=False)
 class InterfaceReport:
-    """What would have to be adapted, and why.
+    """The adaptations that a cascade needs, and why.
 
     Prints as a table.
 
     Attributes:
-        rows: One a stream, in the order of `taps`, then `extra_inputs`.
+        rows: One for each stream, in the order of `taps`, then `extra_inputs`.
         findings: Errors first, then warnings, then notes.
-        fusion_parameters: What the fusion itself would have.
+        fusion_parameters: The number of parameters of the fusion itself.
     """
 
     rows: tuple[StreamRow, ...]
@@ -204,16 +203,20 @@ class InterfaceReport:
 
     @property
     def builds(self) -> bool:
-        """Whether nothing was found that keeps the cascade from building."""
+        """Whether the cascade can be built: no finding is an error."""
         return all(finding.severity != "error" for finding in self.findings)
 
     def __str__(self) -> str:
-        return "\n".join([self._streams(), *self._listed_findings()])
+        findings = (
+            f"{one.severity}: {', '.join(one.where)}: {one.what} {one.advice}"
+            for one in self.findings
+        )
+        return "\n".join([self._table(), *map(str.rstrip, findings)])
 
     __repr__ = __str__
 
     def to_dict(self) -> dict[str, Any]:
-        """The same in plain values, for JSON; what is not finite is None."""
+        """Returns the report in plain values, None for NaN and infinity."""
         return finite(
             {
                 "streams": [asdict(row) for row in self.rows],
@@ -222,36 +225,23 @@ class InterfaceReport:
             }
         )
 
-    def _streams(self) -> str:
-        columns = [
-            "tap",
-            "what it gives",
-            "goes to",
-            "expected there",
-            "adapter",
-            "parameters",
-        ]
+    def _table(self) -> str:
+        columns = ["tap", "output", "goes to", "expected there", "adapter"]
+        columns += ["parameters", "on the data"]
         measured = any(row.measured for row in self.rows)
-        caption = None
-        if self.fusion_parameters:
-            caption = f"fusion: {self.fusion_parameters:,} parameters"
+        end = len(columns) if measured else -1
+        fusion = f"fusion: {self.fusion_parameters:,} parameters"
         return _tables.as_text(
             "Interface",
-            [*columns, *(["on the data"] if measured else [])],
-            [_cells(row, measured) for row in self.rows],
+            columns[:end],
+            [_cells(row)[:end] for row in self.rows],
             right=("parameters",),
-            caption=caption,
+            caption=fusion if self.fusion_parameters else None,
         )
-
-    def _listed_findings(self) -> Iterable[str]:
-        for one in self.findings:
-            advice = f" {one.advice}" if one.advice else ""
-            names = ", ".join(one.where)
-            yield f"{one.severity}: {names}: {one.what}{advice}"
 
 
 def in_order(findings: Iterable[Finding]) -> list[Finding]:
-    """The worst first; what is found of several is said once."""
+    """Returns findings with the worst first, equal ones merged into one."""
     merged: dict[tuple[str, str, str], Finding] = {}
     for one in findings:
         key = (one.severity, one.what, one.advice)
@@ -263,30 +253,21 @@ def in_order(findings: Iterable[Finding]) -> list[Finding]:
     )
 
 
-def _cells(row: StreamRow, measured: bool) -> list[str]:
+def _cells(row: StreamRow) -> list[str]:
     merges = sum(p.parameters + p.inner_parameters for p in row.places)
-    parameters = _tables.count(row.adapter.parameters)
-    if merges:
-        parameters += f" + {merges:,}"
     shape = _tables.shape((None, *row.shape))
-    cells = [
+    parameters = _tables.count(row.adapter.parameters)
+    measured = [row.measured] if row.measured else []
+    return [
         row.tap if row.path is None else f"{row.tap}: {row.path}",
         f"{shape} ({row.kind})\n{row.values}",
         "\n".join(f"{x.path}\n{x.merge or ''}" for x in row.places),
-        "\n".join(f"{_expected(x)}\n{x.expected}" for x in row.places),
+        "\n".join(f"{_expected_shape(x)}\n{x.expected}" for x in row.places),
         str(row.adapter),
-        parameters,
+        f"{parameters} + {merges:,}" if merges else parameters,
+        "\n".join(map(str, [*measured, *row.distances])),
     ]
-    if measured:
-        cells.append("\n".join(map(str, _measured(row))))
-    return cells
 
 
-def _expected(place: Place) -> str:
-    if place.shape is None:
-        return "any"
-    return _tables.shape((None, *place.shape))
-
-
-def _measured(row: StreamRow) -> list[Any]:
-    return [*([row.measured] if row.measured else []), *row.distances]
+def _expected_shape(place: Place) -> str:
+    return "any" if place.shape is None else _tables.shape((None, *place.shape))

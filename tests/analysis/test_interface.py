@@ -10,29 +10,16 @@ import pytest
 from keras import layers
 
 import keras_cascade as kc
+from tests.analysis.networks import (
+    encoder,
+    expert,
+    passing,
+    severities,
+    standardised,
+)
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(40, 6)).astype("float32")
-
-
-def encoder(last="linear"):
-    """(6,) -> map 4 × 4 × 5, sequence 16 × 5, vector 7."""
-    x = inputs = keras.Input((6,), name="x")
-    x = layers.Dense(80, "relu", name="wide")(x)
-    x = layers.Reshape((4, 4, 5), name="map")(x)
-    x = layers.Reshape((16, 5), name="steps")(x)
-    x = layers.Flatten(name="flat")(x)
-    x = layers.Dense(7, last, name="vector")(x)
-    return keras.Model(inputs, x, name="encoder")
-
-
-def expert(width=10):
-    x = inputs = keras.Input((width,), name="features")
-    x = layers.Dense(8, name="low")(x)
-    x = layers.BatchNormalization(name="norm")(x)
-    x = layers.ReLU(name="act")(x)
-    x = layers.Dense(3, name="out")(x)
-    return keras.Model(inputs, x, name="expert")
 
 
 def picture_network():
@@ -43,32 +30,8 @@ def picture_network():
     return keras.Model(inputs, x, name="pictures")
 
 
-def standardised(mean, variance, gamma=None, beta=None):
-    """A network whose BatchNormalization knows these features."""
-    mean = np.asarray(mean, "float32")
-    norm = layers.BatchNormalization(name="norm")
-    network = keras.Sequential(
-        [keras.Input(mean.shape), norm, layers.Dense(2, name="out")],
-        name="expert",
-    )
-    gamma = np.ones_like(mean) if gamma is None else np.asarray(gamma)
-    beta = np.zeros_like(mean) if beta is None else np.asarray(beta)
-    norm.set_weights([gamma, beta, mean, np.asarray(variance, "float32")])
-    return network
-
-
-def passing(width):
-    """A network whose output is its input."""
-    inputs = keras.Input((width,), name="x")
-    return keras.Model(inputs, layers.Identity(name="same")(inputs))
-
-
 def size_of(block):
     return sum(int(np.prod(weight.shape)) for weight in block.weights)
-
-
-def severities(report):
-    return [finding.severity for finding in report.findings]
 
 
 def test_it_takes_the_arguments_of_build_cascade_and_data():

@@ -11,9 +11,9 @@ from keras_cascade.analysis.report import (
     Distance,
     Finding,
     InterfaceReport,
-    Measured,
     Place,
     StreamRow,
+    ValueStatistics,
     in_order,
 )
 
@@ -30,7 +30,7 @@ ROW = StreamRow(
     values="at least 0",
     arriving="not known",
 )
-MEASURED = Measured(0.5, 2.0, 0.0, math.inf, 0.25, 1, 80)
+MEASURED = ValueStatistics(0.5, 2.0, 0.0, math.inf, 0.25, 1, 80)
 DISTANCE = Distance("norm", "before", 1.5, 3.0, math.log(9), 4.0, 8)
 
 

@@ -6,12 +6,12 @@ import pytest
 from keras import layers
 
 import keras_cascade as kc
+from keras_cascade.analysis.input_requirements import required_range
+from keras_cascade.graph.flattening import flatten
+from keras_cascade.graph.graph import read_graph
+from tests.analysis.networks import severities
 
 RNG = np.random.default_rng(0)
-
-
-def severities(report):
-    return [finding.severity for finding in report.findings]
 
 
 def application(kind, name):
@@ -76,3 +76,46 @@ def test_pixels_that_were_scaled_already_are_warned_of():
     (found,) = kc.check_interface(network, data=images / 255).findings
     assert found.where == ("inputs",)
     assert "not scaled" in found.advice
+
+
+def expected_by(network):
+    flat = flatten(read_graph(network))
+    return required_range(flat, flat.inputs[0], network)
+
+
+def chain(*several, shape=(6,)):
+    return keras.Sequential([keras.Input(shape), *several])
+
+
+def test_a_rescaling_at_the_start_requires_pixels():
+    network = chain(
+        layers.Rescaling(1 / 255), layers.Conv2D(2, 1), shape=(4, 4, 3)
+    )
+    expected = expected_by(network)
+    assert (expected.low, expected.high) == (0, 255)
+    assert "pixels" in str(expected)
+
+
+def test_a_keras_application_requires_its_preprocessing():
+    network = keras.applications.MobileNet(
+        weights=None, alpha=0.25, include_top=False, input_shape=(32, 32, 3)
+    )
+    expected = expected_by(network)
+    np.testing.assert_allclose((expected.low, expected.high), (-1, 1))
+    x = keras.applications.mobilenet.preprocess_input(np.array([0.0, 255.0]))
+    np.testing.assert_allclose((expected.low, expected.high), (x[0], x[1]))
+
+
+def trained(mean, variance):
+    layer = layers.BatchNormalization(scale=False, center=False)
+    network = chain(layers.Dropout(0.1), layer, layers.Dense(2), shape=(2,))
+    layer.set_weights([np.asarray(mean), np.asarray(variance)])
+    return network
+
+
+def test_a_batch_normalization_at_the_start_requires_its_statistics():
+    assert expected_by(trained([0.1, -0.2], [1.1, 0.8])).standardised
+    assert not expected_by(trained([5.0, 6.0], [1.0, 1.0])).standardised
+    assert expected_by(trained([5.0, 6.0], [1.0, 1.0])).sums_to_one is False
+    # Such moments do not exclude probabilities.
+    assert expected_by(trained([0.1, 0.2], [0.01, 0.02])).sums_to_one is None

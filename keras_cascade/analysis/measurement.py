@@ -9,15 +9,17 @@ import keras
 from keras_cascade import _keras_compat as compat
 from keras_cascade import data as user_data
 from keras_cascade.adapters.fitting import fit_adapters, unfitted
-from keras_cascade.analysis.report import Distance, Finding, Measured
+from keras_cascade.analysis.report import Distance, Finding, ValueStatistics
 from keras_cascade.analysis.statistics import (
     ChannelMoments,
-    Expected,
     distance,
-    expected_at,
-    expected_before,
-    normalisations_behind,
-    rows_of,
+    to_rows,
+)
+from keras_cascade.analysis.trained_statistics import (
+    TrainedStatistics,
+    first_normalisations_after,
+    statistics_at,
+    statistics_before,
 )
 from keras_cascade.assembly.adapters import run_adapters
 from keras_cascade.assembly.networks import (
@@ -50,8 +52,8 @@ class Measurement:
         findings: What kept something from being measured.
     """
 
-    inputs: dict[str, Measured]
-    sources: dict[str, Measured]
+    inputs: dict[str, ValueStatistics]
+    sources: dict[str, ValueStatistics]
     distances: dict[str, tuple[Distance, ...]]
     untrained: set[str]
     findings: list[Finding]
@@ -122,7 +124,7 @@ class _Comparison:
     """A tensor, and what is expected of it, for some streams."""
 
     reference: Reference
-    expected: Expected
+    expected: TrainedStatistics
     streams: tuple[str, ...]
 
 
@@ -186,7 +188,7 @@ def _compared(
     stream: str,
     runs_on: bool,
 ) -> Iterator[_Comparison]:
-    expected = expected_at(flat, reference)
+    expected = statistics_at(flat, reference)
     if expected is not None:
         yield _Comparison(own, expected, (stream,))
     elif runs_on:
@@ -197,7 +199,7 @@ def _fused_comparisons(trial: _Trial, flat: FlatGraph) -> Iterator[_Comparison]:
     plan = trial.plan
     names = plan.wiring.fused
     (fused,) = trial.fused
-    expected = expected_at(flat, flat.inputs[0])
+    expected = statistics_at(flat, flat.inputs[0])
     if expected is None:
         yield from _behind(trial, fused, names)
         return
@@ -208,7 +210,7 @@ def _fused_comparisons(trial: _Trial, flat: FlatGraph) -> Iterator[_Comparison]:
         yield _Comparison(fused, expected, names)
         return
     for name, width in zip(names, widths, strict=True):
-        part = expected.part(start, width)
+        part = expected.channels(start, start + width)
         yield _Comparison(trial.streams[name], part, (name,))
         start += width
 
@@ -217,8 +219,8 @@ def _behind(
     trial: _Trial, reference: Reference, streams: tuple[str, ...]
 ) -> Iterator[_Comparison]:
     """At the first normalisations of the downstream that features reach."""
-    for call in normalisations_behind(trial.flat, reference):
-        expected = expected_before(call)
+    for call in first_normalisations_after(trial.flat, reference):
+        expected = statistics_before(call)
         origin = call.inputs[0]
         if call.address[0] == "downstream" and expected and origin:
             yield _Comparison(origin, expected, streams)
@@ -248,17 +250,17 @@ def _run(
         tensors, masks = probe.predict_on_batch(list(given.values()))
         for name, tensor in tensors.items():
             axis, mask = axes.get(name, -1), masks.get(name)
-            moments.update(name, rows_of(tensor, axis, mask))
+            moments.update(name, to_rows(tensor, axis, mask))
     found = moments.by_name
     distances, untrained = _distances(comparisons, names, found)
     return Measurement(
         {
-            name: found[f"input/{name}"].measured()
+            name: found[f"input/{name}"].over_all()
             for name in trial.main
             if f"input/{name}" in found
         },
         {
-            name: found[names[reference]].measured()
+            name: found[names[reference]].over_all()
             for name, reference in trial.sources.items()
             if names[reference] in found
         },

@@ -8,44 +8,10 @@ import pytest
 from keras import layers
 
 import keras_cascade as kc
+from tests.analysis.networks import encoder, passing, severities, standardised
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(40, 6)).astype("float32")
-
-
-def severities(report):
-    return [finding.severity for finding in report.findings]
-
-
-def encoder(last="linear"):
-    """(6,) -> map 4 × 4 × 5, sequence 16 × 5, vector 7."""
-    x = inputs = keras.Input((6,), name="x")
-    x = layers.Dense(80, "relu", name="wide")(x)
-    x = layers.Reshape((4, 4, 5), name="map")(x)
-    x = layers.Reshape((16, 5), name="steps")(x)
-    x = layers.Flatten(name="flat")(x)
-    x = layers.Dense(7, last, name="vector")(x)
-    return keras.Model(inputs, x, name="encoder")
-
-
-def standardised(mean, variance, gamma=None, beta=None):
-    """A network whose BatchNormalization knows these features."""
-    mean = np.asarray(mean, "float32")
-    norm = layers.BatchNormalization(name="norm")
-    network = keras.Sequential(
-        [keras.Input(mean.shape), norm, layers.Dense(2, name="out")],
-        name="expert",
-    )
-    gamma = np.ones_like(mean) if gamma is None else np.asarray(gamma)
-    beta = np.zeros_like(mean) if beta is None else np.asarray(beta)
-    norm.set_weights([gamma, beta, mean, np.asarray(variance, "float32")])
-    return network
-
-
-def passing(width):
-    """A network whose output is its input."""
-    inputs = keras.Input((width,), name="x")
-    return keras.Model(inputs, layers.Identity(name="same")(inputs))
 
 
 def test_statistics_are_those_of_the_features():
@@ -153,7 +119,7 @@ def test_at_an_injection_features_are_compared_with_the_layers_own():
     variance = 1 / (1 + norm.epsilon)
     shift = np.abs(rows.mean(0) - beta) / np.sqrt(variance)
     assert found.shift_median == pytest.approx(np.median(shift), rel=1e-3)
-    assert found.at == "as behind"
+    assert found.at == "after"
 
 
 def test_adapters_that_learn_are_fitted_before_they_are_measured():
