@@ -6,7 +6,7 @@ they cannot import it; they annotate it as a `CascadeView`.
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, cast
 
 import keras
 
@@ -120,3 +120,9 @@ class CascadeView(Protocol):
     ) -> Self:
         """Returns the model of a config."""
         ...
+
+
+def as_model(cascade: CascadeView) -> keras.Model:
+    """Returns the cascade itself, typed as the Keras model that it is."""
+    # A protocol cannot extend a class.
+    return cast(keras.Model, cascade)
