@@ -16,13 +16,14 @@ from keras_cascade.training.fit_callbacks import (
     known_variables,
     prepare_optimizer,
 )
+from keras_cascade.training.layer_lookup import LayerLookup
 from keras_cascade.training.rates.block_rates import to_float
 from keras_cascade.training.rates.blockwise_optimizer import (
     find_blockwise,
     is_multi_optimizer,
     with_block_rates,
 )
-from keras_cascade.training.rates.rate_groups import rate_groups
+from keras_cascade.training.rates.rate_groups import group_rates
 from keras_cascade.training.retention import Retention
 from keras_cascade.training.retention.targets import normalise_retention
 
@@ -55,7 +56,7 @@ class Compiled(OnFeatures):
         rates = {v.path: own for v in self.trainable_variables}
         blockwise = find_blockwise(self.optimizer)
         effective = blockwise.effective_rates() if blockwise else {}
-        groups = rate_groups(self, self._rates)
+        groups = group_rates(LayerLookup(self), self._rates)
         for name, variables in groups.variables.items():
             for variable in variables:
                 if variable.path in rates:
@@ -170,7 +171,7 @@ class Compiled(OnFeatures):
         own = compat.copy_optimizer(keras.optimizers.get(optimizer))
         if own is None or (is_multi_optimizer(own) and not rates):
             return own
-        groups = rate_groups(self, rates)
+        groups = group_rates(LayerLookup(self), rates)
         known = find_blockwise(own)
         serialize = keras.saving.serialize_keras_object
         if known is None or serialize(known.rates) != serialize(groups.rates):

@@ -24,7 +24,7 @@ from keras_cascade.training.fit_callbacks import (
     prepare_callbacks,
 )
 from keras_cascade.training.layer_lookup import LayerLookup
-from keras_cascade.training.trainable_flags import covered_by, set_flags
+from keras_cascade.training.trainable_flags import set_flags
 from keras_cascade.training.unfreezing import Unfreeze
 
 # True is a cache in memory, a path a folder.
@@ -333,7 +333,7 @@ class Trainer(Compiled):
     def _set_flags(self, patterns: str | Sequence[str], flag: bool) -> Self:
         call = "unfreeze()" if flag else "freeze()"
         lookup = LayerLookup(self)
-        covered = covered_by(lookup, patterns, call)
+        covered = lookup.covered_by_any(patterns, call)
         set_flags(lookup, dict.fromkeys(covered, flag))
         # At once, for training loops that never ask for a train function.
         if self.compiled and known_variables(self.optimizer):

@@ -43,7 +43,7 @@ from keras_cascade.planning.wiring import (
     wire,
     wire_without_downstream,
 )
-from keras_cascade.training.lora import check_not_shared
+from keras_cascade.training.lora import check_lora_on_copies
 from keras_cascade.training.retention.targets import normalise_retention
 
 
@@ -100,7 +100,7 @@ def make_plan(arguments: Arguments) -> Plan:
     sources = {role: load_network(net, role) for role, net in given.items()}
     networks = {role: as_network(net, role) for role, net in sources.items()}
     if not arguments.copy:
-        check_not_shared(settled["trainable"], networks)
+        check_lora_on_copies(settled["trainable"], networks)
     graphs = {
         name: read_graph(network, keep_names=not arguments.copy)
         for name, network in networks.items()

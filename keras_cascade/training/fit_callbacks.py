@@ -1,12 +1,12 @@
-"""What a fit of a cascade needs beside Keras's: stages, and rates in the logs.
+"""Prepares the callbacks and the optimizer of a cascade's fit.
 
 One optimizer serves the whole fit. It knows every variable that will ever
-train, so nothing is made on the way and a checkpoint of any epoch has the same
-shape; which of them a step works on is settled anew with each stage.
+train, so that nothing is created during training and checkpoints of all epochs
+have the same shape; each stage sets which variables the next steps update.
 """
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -17,19 +17,19 @@ from keras_cascade._cascade_view import CascadeView
 from keras_cascade.training.layer_lookup import LayerLookup
 from keras_cascade.training.rates.blockwise_optimizer import find_blockwise
 from keras_cascade.training.rates.rate_groups import (
-    named_variables,
-    rate_groups,
+    group_rates,
+    variables_by_name,
 )
 from keras_cascade.training.trainable_flags import set_flags
 from keras_cascade.training.unfreezing import (
     Stage,
     Unfreeze,
+    find_trainable_by_stage,
     plan_stages,
-    variables_that_train,
 )
 
-# What a rate is called in the logs, before the block.
-RATE = "learning_rate/"
+# CallbackList is a Callback as well.
+Callbacks = keras.callbacks.Callback | Sequence[keras.callbacks.Callback] | None
 
 
 def prepare_callbacks(
@@ -37,81 +37,84 @@ def prepare_callbacks(
     unfreeze: Unfreeze,
     initial_epoch: int,
     epochs: int,
-    callbacks: Any,
-) -> Any:
-    """Checks what `fit` was asked for, and gives the callbacks that do it.
+    callbacks: Callbacks,
+) -> Callbacks:
+    """Returns the callbacks of a fit: those of its stages and the user's.
 
-    The optimizer takes up what later stages train, before any callback loads
-    its slots.
+    The optimizer is extended by the variables of later stages here, before
+    any callback loads its slots.
 
     Args:
         cascade: The cascade.
         unfreeze: As in `Cascade.fit`.
         initial_epoch: The epoch to start with.
         epochs: The epoch to stop before.
-        callbacks: The user's.
+        callbacks: The user's callbacks.
 
     Raises:
         ValueError: If the stages make no sense.
     """
     lookup = LayerLookup(cascade)
-    stages = plan_stages(lookup, cascade, unfreeze, epochs)
+    stages = plan_stages(lookup, unfreeze, epochs)
     if not cascade.compiled or cascade.optimizer is None:
         return callbacks  # Keras says what is missing.
-    _check_one_optimizer(cascade, stages)
-    trains = variables_that_train(lookup, cascade, stages)
+    _check_one_rate(cascade.optimizer, stages)
+    by_stage = find_trainable_by_stage(lookup, stages)
     if isinstance(unfreeze, Mapping):
-        _warn_of_empty_stages(stages, trains, initial_epoch)
-    ever = {id(v): v for some in trains for v in some}
-    rates = cascade.rates
-    _warn_of_idle_rates(cascade, rates, ever)
-    if not stages and not rates:
+        _warn_of_empty_stages(stages, by_stage, initial_epoch)
+    ever = {id(v): v for variables in by_stage for v in variables}
+    _warn_of_idle_rates(lookup, ever)
+    if not stages and not cascade.rates:
         return callbacks
     if stages:
         prepare_optimizer(cascade, ever.values())
-    named = named_variables(cascade, rates)
+    named = variables_by_name(lookup, cascade.rates)
     shown = {n: vs for n, vs in named.items() if any(id(v) in ever for v in vs)}
-    return _in_front([Stages(lookup, stages), _RateLog(shown)], callbacks)
+    return _put_first([Stages(lookup, stages), _RateLog(shown)], callbacks)
 
 
 def prepare_optimizer(
     cascade: CascadeView, later: Iterable[keras.Variable] = ()
 ) -> None:
-    """Has the optimizer know what trains now, and work on that.
+    """Makes the optimizer update the variables that train now.
 
     Args:
-        cascade: The cascade, compiled.
-        later: What trains later on.
+        cascade: The compiled cascade.
+        later: Variables that will train later, which the optimizer is
+            extended by.
 
     Raises:
-        ValueError: If it is an optimizer that can take up nothing.
+        ValueError: If other variables train than the optimizer was built on,
+            and it cannot be extended.
     """
     optimizer = cascade.optimizer
     blockwise = find_blockwise(optimizer)
-    trains = list(cascade.trainable_variables)
+    trainable = list(cascade.trainable_variables)
     if blockwise is None:
-        _check_knows(optimizer, trains)
+        _check_built_on(optimizer, trainable)
         return
-    wanted = {id(v) for v in (*trains, *later, *blockwise.known_variables)}
-    # In the order of the graph, whatever joined when: slots have no names.
+    wanted = {id(v) for v in (*trainable, *later, *blockwise.known_variables)}
+    # In the order of the graph, whichever joined first: slots have no names.
     order = [v for v in cascade.variables if id(v) in wanted]
     strategy = getattr(cascade, "distribute_strategy", None)  # TensorFlow
     with nullcontext() if strategy is None else strategy.scope():
-        blockwise.extend(order).activate(trains)
+        blockwise.extend(order).activate(trainable)
         if optimizer is not blockwise:  # LossScaleOptimizer
             if not optimizer.built:
                 optimizer.build(order)
-            compat.use_variables(optimizer, trains)
+            compat.use_variables(optimizer, trainable)
 
 
-def known_variables(optimizer: Any) -> list[keras.Variable]:
-    """The variables that an optimizer has slots for, in their order."""
+def known_variables(
+    optimizer: keras.optimizers.Optimizer | None,
+) -> list[keras.Variable]:
+    """Returns the variables that an optimizer has slots for, in their order."""
     blockwise = find_blockwise(optimizer)
     return [] if blockwise is None else blockwise.known_variables
 
 
 class Stages(keras.callbacks.Callback):
-    """Sets the flags of the stages that are due, and keeps training going."""
+    """Sets the flags of each stage when its epoch begins."""
 
     def __init__(self, lookup: LayerLookup, stages: Sequence[Stage]):
         super().__init__()
@@ -119,83 +122,87 @@ class Stages(keras.callbacks.Callback):
 
     @property
     def epochs(self) -> list[int]:
-        """The epochs of the stages that are to come."""
+        """The epochs of the stages that are still to come."""
         return [stage.epoch for stage in self._waiting]
 
     def apply(self, epoch: int) -> None:
-        """Sets the flags that are due; BackupAndRestore may have gone ahead."""
+        """Sets the flags of all stages up to an epoch."""
+        # BackupAndRestore may have skipped epochs.
         due = [stage for stage in self._waiting if stage.epoch <= epoch]
         for stage in due:
             set_flags(self._lookup, stage.flags)
         self._waiting = self._waiting[len(due) :]
 
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Keras's hook: the flags of the epoch."""
+    def on_epoch_begin(self, epoch: int, logs: object = None) -> None:
+        """Sets the flags of the epoch."""
         self.apply(epoch)
-        # Which also takes up flags that a callback of the user's changed.
+        # This also applies flags that a callback of the user's changed.
         model: Any = self.model
         model.make_train_function()
 
 
-def find_stages(callbacks: Any) -> Stages | None:
-    """The stages of a fit, among the callbacks that `prepare_callbacks` gave.
-
-    Args:
-        callbacks: The callbacks.
-    """
+def find_stages(callbacks: Callbacks) -> Stages | None:
+    """Returns the `Stages` among the callbacks of a fit, if there is one."""
     if isinstance(callbacks, keras.callbacks.CallbackList):
         callbacks = callbacks.callbacks
-    found = [x for x in callbacks or () if isinstance(x, Stages)]
-    return found[0] if found else None
+    if callbacks is None or isinstance(callbacks, keras.callbacks.Callback):
+        return None
+    return next((x for x in callbacks if isinstance(x, Stages)), None)
 
 
 class _RateLog(keras.callbacks.Callback):
-    """Adds each block's rate to the logs: what it trained at, or 0."""
+    """Adds each block's rate to the logs: the epoch's rate, or 0 if frozen."""
 
     def __init__(self, named: Mapping[str, Sequence[keras.Variable]]):
         super().__init__()
-        paths = {name: [v.path for v in vs] for name, vs in named.items()}
-        self._paths = paths
+        self._paths = {name: [v.path for v in vs] for name, vs in named.items()}
 
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Other callbacks change the rate after this one, for what follows."""
+    def on_epoch_end(
+        self, epoch: int, logs: dict[str, float] | None = None
+    ) -> None:
+        """Adds the rates before the user's callbacks change them."""
         if logs is None:
             return
         model: Any = self.model
         rates = model.learning_rates()
         for name, paths in self._paths.items():
             training = [rates[path] for path in paths if path in rates]
-            logs[RATE + name] = max(training, default=0.0)
+            logs[f"learning_rate/{name}"] = max(training, default=0.0)
 
 
-def _in_front(ours: list[keras.callbacks.Callback], given: Any) -> Any:
-    """Our callbacks, then the user's: Keras's History comes last."""
+def _put_first(
+    ours: list[keras.callbacks.Callback], given: Callbacks
+) -> Callbacks:
+    """Returns our callbacks and then the user's, before Keras's History."""
     if isinstance(given, keras.callbacks.CallbackList):
-        kinds = (Stages, _RateLog)  # those of an earlier fit
+        kinds = (Stages, _RateLog)  # of an earlier fit
         rest = [c for c in given.callbacks if not isinstance(c, kinds)]
         for callback in ours:
             callback.set_model(given.model)
         given.callbacks[:] = [*ours, *rest]
         return given
-    if given is None:
-        return ours
-    return [*ours, *(given if isinstance(given, list | tuple) else [given])]
+    return ours if given is None else [*ours, *keras.tree.flatten(given)]
 
 
-def _check_one_optimizer(cascade: CascadeView, stages: Sequence[Stage]) -> None:
-    if stages and find_blockwise(cascade.optimizer) is None:
+def _check_one_rate(
+    optimizer: keras.optimizers.Optimizer, stages: Sequence[Stage]
+) -> None:
+    if stages and find_blockwise(optimizer) is None:
         raise ValueError(
             "unfreeze needs an optimizer with one learning rate, not a "
-            f"{type(cascade.optimizer).__name__}. Compile with the optimizer "
-            "that it wraps, and learning_rates={path pattern: rate}."
+            f"{type(optimizer).__name__}. Compile with the optimizer that it "
+            "wraps, and learning_rates={path pattern: rate}."
         )
 
 
-def _check_knows(optimizer: Any, trains: Sequence[keras.Variable]) -> None:
+def _check_built_on(
+    optimizer: keras.optimizers.Optimizer | None,
+    trainable: Sequence[keras.Variable],
+) -> None:
     if optimizer is None or not optimizer.built:
         return
     known = {id(v) for v in compat.built_on(optimizer)}
-    if {id(v) for v in trains} != known:
+    if {id(v) for v in trainable} != known:
         raise ValueError(
             "Other weights train now than when the cascade was compiled, and "
             f"a {type(optimizer).__name__} can take up none. Compile again, "
@@ -205,35 +212,32 @@ def _check_knows(optimizer: Any, trains: Sequence[keras.Variable]) -> None:
 
 def _warn_of_empty_stages(
     stages: Sequence[Stage],
-    trains: Sequence[Sequence[keras.Variable]],
+    by_stage: Sequence[Sequence[keras.Variable]],
     initial_epoch: int,
 ) -> None:
-    sets = [{id(variable) for variable in some} for some in trains]
+    sets = [{id(variable) for variable in some} for some in by_stage]
     for stage, before, after in zip(stages, sets, sets[1:], strict=False):
         if stage.epoch >= initial_epoch and before == after:
             warnings.warn(
-                f"{stage.said} changes nothing: all of it trains already, or "
-                "it has no weights. Freeze it first, with trainable= or "
+                f"{stage.argument} changes nothing: all of it trains already, "
+                "or it has no weights. Freeze it first, with trainable= or "
                 "cascade.freeze().",
                 stacklevel=4,
             )
 
 
-def _warn_of_idle_rates(
-    cascade: CascadeView, rates: Mapping[str, Any], ever: Mapping[int, Any]
-) -> None:
-    """A rate of what never trains is a mistake in one of the two."""
-    if not rates:
-        return
-    groups = rate_groups(cascade, rates).variables
+def _warn_of_idle_rates(lookup: LayerLookup, ever: Collection[int]) -> None:
+    """Warns of rates of variables that never train in this fit."""
+    rates = lookup.cascade.rates
+    groups = group_rates(lookup, rates).variables if rates else {}
     for pattern in rates:
         members = [
-            variable
+            id(variable)
             for name, variables in groups.items()
             if name == pattern or name.startswith(f"{pattern} (")
             for variable in variables
         ]
-        if members and not any(id(v) in ever for v in members):
+        if members and not any(member in ever for member in members):
             warnings.warn(
                 f"learning_rates gives '{pattern}' a rate, and nothing of it "
                 "trains in this fit. Unfreeze it (trainable=, unfreeze=), or "

@@ -1,46 +1,55 @@
-"""Which layers and variables the path patterns of a cascade mean."""
+"""Finds the layers that the path patterns of a cascade cover.
 
-from collections.abc import Iterable
+Tested by `tests/training/test_trainable_flags.py`.
+"""
+
+from collections.abc import Iterable, Mapping
 
 import keras
 
-from keras_cascade._cascade_view import CascadeView
-from keras_cascade._messages import closest
+from keras_cascade._cascade_view import CascadeView, as_model
+from keras_cascade._messages import closest, listed
 from keras_cascade.graph.block import leaf_layers
 from keras_cascade.graph.graph import read_graph
 from keras_cascade.graph.paths import LayerPath, names_of, select
 
 
 class LayerLookup:
-    """Looks path patterns up in a cascade: they cover all below a match.
+    """The layers of a cascade; a path pattern covers all below its matches.
 
     Args:
-        cascade: The cascade, whose layers and nesting are read once.
+        cascade: The cascade.
+
+    Attributes:
+        cascade: The cascade.
+        graph: Its graph, read once.
+        layers: Its layers that are no networks, by their paths.
     """
 
     def __init__(self, cascade: CascadeView):
-        self._graph = read_graph(cascade, keep_names=True)
-        self.upstreams = list(cascade.upstreams)
+        model = as_model(cascade)
+        self.cascade = cascade
+        self.graph = read_graph(model, keep_names=True)
         self.layers: dict[LayerPath, keras.Layer] = {
             path: layer
-            for path, layer in leaf_layers(cascade)
+            for path, layer in leaf_layers(model)
             if not isinstance(layer, keras.layers.InputLayer)
         }
 
     def covered(self, pattern: str, argument: str) -> list[LayerPath]:
-        """The layers that a pattern covers.
+        """Returns the layers that a pattern covers.
 
         Args:
             pattern: A path pattern that begins with a block.
-            argument: The argument that it stands in, for errors.
+            argument: The argument that contains the pattern, for errors.
 
         Raises:
-            ValueError: If it matches nothing.
+            ValueError: If the pattern matches nothing.
         """
         found = {
             names_of(address)
-            for spelt in self._spelt_out(pattern)
-            for address in select(self._graph, spelt)
+            for one in self._for_each_upstream(pattern)
+            for address in select(self.graph, one)
         }
         covered = [
             path
@@ -51,21 +60,63 @@ class LayerLookup:
             raise ValueError(self._nothing_found(pattern, argument))
         return covered
 
+    def covered_by_any(
+        self, patterns: str | Iterable[str], argument: str
+    ) -> list[LayerPath]:
+        """Returns the layers that one pattern, or any of a list, covers.
+
+        Args:
+            patterns: A path pattern, or a list of them.
+            argument: As in `covered`.
+
+        Raises:
+            ValueError: If a pattern matches nothing.
+            TypeError: If a pattern is not a string.
+        """
+        several = [patterns] if isinstance(patterns, str) else patterns
+        if not isinstance(several, list | tuple) or not several:
+            raise TypeError(
+                f"{argument} must be a path pattern or a list of them, such "
+                f"as 'upstream/conv*'; received {patterns!r}."
+            )
+        for pattern in several:
+            if not isinstance(pattern, str):
+                raise TypeError(
+                    f"{argument} names {pattern!r}; a path pattern is text, "
+                    "such as 'upstream/conv*'."
+                )
+        found = [path for p in several for path in self.covered(p, argument)]
+        return list(dict.fromkeys(found))
+
     def deciding_patterns(
         self, patterns: Iterable[str], argument: str
     ) -> dict[LayerPath, str]:
-        """The pattern that counts for each layer: the last that covers it."""
-        owners = {}
+        """Returns for each covered layer the last pattern that covers it."""
+        deciding = {}
         for pattern in patterns:
-            owners |= dict.fromkeys(self.covered(pattern, argument), pattern)
-        return owners
+            deciding |= dict.fromkeys(self.covered(pattern, argument), pattern)
+        return deciding
 
-    def _spelt_out(self, pattern: str) -> list[str]:
-        """`upstream/conv` for each upstream, where they have other names."""
+    def check_none_overridden(
+        self,
+        patterns: Iterable[str],
+        deciding: Mapping[LayerPath, str],
+        argument: str,
+    ) -> None:
+        """Raises a ValueError for a pattern that decides for no layer."""
+        for pattern in patterns:
+            if pattern not in deciding.values():
+                paths = self.covered(pattern, argument)
+                later = {deciding[path] for path in paths}
+                raise ValueError(overridden(argument, pattern, later))
+
+    def _for_each_upstream(self, pattern: str) -> list[str]:
+        """Returns `NAME/conv` for each upstream in place of `upstream/conv`."""
         first, slash, inside = pattern.partition("/")
-        if first != "upstream" or first in self.upstreams:
+        upstreams = self.cascade.upstreams
+        if first != "upstream" or first in upstreams:
             return [pattern]
-        return [f"{name}{slash}{inside}" for name in self.upstreams]
+        return [f"{name}{slash}{inside}" for name in upstreams]
 
     def _nothing_found(self, pattern: str, argument: str) -> str:
         paths = [
@@ -73,12 +124,18 @@ class LayerLookup:
             for path in self.layers
             for length in range(1, len(path) + 1)
         ]
-        blocks = ", ".join(f"'{path[0]}'" for path in self._blocks())
+        blocks = dict.fromkeys(path[0] for path in self.layers)
         return (
             f"{argument} names '{pattern}', which matches nothing in the "
             f"cascade.{closest(pattern, paths)} A path begins with a block: "
-            f"{blocks}."
+            f"{listed(blocks)}."
         )
 
-    def _blocks(self) -> list[LayerPath]:
-        return list(dict.fromkeys(path[:1] for path in self.layers))
+
+def overridden(argument: str, pattern: str, later: Iterable[str]) -> str:
+    """Returns the error message for a pattern that has no effect."""
+    return (
+        f"{argument}: '{pattern}' changes nothing, as the later "
+        f"{listed(sorted(later))} overrides it everywhere. Put the general "
+        "pattern first, or drop it."
+    )

@@ -1,4 +1,4 @@
-"""LoRA as a value of `trainable`: what the user says, and where it goes."""
+"""Trains layers by low-rank updates, where `trainable` has a `LoRA`."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -10,6 +10,7 @@ import keras
 from keras_cascade import _keras_compat as compat
 from keras_cascade.adapters import Adapter
 from keras_cascade.graph import low_rank
+from keras_cascade.graph.paths import LayerPath
 
 
 @keras.saving.register_keras_serializable(package="keras_cascade")
@@ -18,22 +19,22 @@ class LoRA:
     """A value of `trainable`: low-rank updates only (Hu et al. 2021).
 
     For large pretrained layers and little data. A kernel W stays as it is,
-    bit for bit; what trains are A and B in W + alpha / rank · A B, B being 0
-    at first, so that the network starts as it was. Biases, normalisations and
-    all layers that have no such update are frozen. Dense, EinsumDense,
-    convolutions and Embedding have one, also inside attention and encoder
-    layers; Keras's `enable_lora` computes it. Copies, `to_plain()` and
-    networks that are used again have the merged kernels.
+    bit for bit; only A and B train in W + alpha / rank · A B. B starts at 0,
+    so that the network starts as it was. Biases, normalisations and all
+    layers without such an update are frozen. Dense, EinsumDense, convolutions
+    and Embedding have one, also inside attention and encoder layers; Keras's
+    `enable_lora` computes it. Copies, `to_plain()` and networks that are used
+    again have the merged kernels.
 
     Args:
         rank: The width of A and height of B, at least 1. A kernel of n to m
             features trains rank · (n + m) parameters.
-        alpha: The update is multiplied by alpha / rank. `None` is the rank: a
-            factor of 1. Defaults to `None`.
+        alpha: The update is multiplied by alpha / rank. `None` means the
+            rank, a factor of 1. Defaults to `None`.
 
     Raises:
-        ValueError: If the rank is no positive int, or alpha no positive
-            number.
+        ValueError: If the rank is not a positive int, or alpha not a
+            positive number.
 
     Example:
     >>> cascade = kc.build_cascade(
@@ -63,65 +64,62 @@ class LoRA:
             )
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments."""
+        """Returns the arguments."""
         return asdict(self)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "LoRA":
-        """The value of these arguments."""
+        """Returns a LoRA of these arguments."""
         return cls(**config)
 
 
 def apply_lora(layer: keras.Layer, lora: LoRA, path: str) -> bool:
-    """Trains a layer by low-rank updates only, if it has any.
+    """Trains a layer by low-rank updates only, or freezes it.
 
     Args:
-        layer: A layer that is no network, built. One that has none is frozen.
+        layer: A built layer that is not a network.
         lora: Rank and alpha.
-        path: Where the layer is, for errors.
+        path: The path of the layer, for errors.
 
     Returns:
-        Whether it has any.
+        Whether the layer takes low-rank updates.
 
     Raises:
-        ValueError: If it cannot have one: it is quantised, has a constraint
-            on its kernel, or has one of another rank.
+        ValueError: If an update is not possible: the layer is quantised, has
+            a constraint on its kernel, or has an update of another rank.
     """
     inner = _updatable(layer)
     for one in inner:
         _check_possible(one, lora.rank, path)
+    alpha = lora.rank if lora.alpha is None else lora.alpha
     for one in inner:
-        alpha = lora.rank if lora.alpha is None else lora.alpha
         low_rank.enable(one, lora.rank, alpha)
     low_rank.set_flag(layer, bool(inner))
     return bool(inner)
 
 
-def adopt_own(layers: Iterable[keras.Layer]) -> None:
-    """Treats low-rank updates alike that layers were made with.
+def adopt_existing_updates(layers: Iterable[keras.Layer]) -> None:
+    """Enables low-rank updates again that layers were made with.
 
-    A layer of the user's, `Dense(8, lora_rank=2)`, has its own as soon as it
-    is built.
+    A layer of the user's, `Dense(8, lora_rank=2)`, has one as soon as it is
+    built, which Keras would not save.
     """
     for layer in layers:
-        own: list[Any] = list(low_rank.low_rank_layers(layer))
-        for one in own:
-            low_rank.enable(one, one.lora_rank, one.lora_alpha)
-        if own:
+        inner = list(low_rank.low_rank_layers(layer))
+        for one in inner:
+            low_rank.enable(one, *_rank_and_alpha(one))
+        if inner:
             low_rank.set_flag(layer, layer.trainable)
 
 
-def check_not_shared(
-    trainable: Any, networks: Mapping[str, keras.Model]
+def check_lora_on_copies(
+    trainable: object, networks: Mapping[str, keras.Model]
 ) -> None:
-    """Explains that LoRA needs copies.
+    """Raises a ValueError if the networks' own layers would get LoRA.
 
     Args:
-        trainable: The argument.
+        trainable: The argument of `build_cascade`.
         networks: The networks whose own layers are to be used, by block.
-
-    Raises:
-        ValueError: If LoRA is asked for, or a network has it already.
     """
     values = trainable.values() if isinstance(trainable, Mapping) else ()
     if any(isinstance(value, LoRA) for value in values):
@@ -135,33 +133,37 @@ def check_not_shared(
             raise ValueError(
                 f"Layer '{layer.name}' of '{block}' has LoRA enabled, which "
                 "Keras does not load as it was saved. Build with copy=True: "
-                "the copy has the merged kernel, and answers the same."
+                "the copy has the merged kernel, and the same outputs."
             )
 
 
-def possible_paths(layers: Mapping[tuple[str, ...], keras.Layer]) -> list[str]:
-    """The paths of the layers that can have LoRA."""
+def possible_paths(layers: Mapping[LayerPath, keras.Layer]) -> list[str]:
+    """Returns the paths of the layers that can have LoRA."""
     return ["/".join(p) for p, layer in layers.items() if _updatable(layer)]
 
 
 def _updatable(layer: keras.Layer) -> list[keras.Layer]:
-    """The layers in a layer that take low-rank updates; adapters have none.
-
-    An adapter's weights are new: there is nothing to keep.
-    """
+    """Returns the layers in a layer that take low-rank updates."""
     if isinstance(layer, Adapter):
-        return []
+        return []  # An adapter's weights are new: there is nothing to keep.
     return [x for x in compat.sublayers(layer) if low_rank.takes_low_rank(x)]
 
 
-def _check_possible(layer: Any, rank: int, path: str) -> None:
+def _rank_and_alpha(layer: keras.Layer) -> tuple[int, float]:
+    attributes = vars(layer)
+    return attributes["lora_rank"], attributes["lora_alpha"]
+
+
+def _check_possible(layer: keras.Layer, rank: int, path: str) -> None:
     problem = None
     if layer.quantization_mode is not None:
         problem = f"is quantised ({layer.quantization_mode})"
     elif low_rank.constraint(layer):
         problem = "has a constraint on its kernel"
-    elif low_rank.has_low_rank(layer) and layer.lora_rank != rank:
-        problem = f"has LoRA of rank {layer.lora_rank} already"
+    elif low_rank.has_low_rank(layer):
+        own_rank, _ = _rank_and_alpha(layer)
+        if own_rank != rank:
+            problem = f"has LoRA of rank {own_rank} already"
     if problem:
         name = "" if path.endswith(layer.name) else f" (its '{layer.name}')"
         raise ValueError(

@@ -1,10 +1,12 @@
-"""Keeps what draws random numbers in the process where it was."""
+"""Restores the random states of the process.
+
+Tested by `tests/training/range_test/test_finder.py`.
+"""
 
 import random
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 
@@ -13,36 +15,25 @@ from keras_cascade import _keras_compat as compat
 
 @contextmanager
 def preserve_random_states() -> Iterator[None]:
-    """Leaves every global random state as it found it, also after an error.
+    """Restores every global random state on exit, also after an error.
 
     These are Python's (from which Keras draws default seeds), NumPy's,
     Keras's, and torch's where it is imported (from which unseeded Dropout
     draws on that backend).
     """
-    states = random.getstate(), np.random.get_state(), compat.global_seed()
-    torch_states = _torch_states()
+    python, numpy = random.getstate(), np.random.get_state()
+    seed = compat.global_seed()
+    torch = sys.modules.get("torch")
+    with_gpus = torch is not None and torch.cuda.is_available()
+    on_cpu = None if torch is None else torch.get_rng_state()
+    on_gpus = torch.cuda.get_rng_state_all() if torch and with_gpus else None
     try:
         yield
     finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        compat.set_global_seed(states[2])
-        _set_torch_states(torch_states)
-
-
-def _torch_states() -> Any:
-    torch = sys.modules.get("torch")
-    if torch is None:
-        return None
-    on_gpus = torch.cuda.is_available()
-    gpus = torch.cuda.get_rng_state_all() if on_gpus else None
-    return torch.get_rng_state(), gpus
-
-
-def _set_torch_states(states: Any) -> None:
-    if states is None:
-        return
-    torch = sys.modules["torch"]
-    torch.set_rng_state(states[0])
-    if states[1] is not None:
-        torch.cuda.set_rng_state_all(states[1])
+        random.setstate(python)
+        np.random.set_state(numpy)
+        compat.set_global_seed(seed)
+        if torch is not None:
+            torch.set_rng_state(on_cpu)
+        if torch and with_gpus:
+            torch.cuda.set_rng_state_all(on_gpus)

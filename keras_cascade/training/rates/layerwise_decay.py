@@ -1,13 +1,14 @@
-"""Learning rates that fall layer by layer, from the output to the input."""
+"""Divides layers by depth, and lowers learning rates towards the input."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
 import keras
+from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_cascade.graph.flattening import FlatCall, FlatGraph, flatten
-from keras_cascade.graph.graph import read_graph
+from keras_cascade.graph.graph import Graph
 from keras_cascade.graph.paths import LayerPath, names_of
 from keras_cascade.training.rates.block_rates import Rate, validate_rate
 
@@ -17,23 +18,23 @@ from keras_cascade.training.rates.block_rates import Rate, validate_rate
 class LayerwiseDecay:
     """A learning rate that falls by a factor with each group of layers.
 
-    Layers near the input hold what is general and change least: the group
-    nearest to the output has `learning_rate`, the next `learning_rate *
-    decay_rate`, and so on. It is a value of `learning_rates`. Depth is the
-    longest path through layers with weights to the output of the block, or
-    of the cascade where the pattern covers several blocks: the graph counts,
-    not the order in which layers were made.
+    A value of `learning_rates`. Layers near the input have learned general
+    features and should change least: the group nearest to the output has
+    `learning_rate`, the next `learning_rate * decay_rate`, and so on. Depth
+    is the longest path through layers with weights to the output of the
+    block, or of the cascade where the pattern covers several blocks: the
+    graph counts, not the order in which layers were made.
 
     Args:
         learning_rate: The rate of the top group: a float or a
             `LearningRateSchedule`.
         decay_rate: The factor from one group to the next, above 0 and at most
             1.
-        groups: Into how many groups of equal depth the covered layers are
-            divided; no more than there are depths. Defaults to `12`.
+        groups: The number of groups of equal depth that the covered layers
+            are divided into; no more than there are depths. Defaults to `12`.
 
     Raises:
-        ValueError: If one of them is out of its range.
+        ValueError: If an argument is out of its range.
 
     Example:
     >>> rates = {"upstream": LayerwiseDecay(1e-4, 0.75)}
@@ -42,7 +43,7 @@ class LayerwiseDecay:
     Source: Clark et al., ELECTRA (2020), and the `layer_decay` of timm.
     """
 
-    learning_rate: Any
+    learning_rate: Rate
     decay_rate: float
     groups: int = 12
 
@@ -60,25 +61,25 @@ class LayerwiseDecay:
             )
 
     def rate_of(self, group: int) -> Rate:
-        """The rate of a group, 0 being the one nearest to the output."""
+        """Returns the rate of a group; group 0 is nearest to the output."""
         factor = self.decay_rate**group
         if isinstance(self.learning_rate, (int, float)):
             return float(self.learning_rate) * factor
         return ScaledSchedule(self.learning_rate, factor)
 
     def get_config(self) -> dict[str, Any]:
-        """Plain values, for a `.keras` file."""
+        """Returns plain values, for a `.keras` file."""
         serialize = keras.saving.serialize_keras_object
         return {f.name: serialize(getattr(self, f.name)) for f in fields(self)}
 
     @classmethod
     def from_config(cls, config: dict) -> "LayerwiseDecay":
-        """What `get_config` wrote."""
+        """Returns the decay of a config."""
         return cls(**keras.saving.deserialize_keras_object(config))
 
 
 @keras.saving.register_keras_serializable(package="keras_cascade")
-class ScaledSchedule(keras.optimizers.schedules.LearningRateSchedule):
+class ScaledSchedule(LearningRateSchedule):
     """A schedule times a factor.
 
     Args:
@@ -86,44 +87,44 @@ class ScaledSchedule(keras.optimizers.schedules.LearningRateSchedule):
         factor: The factor.
     """
 
-    def __init__(self, schedule: Any, factor: float):
+    def __init__(self, schedule: LearningRateSchedule, factor: float):
         super().__init__()
         self.schedule, self.factor = schedule, factor
 
-    def __call__(self, step: Any) -> Any:
-        """The rate at a step."""
+    def __call__(self, step: object) -> Any:
+        """Returns the rate at a step."""
         return keras.ops.multiply(self.schedule(step), self.factor)
 
     def get_config(self) -> dict[str, Any]:
-        """Plain values, for a `.keras` file."""
+        """Returns plain values, for a `.keras` file."""
         schedule = keras.saving.serialize_keras_object(self.schedule)
         return {"schedule": schedule, "factor": self.factor}
 
     @classmethod
     def from_config(cls, config: dict) -> "ScaledSchedule":
-        """What `get_config` wrote."""
+        """Returns the schedule of a config."""
         schedule = keras.saving.deserialize_keras_object(config["schedule"])
         return cls(schedule, config["factor"])
 
 
 def groups_by_depth(
-    cascade: keras.Model, paths: Collection[LayerPath], number: int
+    graph: Graph, paths: Collection[LayerPath], number: int
 ) -> dict[LayerPath, int]:
     """Divides layers into groups of equal depth.
 
     Args:
-        cascade: The cascade.
-        paths: Those of its layers that are divided.
-        number: How many groups there are, at most one a depth.
+        graph: The graph of the cascade.
+        paths: The layers that are divided.
+        number: The number of groups, at most one for each depth.
 
     Returns:
-        The group of each layer, 0 being nearest to the output. A layer
-        without weights goes with those around it; without any that have some
-        there are no groups.
+        The group of each layer; group 0 is nearest to the output. A layer
+        without weights is in the group of the layers around it. If no layer
+        has weights there are no groups.
     """
     blocks = {path[0] for path in paths}
-    scope = blocks.pop() if len(blocks) == 1 else None
-    depths, weighted = depths_of(cascade, scope)
+    block = blocks.pop() if len(blocks) == 1 else None
+    depths, weighted = depths_of(graph, block)
     counted = [depths[path] for path in paths if path in weighted]
     if not counted:
         return {}
@@ -138,33 +139,31 @@ def groups_by_depth(
 
 
 def depths_of(
-    cascade: keras.Model, block: str | None
+    graph: Graph, block: str | None
 ) -> tuple[dict[LayerPath, int], set[LayerPath]]:
-    """How many layers with weights lie behind each layer, at most.
+    """Returns the depth of each operation, and which have weights.
+
+    The depth is the largest number of layers with weights on a path to the
+    output; of several calls of a layer the deepest counts.
 
     Args:
-        cascade: The cascade.
-        block: The block whose output depth is counted from; `None` counts
-            from the cascade's.
-
-    Returns:
-        The depth of each operation, by its path, and which of them are layers
-        with weights. Of several calls the deepest counts.
+        graph: The graph of the cascade.
+        block: The block whose output has depth 0; `None` for the output of
+            the cascade.
     """
-    flat = flatten(read_graph(cascade, keep_names=True))
+    flat = flatten(graph)
     inside = [c for c in flat.calls if block in (None, c.address[0])]
     known: dict[int, int] = {}
     depths: dict[LayerPath, int] = {}
     for call in reversed(inside):
-        known[id(call)] = _behind(call, flat, known)
+        known[id(call)] = _depth(call, flat, known)
         path = names_of(call.address)
         depths[path] = max(depths.get(path, 0), known[id(call)])
     weighted = {names_of(c.address) for c in inside if _has_weights(c)}
     return depths, weighted
 
 
-def _behind(call: FlatCall, flat: FlatGraph, known: Mapping[int, int]) -> int:
-    """The longest way to the output, in layers with weights."""
+def _depth(call: FlatCall, flat: FlatGraph, known: Mapping[int, int]) -> int:
     users = [
         user
         for output in call.outputs

@@ -1,11 +1,14 @@
-"""Which variables have which learning rate, and what a block's is called."""
+"""Groups the variables of a cascade by their learning rate.
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+Tested by `tests/training/test_rates_of_cascades.py` and
+`tests/training/rates/test_layerwise_decay.py`.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 import keras
 
-from keras_cascade._cascade_view import CascadeView
 from keras_cascade.graph.paths import LayerPath
 from keras_cascade.training.layer_lookup import LayerLookup
 from keras_cascade.training.rates.block_rates import Rate
@@ -16,81 +19,84 @@ from keras_cascade.training.rates.layerwise_decay import (
 
 
 class RateGroups(NamedTuple):
-    """What `BlockwiseOptimizer` is given.
+    """The groups of a `BlockwiseOptimizer`.
 
     Attributes:
-        rates: Group to its rate: a pattern's own, or one for each group of
-            layers of a `LayerwiseDecay`.
-        variables: Group to the variables that have it.
+        rates: Group to its rate. A group is a path pattern, or one group of
+            layers of a pattern's `LayerwiseDecay`.
+        variables: Group to its variables.
     """
 
     rates: dict[str, Rate]
     variables: dict[str, list[keras.Variable]]
 
 
-def rate_groups(cascade: CascadeView, rates: Mapping[str, Any]) -> RateGroups:
-    """Spells out the rates of a cascade's blocks.
+def group_rates(
+    lookup: LayerLookup, rates: Mapping[str, Rate | LayerwiseDecay]
+) -> RateGroups:
+    """Returns the groups of variables that have one rate each.
 
     Args:
-        cascade: The cascade.
-        rates: Path pattern to a float, a schedule or a `LayerwiseDecay`; of
-            two that overlap the later counts.
+        lookup: The cascade's layers.
+        rates: Path pattern to rate; of two that overlap the later counts.
 
     Raises:
         ValueError: If a pattern matches nothing.
     """
-    lookup = LayerLookup(cascade)
-    owners = lookup.deciding_patterns(rates, "learning_rates")
     found = RateGroups({}, {})
-    for pattern, rate in rates.items():
-        paths = [path for path, owner in owners.items() if owner == pattern]
+    for pattern, paths in _paths_by_pattern(lookup, rates).items():
+        rate = rates[pattern]
         if not isinstance(rate, LayerwiseDecay):
-            _add(found, pattern, rate, paths, lookup)
+            found.rates[pattern] = rate
+            found.variables[pattern] = _variables(lookup, paths)
             continue
-        groups = groups_by_depth(cascade, paths, rate.groups)
+        groups = groups_by_depth(lookup.graph, paths, rate.groups)
         for group in sorted(set(groups.values())):
             members = [path for path, of in groups.items() if of == group]
             name = f"{pattern} ({group})"
-            _add(found, name, rate.rate_of(group), members, lookup)
+            found.rates[name] = rate.rate_of(group)
+            found.variables[name] = _variables(lookup, members)
     return found
 
 
-def named_variables(
-    cascade: CascadeView, rates: Mapping[str, Any]
+def variables_by_name(
+    lookup: LayerLookup, patterns: Iterable[str]
 ) -> dict[str, list[keras.Variable]]:
-    """The variables of each block, by the name that its rate goes by.
+    """Returns the variables that the logs show one rate of, by its name.
 
-    That is the block's, or where patterns divide a block those of its
-    patterns, and the block's for the rest of it.
+    The name is the block's. Where patterns divide a block, it is the pattern,
+    and the block's name for the rest of it.
 
     Args:
-        cascade: The cascade.
-        rates: Path pattern to rate.
+        lookup: The cascade's layers.
+        patterns: The path patterns of `learning_rates`.
     """
-    lookup = LayerLookup(cascade)
-    owners = lookup.deciding_patterns(rates, "learning_rates")
+    deciding = lookup.deciding_patterns(patterns, "learning_rates")
     found: dict[str, list[keras.Variable]] = {}
-    for block in cascade.blocks:
+    for block in lookup.cascade.blocks:
         paths = [
             path
             for path, layer in lookup.layers.items()
             if path[0] == block and layer.weights
         ]
-        alike = len({owners.get(path) for path in paths}) == 1
+        undivided = len({deciding.get(path) for path in paths}) == 1
         for path in paths:
-            name = block if alike else owners.get(path) or block
+            name = block if undivided else deciding.get(path, block)
             found.setdefault(name, []).extend(lookup.layers[path].weights)
     return found
 
 
-def _add(
-    found: RateGroups,
-    name: str,
-    rate: Rate,
-    paths: list[LayerPath],
-    lookup: LayerLookup,
-) -> None:
-    found.rates[name] = rate
-    found.variables[name] = [
-        variable for path in paths for variable in lookup.layers[path].variables
-    ]
+def _paths_by_pattern(
+    lookup: LayerLookup, patterns: Iterable[str]
+) -> dict[str, list[LayerPath]]:
+    deciding = lookup.deciding_patterns(patterns, "learning_rates")
+    return {
+        pattern: [path for path, one in deciding.items() if one == pattern]
+        for pattern in patterns
+    }
+
+
+def _variables(
+    lookup: LayerLookup, paths: Iterable[LayerPath]
+) -> list[keras.Variable]:
+    return [v for path in paths for v in lookup.layers[path].variables]

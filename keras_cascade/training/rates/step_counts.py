@@ -1,8 +1,10 @@
-"""Counts the steps of each variable: those in which it was trained.
+"""Counts the steps in which each variable of an optimizer was trained.
 
-An optimizer has one counter for all. A variable that joins late is told apart
-by the step at which it began: its own steps are the optimizer's less that. At
-rest, while it is frozen, the number of its steps is kept instead.
+An optimizer has one counter. A variable that joins late is described by the
+step at which it began: its own steps are the optimizer's less that. While it
+is frozen, the number of its steps is kept instead.
+
+Tested by `tests/training/rates/test_blockwise_optimizer.py`.
 """
 
 from collections.abc import Sequence
@@ -16,16 +18,17 @@ AT_REST = -1
 def began_at(
     before: np.ndarray, step: int, trains: Sequence[bool]
 ) -> np.ndarray:
-    """When each variable began, after some come to rest or start again.
+    """Returns when each variable began, after some were frozen or unfrozen.
 
     Args:
         before: For each variable the step at which it began, moved back by
-            the steps in which it rested; at rest `-1 - n`, after n steps.
+            the steps in which it was frozen; while frozen `-1 - n`, after n
+            steps.
         step: The optimizer's present step.
-        trains: Which of them train from now on.
+        trains: For each variable whether it trains from now on.
 
     Returns:
-        The same for now.
+        The new values of `before`.
 
     Example:
     >>> began_at(np.array([0, -1]), 100, [False, True])

@@ -52,7 +52,7 @@ def build_keeper(
         ValueError: If a method cannot keep what it is asked to.
     """
     lookup = LayerLookup(cascade)
-    taught = taught_blocks(lookup.upstreams, retention, graphs)
+    taught = taught_blocks(cascade.upstreams, retention, graphs)
     kinds = {
         block: _kinds(graphs[block], pattern, retention[pattern])
         for block, pattern in taught.items()

@@ -6,6 +6,7 @@ import pytest
 from keras import layers, optimizers
 
 import keras_cascade as kc
+from keras_cascade.graph.graph import read_graph
 from keras_cascade.training.rates.layerwise_decay import (
     depths_of,
     groups_by_depth,
@@ -41,8 +42,12 @@ def cascade_of(network, **arguments):
     )
 
 
+def graph_of(cascade):
+    return read_graph(cascade, keep_names=True)
+
+
 def test_depth_is_the_longest_way_through_layers_with_weights():
-    depths, weighted = depths_of(cascade_of(branched()), "upstream")
+    depths, weighted = depths_of(graph_of(cascade_of(branched())), "upstream")
     found = {path[1]: depths[path] for path in weighted}
     assert found == {
         "last": 0,
@@ -57,10 +62,10 @@ def test_depth_is_the_longest_way_through_layers_with_weights():
 def test_over_several_blocks_depth_counts_from_the_end_of_the_cascade():
     cascade = cascade_of(branched(), adapters=3)
     ends = [("head", "dense"), ("upstream", "last")]
-    assert groups_by_depth(cascade, ends, 12) == dict(
+    assert groups_by_depth(graph_of(cascade), ends, 12) == dict(
         zip(ends, (0, 2), strict=True)
     )
-    depths, _ = depths_of(cascade, None)
+    depths, _ = depths_of(graph_of(cascade), None)
     assert depths["adapters", "output"] == 1
     assert depths["upstream", "last"] == 2
 
@@ -68,7 +73,7 @@ def test_over_several_blocks_depth_counts_from_the_end_of_the_cascade():
 def test_layers_come_in_groups_of_equal_depth():
     cascade = cascade_of(branched())
     paths = [("upstream", x.name) for x in branched().layers[1:]]
-    groups = groups_by_depth(cascade, paths, 3)
+    groups = groups_by_depth(graph_of(cascade), paths, 3)
     assert {name: group for (_, name), group in groups.items()} == {
         "last": 0,
         "sum": 0,
