@@ -6,12 +6,14 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_cascade.cache.batches import Batches
+from keras_cascade.cache.batches import IndexedBatches
 from keras_cascade.cache.features import Arrays, Features
 from keras_cascade.cache.fingerprint import row_ids
 from keras_cascade.cache.marks import mark
+from keras_cascade.data.arrays import map_arrays, to_floatx
 from keras_cascade.data.inputs import as_input, input_paths, sort_inputs
-from keras_cascade.data.samples import ArraySamples, Batch
+from keras_cascade.data.sources import Arrays as ArraySamples
+from keras_cascade.data.sources import Batch
 from keras_cascade.graph.program import as_program
 
 
@@ -32,17 +34,13 @@ class ArrayFeed:
         batch_size: int,
         shuffle: bool,
     ):
-        self.samples, self._batch_size = samples, batch_size
+        rows, self._samples = samples.rows, samples.to_numpy()
+        self.rows, self._batch_size = rows, batch_size
         self._shuffled = "samples" if shuffle else "nothing"
         self._ports = as_program(model).inputs
         paths = input_paths(model.input)
-        self._leaves = sort_inputs(samples.x, paths, "The data")
+        self._leaves = sort_inputs(self._samples.x, paths, "The data")
         self._ids: dict[str, np.ndarray] = {}
-
-    @property
-    def rows(self) -> int:
-        """How many samples there are."""
-        return self.samples.rows
 
     @property
     def steps(self) -> int:
@@ -51,14 +49,14 @@ class ArrayFeed:
 
     def first_batch(self) -> Batch:
         """The first batch, with labels and weights."""
-        return self.samples.take(slice(0, self._batch_size))
+        return self._take(slice(0, self._batch_size))
 
     def live(self) -> dict[str, Any]:
         """What Keras trains on without features."""
         return {
-            "x": self.samples.x,
-            "y": self.samples.y,
-            "sample_weight": self.samples.sample_weight,
+            "x": self._samples.x,
+            "y": self._samples.y,
+            "sample_weight": self._samples.sample_weight,
             "batch_size": self._batch_size,
             "shuffle": self._shuffled == "samples",
         }
@@ -88,7 +86,7 @@ class ArrayFeed:
         if not in_memory:
             return in_order(self._reading(features, positions))
         inputs = self._inputs(features.part.carried, slice(None))
-        _, y, weights = self.samples.take(slice(None))
+        _, y, weights = self._take(slice(None))
         return {
             "x": mark({**inputs, **features.read(positions)}),
             "y": y,
@@ -99,14 +97,14 @@ class ArrayFeed:
 
     def _reading(
         self, features: Features, positions: Mapping[str, np.ndarray]
-    ) -> Batches:
+    ) -> IndexedBatches:
         def read(rows: np.ndarray) -> tuple:
             found = features.read({k: p[rows] for k, p in positions.items()})
             return self._batch(features, found, rows)
 
-        return Batches(read, self._rows_of_batches(), self._shuffled)
+        return IndexedBatches(read, self._rows_of_batches(), self._shuffled)
 
-    def _computing(self, features: Features) -> Batches:
+    def _computing(self, features: Features) -> IndexedBatches:
         """Computes what is missing, in the order of the epoch.
 
         A batch that lacks some rows only would leave the compiled function
@@ -138,13 +136,13 @@ class ArrayFeed:
             return self._batch(features, compute(rows), rows)
 
         batches = self._rows_of_batches()
-        return Batches(read, batches, self._shuffled, prepare)
+        return IndexedBatches(read, batches, self._shuffled, prepare)
 
     def _batch(
         self, features: Features, found: Arrays, rows: np.ndarray
     ) -> tuple:
         carried = self._inputs(features.part.carried, rows)
-        _, y, weights = self.samples.take(rows)
+        _, y, weights = self._take(rows)
         return without_missing((mark({**carried, **found}), y, weights))
 
     def _ids_for(self, features: Features) -> dict[str, np.ndarray]:
@@ -161,6 +159,10 @@ class ArrayFeed:
             for port in self._ports
             if port.name in names
         }
+
+    def _take(self, rows: Any) -> Batch:
+        x, y, weights = self._samples.take(rows)
+        return x, map_arrays(to_floatx, y), map_arrays(to_floatx, weights)
 
     def _rows_of_batches(self) -> list[np.ndarray]:
         every = np.arange(self.rows)

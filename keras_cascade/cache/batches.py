@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 
-class Batches(keras.utils.PyDataset):
+class IndexedBatches(keras.utils.PyDataset):
     """Batches of rows, put in another order in each epoch if asked for.
 
     Args:
@@ -57,7 +57,7 @@ class Batches(keras.utils.PyDataset):
         self._prepare(self._rows)
 
 
-class Sequential(keras.utils.PyDataset):
+class OnePassBatches(keras.utils.PyDataset):
     """Batches that come one after the other, once, by their numbers.
 
     Keras may look at the first ones before it starts, and begin another pass

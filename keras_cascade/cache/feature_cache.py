@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import sys
 import tempfile
 import weakref
 from pathlib import Path
@@ -16,7 +15,6 @@ from keras_cascade.cache.storage.stores import MemoryStore
 DTYPES = ("float32", "float16", "bfloat16")
 # Of the memory that is free, the share that features may take.
 _SHARE = 4
-_WITHOUT_ANSWER = 2**30
 
 
 class FeatureCache:
@@ -159,9 +157,7 @@ def _is_count(x: Any) -> bool:
 
 
 def _free_memory() -> int:
-    """Bytes that are free, where the system tells."""
-    if sys.platform == "linux":
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    return _WITHOUT_ANSWER
+    """Returns the bytes of memory that are available without swapping."""
+    import psutil
+
+    return psutil.virtual_memory().available

@@ -10,13 +10,7 @@ from keras_cascade.cache.array_feed import ArrayFeed
 from keras_cascade.cache.feature_cache import FeatureCache
 from keras_cascade.cache.session import Session
 from keras_cascade.cache.stream_feed import StreamFeed
-from keras_cascade.data.samples import (
-    ArraySamples,
-    Samples,
-    StreamSamples,
-    open_samples,
-    split_off,
-)
+from keras_cascade.data.sources import Arrays, Batches, open_data
 
 Feed = ArrayFeed | StreamFeed
 
@@ -104,20 +98,19 @@ def open_feeds(
             the inputs are not those of the cascade.
         TypeError: If it is of another kind.
     """
-    samples = open_samples(data.x, data.y, data.sample_weight)
-    held: Samples | None = None
+    samples = _open(data)
+    held: Arrays | Batches | None = None
     original = validation.data
     if original is not None:
-        parts = original if isinstance(original, tuple) else (original,)
-        held = open_samples(*parts)
-        original = parts[0]
+        held = open_data(original)
+        original = original[0] if isinstance(original, tuple) else original
     elif validation.share:
-        if not isinstance(samples, ArraySamples):
+        if not isinstance(samples, Arrays):
             raise ValueError(
                 f"validation_split={validation.share} splits arrays; received "
                 f"a {samples.kind}. Pass validation_data."
             )
-        samples, held = split_off(samples, validation.share)
+        samples, held = samples.to_numpy().split(validation.share)
     training = _feed(cascade, cache, samples, data, "training")
     if held is None:
         return training, None
@@ -138,7 +131,7 @@ def on_features(
         data: The data.
         tells: Whether to print what is cached.
     """
-    samples = open_samples(data.x, data.y, data.sample_weight)
+    samples = _open(data)
     feed = _feed(cascade, cache, samples, data, "evaluation")
     session = Session(cascade, cache, tells)
     features = session.features([feed])
@@ -149,29 +142,33 @@ def on_features(
         yield _without_order(session.arguments(feed, features))
 
 
+def _open(data: Data) -> Arrays | Batches:
+    return open_data((data.x, data.y, data.sample_weight))
+
+
 def _feed(
     cascade: CascadeView,
     cache: FeatureCache,
-    samples: Samples,
+    samples: Arrays | Batches,
     data: Data,
     role: str,
 ) -> Feed:
-    if isinstance(samples, ArraySamples):
+    if isinstance(samples, Arrays):
         size = data.batch_size or _BATCH_SIZE
         return ArrayFeed(samples, cascade, size, data.shuffle)
-    if samples.unsure is not None and cache.key is None:
+    if samples.not_repeatable_because is not None and cache.key is None:
         raise ValueError(_no_key(samples, role))
     return StreamFeed(samples, data.x, cascade, cache.key, role, data.shuffle)
 
 
-def _no_key(samples: StreamSamples, role: str) -> str:
+def _no_key(samples: Batches, role: str) -> str:
     return (
         f"cache_features: the {role} data is a {samples.kind}, of which it "
         "cannot be seen that it gives the same samples in each epoch: "
-        f"{samples.unsure}. If it does, say so by a name for it: "
-        "cache_features=FeatureCache(key='my-data-1'). If it does not (random "
-        "augmentation), put what is random into the cascade, behind what is "
-        "frozen, or train without cache_features."
+        f"{samples.not_repeatable_because}. If it does, say so by a name for "
+        "it: cache_features=FeatureCache(key='my-data-1'). If it does not "
+        "(random augmentation), put what is random into the cascade, after "
+        "what is frozen, or train without cache_features."
     )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from keras_cascade.cache.fingerprint import digest_of, row_ids
 from keras_cascade.cache.storage.identifiers import IDS
-from keras_cascade.data.samples import Batch
+from keras_cascade.data.sources import Batch
 
 Arrays = dict[str, np.ndarray]
 

@@ -9,13 +9,14 @@ import keras
 import numpy as np
 
 from keras_cascade.cache.array_feed import in_order, without_missing
-from keras_cascade.cache.batches import Batches, Sequential
+from keras_cascade.cache.batches import IndexedBatches, OnePassBatches
 from keras_cascade.cache.features import Arrays, Features
 from keras_cascade.cache.fingerprint import digest_of, row_ids
 from keras_cascade.cache.marks import mark
 from keras_cascade.cache.records import Record
+from keras_cascade.data.arrays import map_arrays, to_floatx
 from keras_cascade.data.inputs import as_input, input_paths, sort_inputs
-from keras_cascade.data.samples import Batch, StreamSamples
+from keras_cascade.data.sources import Batch, Batches
 from keras_cascade.graph.program import as_program
 from keras_cascade.training.random_states import preserve_random_states
 
@@ -37,7 +38,7 @@ class StreamFeed:
 
     def __init__(
         self,
-        samples: StreamSamples,
+        samples: Batches,
         original: Any,
         model: keras.Model,
         key: str | None,
@@ -59,13 +60,13 @@ class StreamFeed:
         """How many samples there are, as far as that is known."""
         if self._record is not None and self._record.is_complete:
             return self._record.rows
-        known = self.samples.batches
+        known = self.samples.length
         return None if known is None else known * self._batch_size
 
     @property
     def steps(self) -> int | None:
         """How many batches there are, likewise."""
-        return self.samples.batches
+        return self.samples.length
 
     def first_batch(self) -> Batch:
         """The first batch, with labels and weights."""
@@ -73,7 +74,7 @@ class StreamFeed:
 
     def live(self) -> dict[str, Any]:
         """What Keras trains on without features, if it can be read again."""
-        x = self._pass() if self.samples.once else self._original
+        x = self._pass() if not self.samples.reiterable else self._original
         return {"x": x, "shuffle": self._shuffle}
 
     def first(self) -> Arrays:
@@ -106,14 +107,14 @@ class StreamFeed:
         if self.steps is None:
             return in_order(recording)
         return in_order(
-            Sequential(
+            OnePassBatches(
                 recording,
                 self.steps,
                 lambda: self._recorded(features, "nothing"),
             )
         )
 
-    def _recorded(self, features: Features, shuffled: str) -> Batches:
+    def _recorded(self, features: Features, shuffled: str) -> IndexedBatches:
         record: Any = self._record_for(features)
         positions = features.positions(record.ids)
 
@@ -124,7 +125,7 @@ class StreamFeed:
 
         ends = np.cumsum(record.sizes)[:-1]
         rows = np.split(np.arange(record.rows), ends)
-        return Batches(read, rows, shuffled)
+        return IndexedBatches(read, rows, shuffled)
 
     def _recording(self, features: Features) -> Iterator[tuple]:
         carried = features.part.carried
@@ -162,7 +163,7 @@ class StreamFeed:
 
     def _is_of_this(self, record: Record) -> bool:
         """Whether a record that was kept is of this stream."""
-        if self.samples.batches not in (None, len(record.sizes)):
+        if self.samples.length not in (None, len(record.sizes)):
             return False
         leaves = self._leaves(self._first)
         ids = {name: row_ids(leaves[name]) for name in record.inputs}
@@ -175,18 +176,23 @@ class StreamFeed:
     def _peek(self) -> Batch:
         # A torch DataLoader draws a seed whenever it is read.
         with preserve_random_states():
-            found = self.samples.start()
+            found = self._read()
             first = next(found)
-        if self.samples.once:
+        if not self.samples.reiterable:
             # It gives its first batch only once.
             self._pending = itertools.chain([first], found)
         return first
 
     def _pass(self) -> Iterator[Batch]:
-        if self.samples.once:
+        if not self.samples.reiterable:
             found, self._pending = self._pending, None
             return found or iter(())
-        return self.samples.start()
+        return self._read()
+
+    def _read(self) -> Iterator[Batch]:
+        for batch in self.samples.read():
+            x, y, weights = (map_arrays(to_floatx, part) for part in batch)
+            yield x, y, weights
 
     @property
     def _batch_size(self) -> int:

@@ -1,4 +1,4 @@
-"""Samples come as Keras takes them, and what may not repeat is told apart."""
+"""Data is opened as arrays or as batches, which may not repeat."""
 
 import itertools
 
@@ -8,12 +8,8 @@ import pytest
 import scipy.sparse
 
 from keras_cascade.data import batches
-from keras_cascade.data.samples import (
-    ArraySamples,
-    StreamSamples,
-    open_samples,
-    split_off,
-)
+from keras_cascade.data.arrays import to_floatx
+from keras_cascade.data.sources import Arrays, Batches, open_data
 
 X = np.arange(20, dtype="float64").reshape(10, 2)
 Y = np.arange(10)
@@ -43,23 +39,27 @@ class Shuffled(ByIndex):
 
 
 def test_arrays_are_taken_at_any_row():
-    samples = open_samples({"a": X, "b": Y}, Y, np.ones(10))
-    assert isinstance(samples, ArraySamples) and samples.rows == 10
-    x, y, weights = samples.take([3, 1])
+    samples = open_data(({"a": X, "b": Y}, Y, np.ones(10)))
+    assert isinstance(samples, Arrays) and samples.rows == 10
+    x, y, weights = samples.to_numpy().take(np.array([3, 1]))
     np.testing.assert_array_equal(x["a"], X[[3, 1]])
-    assert x["a"].dtype == "float32" and x["b"].dtype == Y.dtype
-    assert y.tolist() == [3, 1] and weights.dtype == "float32"
+    assert y.tolist() == [3, 1] and weights.tolist() == [1, 1]
+
+
+def test_floats_alone_are_cast_to_the_default_of_keras():
+    assert to_floatx(X).dtype == keras.config.floatx()
+    assert to_floatx(Y) is Y
 
 
 def test_streams_give_their_batches_again():
-    samples = open_samples(ByIndex())
-    assert isinstance(samples, StreamSamples)
+    samples = open_data(ByIndex())
+    assert isinstance(samples, Batches)
     for _ in range(2):
-        batches = list(samples.start())
+        batches = list(samples.read())
         assert [len(y) for _, y, _ in batches] == [4, 4, 2]
         np.testing.assert_array_equal(batches[2][0], X[8:])
-    assert samples.batches == 3 and samples.unsure is None
-    assert samples.shuffled == "batches" and not samples.once
+    assert samples.length == 3 and samples.not_repeatable_because is None
+    assert samples.shuffled == "batches" and samples.reiterable
 
 
 @pytest.mark.parametrize(
@@ -71,32 +71,32 @@ def test_streams_give_their_batches_again():
     ],
 )
 def test_what_may_not_repeat_says_why(data, reason):
-    assert reason in open_samples(data).unsure
+    assert reason in open_data(data).not_repeatable_because
 
 
 def test_a_generator_is_read_once():
-    assert open_samples(b for b in [(X, Y)]).once
+    assert not open_data(b for b in [(X, Y)]).reiterable
 
 
 def test_an_empty_stream_is_an_error():
     with pytest.raises(ValueError, match="gave no batch"):
-        list(open_samples(b for b in []).start())
+        list(open_data(b for b in []).read())
 
 
 @pytest.mark.parametrize("data", [Endless(), 3, "path", itertools.count])
 def test_what_has_no_end_or_is_no_data_is_an_error(data):
     with pytest.raises((TypeError, ValueError)):
-        open_samples(data)
+        open_data(data)
 
 
 def test_rows_have_to_be_as_many():
     with pytest.raises(ValueError, match="same number of rows"):
-        open_samples(X, Y[:5])
+        _ = open_data((X, Y[:5])).rows
 
 
 def test_labels_beside_a_stream_are_an_error():
     with pytest.raises(ValueError, match="in its batches"):
-        open_samples(ByIndex(), Y)
+        open_data((ByIndex(), Y))
 
 
 @pytest.mark.parametrize("share", [0.2, 0.25, 0.33])
@@ -117,14 +117,14 @@ def test_it_splits_off_what_keras_does(share):
         verbose=0,
         callbacks=[Counts()],
     )
-    training, held = split_off(open_samples(X, Y), share)
+    training, held = open_data((X, Y)).split(share)
     assert training.rows == len(seen) and held.rows == 10 - len(seen)
     np.testing.assert_array_equal(held.y, Y[len(seen) :])
 
 
 def test_nothing_to_split_off_is_an_error():
     with pytest.raises(ValueError, match="validation_split"):
-        split_off(open_samples(X), 0.99)
+        open_data(X).split(0.99)
 
 
 def sparse(kind):
@@ -148,11 +148,11 @@ def sparse(kind):
 def test_what_keeps_no_zeros_is_told_to_be_made_dense(kind):
     told = "Sparse data is not read here, received an object of type"
     with pytest.raises(TypeError, match=told):
-        open_samples(X, Y, sparse(kind))
+        open_data((X, Y, sparse(kind)))
     for data in (sparse(kind), {"a": X, "b": sparse(kind)}):
         with pytest.raises(TypeError, match=told):
-            open_samples(data, Y)
+            open_data((data, Y))
         with pytest.raises(TypeError, match=told):
             list(batches((data, Y)))
     with pytest.raises(TypeError, match=told):
-        next(open_samples(iter([(sparse(kind), Y)])).start())
+        next(open_data(iter([(sparse(kind), Y)])).read())

@@ -1,0 +1,284 @@
+"""Opens the user's data, of whatever kind, as arrays or as batches.
+
+No other module looks at the type of the data.
+"""
+
+import itertools
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_cascade.data.arrays import (
+    ACCEPTED,
+    count_rows,
+    describe,
+    is_array,
+    map_arrays,
+    refuse_sparse,
+    to_numpy,
+)
+
+# Inputs, labels and sample weights of some samples, each a structure of
+# arrays; None where there are no labels or weights.
+Batch = tuple[Any, Any, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Arrays:
+    """Samples in arrays, which can be read at any row.
+
+    Attributes:
+        x: The inputs, a structure of arrays.
+        y: The labels, a structure of arrays, or None.
+        sample_weight: The sample weights, a structure of arrays, or None.
+    """
+
+    x: Any
+    y: Any = None
+    sample_weight: Any = None
+
+    @cached_property
+    def rows(self) -> int:
+        """The number of samples.
+
+        Raises:
+            TypeError: One of the leaves is no array.
+            ValueError: The arrays are empty, or of unequal lengths.
+        """
+        parts = (self.x, self.y, self.sample_weight)
+        return count_rows([part for part in parts if part is not None])
+
+    def take(self, rows: np.ndarray | slice) -> Batch:
+        """Returns some samples.
+
+        Args:
+            rows: Their numbers, where the arrays are NumPy's, or a slice.
+        """
+        return self._map(lambda leaf: to_numpy(leaf[rows]))
+
+    def to_numpy(self) -> "Arrays":
+        """Returns the samples in NumPy arrays."""
+        return Arrays(*self._map(to_numpy))
+
+    def split(self, share: float) -> tuple["Arrays", "Arrays"]:
+        """Splits the last rows off, as Keras's `validation_split` does.
+
+        Args:
+            share: The share of the rows to split off.
+
+        Raises:
+            ValueError: One side would have no rows.
+        """
+        at = int(np.floor(self.rows * (1.0 - share)))
+        if at in (0, self.rows):
+            raise ValueError(
+                f"validation_split={share} of {self.rows} samples leaves "
+                "nothing to train on, or nothing to validate on."
+            )
+        first, second = self.take(slice(at)), self.take(slice(at, None))
+        return Arrays(*first), Arrays(*second)
+
+    def _map(self, change: Callable[[Any], np.ndarray]) -> Batch:
+        parts = (self.x, self.y, self.sample_weight)
+        x, y, weights = (map_arrays(change, part) for part in parts)
+        return x, y, weights
+
+
+@dataclass(frozen=True, eq=False)
+class Batches:
+    """Samples that come in batches, in an order of their own.
+
+    Attributes:
+        start: Begins a pass over the batches.
+        length: The number of batches of a pass, where it is known beforehand.
+        endless: Whether it is known that a pass never ends.
+        kind: The type of the data, for messages.
+        reiterable: Whether there is more than one pass.
+        shuffled: What `fit(shuffle=True)` puts in another order in each
+            epoch: `"samples"`, `"batches"` or `"nothing"`.
+        find_change: Returns why another pass may give other samples, which
+            may take reading some, or None.
+    """
+
+    start: Callable[[], Iterable[object]]
+    length: int | None
+    endless: bool
+    kind: str
+    reiterable: bool
+    shuffled: str
+    find_change: Callable[[], str | None]
+
+    @cached_property
+    def not_repeatable_because(self) -> str | None:
+        """Why the passes may give other samples, or None."""
+        return self.find_change()
+
+    def read(self, parts: int = 3) -> Iterator[Batch]:
+        """Yields the batches of one pass.
+
+        Args:
+            parts: How many of inputs, labels and sample weights to read; the
+                others are None, and may be of any kind.
+
+        Raises:
+            TypeError: A batch has something other than arrays.
+            ValueError: There is no batch.
+        """
+        batch = None
+        for batch in self.start():
+            found = keras.utils.unpack_x_y_sample_weight(batch)
+            x, y, weights = (*found[:parts], None, None)[:3]
+            x = keras.tree.map_structure(to_numpy, x)
+            yield x, map_arrays(to_numpy, y), map_arrays(to_numpy, weights)
+        if batch is None:
+            raise ValueError(
+                "The data is empty: it gave no batch. A generator that was "
+                "read before gives nothing; make a new one."
+            )
+
+
+def open_data(data: object, may_be_endless: bool = False) -> Arrays | Batches:
+    """Returns data as arrays or as batches, by its type.
+
+    Args:
+        data: array, structure of arrays, or batches. A tuple is `(x,)`,
+            `(x, y)` or `(x, y, sample_weight)`, and a list or dict is one `x`
+            of several inputs. Arrays are checked when they are read.
+        may_be_endless: Whether batches without end are accepted. Defaults to
+            `False`.
+
+    Raises:
+        TypeError: The data is of another type, or sparse.
+        ValueError: The batches never end, labels stand beside batches, or a
+            tuple has more elements.
+    """
+    refuse_sparse(data)
+    _refuse_ambiguous(data)
+    x, *others = data if isinstance(data, tuple) else (data,)
+    if isinstance(x, (tuple, list, dict)) or is_array(x):
+        return Arrays(x, *others)
+    source = _open_batches(x)
+    if any(other is not None for other in others):
+        raise ValueError(
+            f"A {source.kind} gives labels and sample weights in its batches; "
+            "received y or sample_weight beside it."
+        )
+    if source.endless and not may_be_endless:
+        raise ValueError(
+            f"The {source.kind} never ends. One pass needs an end: limit it to "
+            "the batches to learn from (`dataset.take(100)`)."
+        )
+    return source
+
+
+def _refuse_ambiguous(data: object) -> None:
+    if isinstance(data, tuple) and not 1 <= len(data) <= 3:
+        raise ValueError(
+            "A tuple is (x, y) or (x, y, sample_weight), received "
+            f"{len(data)} elements. Several inputs are a list or a dict."
+        )
+    if isinstance(data, list) and any(isinstance(x, tuple) for x in data):
+        raise TypeError(
+            "A list is several inputs, each an array; received a list of "
+            "tuples. If these are batches, pass `iter(batches)` for one "
+            "pass, or a keras.utils.PyDataset."
+        )
+
+
+def _open_batches(data: object) -> Batches:
+    if isinstance(data, keras.utils.PyDataset):
+        return _open_py_dataset(data)
+    # KerasTensor has an `__iter__`, which only raises an error.
+    if not isinstance(data, Iterable) or isinstance(
+        data, (str, bytes, keras.KerasTensor)
+    ):
+        hint = " Call the function, and pass what it returns." * callable(data)
+        raise TypeError(f"Data is {ACCEPTED}. Received {describe(data)}.{hint}")
+    length, endless = _length_of(data)
+    shuffled, find_change = _order_of(data)
+    return Batches(
+        start=lambda: data,
+        length=length,
+        endless=endless,
+        kind=_kind_of(data),
+        reiterable=not isinstance(data, Iterator),
+        shuffled=shuffled,
+        find_change=find_change,
+    )
+
+
+def _open_py_dataset(data: keras.utils.PyDataset) -> Batches:
+    length = None if data.num_batches is None else int(data.num_batches)
+
+    def start() -> Iterator[object]:
+        numbers = itertools.count() if length is None else range(length)
+        return map(data.__getitem__, numbers)
+
+    def find_change() -> str | None:
+        if type(data).on_epoch_end is keras.utils.PyDataset.on_epoch_end:
+            return _compare_readings(lambda: data[0])
+        return "its on_epoch_end may change what it gives"
+
+    return Batches(
+        start=start,
+        length=length,
+        endless=length is None,
+        kind=_kind_of(data),
+        reiterable=True,
+        shuffled="batches",
+        find_change=find_change,
+    )
+
+
+def _kind_of(data: object) -> str:
+    kind = type(data)
+    module = kind.__module__.partition(".")[0]
+    return f"{module} {kind.__qualname__}".removeprefix("builtins ")
+
+
+def _length_of(data: Any) -> tuple[int | None, bool]:
+    """Returns `length` and `endless` of an iterable of batches."""
+    tf = sys.modules.get("tensorflow")
+    if tf is not None and isinstance(data, tf.data.Dataset):
+        length = int(data.cardinality())
+        endless = length == tf.data.INFINITE_CARDINALITY
+    else:
+        try:
+            length = len(data)
+        except TypeError:  # no length, or one that is unknown beforehand
+            return None, False
+        # The length of a grain data set that repeats without end.
+        endless = length == sys.maxsize
+    return None if endless or length < 0 else length, endless
+
+
+def _order_of(data: Any) -> tuple[str, Callable[[], str | None]]:
+    """Returns `shuffled` and `find_change` of an iterable of batches."""
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(data, torch.utils.data.DataLoader):
+        loading = torch.utils.data
+        if isinstance(data.dataset, loading.IterableDataset):
+            return "samples", lambda: "its data set has no index"
+        in_order = isinstance(data.sampler, loading.SequentialSampler)
+        shuffled = "nothing" if in_order else "samples"
+        return shuffled, lambda: _compare_readings(lambda: data.dataset[0])
+    if hasattr(data, "__getitem__") and hasattr(data, "__len__"):
+        return "nothing", lambda: _compare_readings(lambda: data[0])
+    return "samples", lambda: "it has no index"
+
+
+def _compare_readings(read: Callable[[], object]) -> str | None:
+    """Returns a reason if an entry of the data differs when read again."""
+    one, other = (
+        [
+            (to_numpy(x) if is_array(x) else np.asarray(x)).tobytes()
+            for x in keras.tree.flatten(read())
+        ]
+        for _ in range(2)
+    )
+    return None if one == other else "its first entry differs when read again"
