@@ -12,12 +12,29 @@ import numpy as np
 
 from keras_cascade._resources import folder
 
+__all__ = [
+    "ASPECT_RANGE",
+    "SIDE",
+    "TRAIN_SIZE",
+    "Digits",
+    "digits",
+    "enlarge",
+    "load",
+    "names",
+    "side_features",
+]
+
 _NAMES = ("digits_expert", "glyph_encoder")
 # Not shuffled: neighbours in scikit-learn's digits are often of one hand, and
 # a hand that is in both parts makes the test too easy.
 TRAIN_SIZE = 1000
 SIDE = 32
 ASPECT_RANGE = (0.2, 3.0)
+
+
+def __dir__() -> list[str]:
+    """Returns the public names, for completion."""
+    return __all__
 
 
 class Digits(NamedTuple):

@@ -103,7 +103,7 @@ class Compiled(OnFeatures):
 
         Raises:
             ValueError: If a pattern matches nothing, a rate is negative, or
-                a network that is to be retained is not there any more.
+                a network that is to be retained no longer exists.
         """
         rates = self._spec.learning_rates
         if learning_rates is not None:

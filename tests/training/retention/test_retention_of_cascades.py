@@ -214,7 +214,7 @@ def test_compile_without_the_network_says_what_to_do(classifier, tmp_path):
     cascade = build(classifier, retention=None)
     cascade.save(tmp_path / "cascade.keras")
     loaded = keras.models.load_model(tmp_path / "cascade.keras")
-    with pytest.raises(ValueError, match=r"of 'upstream' are not there.*rebui"):
+    with pytest.raises(ValueError, match=r"of 'upstream' no longer.*rebui"):
         loaded.compile("sgd", "mse", retention={"upstream": kc.L2SP(1.0)})
 
 
