@@ -14,7 +14,7 @@ from keras_cascade.build import build_cascade
 from keras_cascade.cache.feature_cache import FeatureCache
 from keras_cascade.cascade.cascade import Cascade
 from keras_cascade.cascade.splitting import split
-from keras_cascade.graph.taps import list_taps
+from keras_cascade.graph.tap_listing import list_taps
 from keras_cascade.graph.truncation import truncate
 from keras_cascade.injection.arguments import Injection
 from keras_cascade.training.lora import LoRA

@@ -17,7 +17,6 @@ from keras_cascade.graph.graph import Graph, Reference, read_graph
 from keras_cascade.graph.insertion import remove_injections
 from keras_cascade.graph.layer_copying import to_numpy_copy
 from keras_cascade.graph.paths import Address, select
-from keras_cascade.injection.merging import feed_names
 from keras_cascade.injection.sites import find_sites, site_at_input
 from keras_cascade.planning.spec import CascadeSpec
 from keras_cascade.training.retention import EWC
@@ -201,7 +200,7 @@ def _without_injections(cascade: Cascade) -> keras.Model:
         sites.append(site_at_input(graph, 0, entered=joining))
     if not sites:
         return block
-    feeds = [name for site in sites for name in feed_names(site)]
+    feeds = [name for site in sites for name in site.input_names]
     labels = [f"{site.label}_" for site in sites]
     return copy_graph(
         remove_injections(graph, labels, feeds), block.name, pruned=True

@@ -18,7 +18,7 @@ from keras_cascade.assembly.networks import fuse_streams
 from keras_cascade.assembly.preprocessing import prepare_inputs
 from keras_cascade.graph.names import is_numbered_by_keras
 from keras_cascade.graph.tensors import input_like
-from keras_cascade.injection.merging import entry_for, feed_names, feeds_for
+from keras_cascade.injection.merging import make_insertion, prepare_features
 from keras_cascade.injection.sites import Site
 from keras_cascade.planning.inputs import make_inputs
 from keras_cascade.planning.plan import Plan
@@ -251,7 +251,7 @@ def _merges(
 
 def _merge_parameters(site: Site, tensor: keras.KerasTensor) -> tuple[int, int]:
     features = input_like(tensor, f"{site.label}_features")
-    feeds = feeds_for(site, features)
+    feeds = prepare_features(site, features)
     outside = keras.Model(features, feeds).count_params()
     return outside, _inner_parameters(site, feeds)
 
@@ -259,9 +259,9 @@ def _merge_parameters(site: Site, tensor: keras.KerasTensor) -> tuple[int, int]:
 def _inner_parameters(site: Site, feeds: Mapping[str, Any]) -> int:
     """What a merge has inside the downstream."""
     own = input_like(site.tensor, f"{site.label}_own")
-    fed = [feeds[name] for name in feed_names(site)]
+    fed = [feeds[name] for name in site.input_names]
     total = 0
-    for step in entry_for(site, feeds).merge(own, fed):
+    for step in make_insertion(site, feeds).merge(own, fed):
         layer: Any = step.operation
         shapes = keras.tree.map_structure(lambda x: x.shape, step.args[0])
         layer.build(shapes)

@@ -7,7 +7,7 @@ import keras
 from keras_cascade.adapters.choosing import Stream, adapt_streams
 from keras_cascade.graph.block import Block
 from keras_cascade.graph.tensors import input_like
-from keras_cascade.injection.merging import feed_block
+from keras_cascade.injection.merging import prepare_all_features
 from keras_cascade.injection.sites import Site
 from keras_cascade.planning.plan import Plan
 
@@ -77,4 +77,4 @@ def _feeds(
         for stream in streams
         for label in stream.labels
     }
-    return feed_block(sites, entering) if sites else {}
+    return prepare_all_features(sites, entering) if sites else {}

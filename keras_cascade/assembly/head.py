@@ -7,8 +7,7 @@ import keras
 
 from keras_cascade.graph.block import Block
 from keras_cascade.graph.layers import call_copy
-from keras_cascade.graph.names import stable_names
-from keras_cascade.graph.taps import identifiers
+from keras_cascade.graph.names import make_identifiers, stable_names
 from keras_cascade.graph.tensors import input_like
 
 
@@ -72,7 +71,7 @@ def _by_name(features: Any, taken: Mapping[str, Any]) -> dict[str, Any]:
         named = dict(features)
     else:
         flat = keras.tree.flatten(features)
-        names = identifiers(["output"] * len(flat))
+        names = make_identifiers(["output"] * len(flat))
         named = dict(zip(names, flat, strict=True))
     for name in named:
         if name in taken:

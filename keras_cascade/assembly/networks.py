@@ -9,7 +9,7 @@ import keras
 from keras_cascade.assembly.fusion import check_width, fuse
 from keras_cascade.graph.copying import copy_graph
 from keras_cascade.graph.insertion import inject
-from keras_cascade.injection.merging import entry_for, feeds_for
+from keras_cascade.injection.merging import make_insertion, prepare_features
 from keras_cascade.planning.plan import Plan
 
 Tensors = Mapping[str, keras.KerasTensor]
@@ -52,7 +52,9 @@ def fuse_streams(plan: Plan, streams: Tensors) -> Any:
     taps = {n: streams[n] for n in spec.taps if n in wiring.fused}
     extras = {n: streams[n] for n in spec.extra_inputs if n in wiring.fused}
     if wiring.joint:
-        return fuse(taps, extras, spec.fusion, partial(feeds_for, wiring.joint))
+        return fuse(
+            taps, extras, spec.fusion, partial(prepare_features, wiring.joint)
+        )
     if spec.fusion is None:
         fused = _unfused(plan, {**taps, **extras})
     else:
@@ -79,7 +81,7 @@ def run_downstream(
     wiring, shares = plan.wiring, plan.spec.shares
     given = {**prepared.get("downstream", {}), **feeds, **fused}
     sites = [*wiring.sites, *([wiring.joint] if wiring.joint else [])]
-    graph = inject(plan.downstream, [entry_for(s, given) for s in sites])
+    graph = inject(plan.downstream, [make_insertion(s, given) for s in sites])
     block = copy_graph(graph, "downstream", pruned=bool(sites), share=shares)
     flat = [given[x.name] for x in block.inputs]
     return block(keras.tree.pack_sequence_as(block.input, flat))

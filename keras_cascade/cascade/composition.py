@@ -13,7 +13,7 @@ import keras
 from keras_cascade._messages import listed
 from keras_cascade.graph.block import Block
 from keras_cascade.graph.graph import Graph, read_graph
-from keras_cascade.injection.merging import FEEDS
+from keras_cascade.injection.merging import INJECTIONS
 from keras_cascade.networks.loading import as_network
 from keras_cascade.planning.spec import BLOCKS, CascadeSpec
 from keras_cascade.training.retention import Retention
@@ -79,7 +79,7 @@ class Composition(Block):
         """The adapters by their tap or extra input, of those that have one."""
         block = self.blocks.get("adapters")
         layers = _by_name([] if block is None else block.layers)
-        layers.pop(FEEDS, None)
+        layers.pop(INJECTIONS, None)
         order = dict.fromkeys((*self._spec.adapters, *layers))
         return {name: layers[name] for name in order if name in layers}
 

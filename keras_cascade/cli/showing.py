@@ -73,7 +73,7 @@ def add_taps(commands: Any) -> None:
 def _taps(arguments: argparse.Namespace) -> int:
     # Lazily: Keras takes seconds to import, and --help needs none of it.
     from keras_cascade import zoo
-    from keras_cascade.graph.taps import list_taps
+    from keras_cascade.graph.tap_listing import list_taps
 
     known = arguments.network in zoo.names()
     network: Any = arguments.network

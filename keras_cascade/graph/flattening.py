@@ -1,4 +1,4 @@
-"""A graph without its nesting: every call of every level, on plain tensors."""
+"""Flattens a graph: every call of every level, on plain tensors."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,13 +10,17 @@ from keras_cascade.graph.as_input import as_input
 from keras_cascade.graph.graph import Graph, Node, Reference
 from keras_cascade.graph.paths import Address
 
+# The tensors that are known at a level, by their ids, and where they come
+# from; None if that is not in the graph.
+_Origins = dict[int, Reference | None]
+
 
 @dataclass(frozen=True)
 class Source:
     """Stands for a tensor among the arguments of a call.
 
     Attributes:
-        reference: Where it comes from; None if that is not in the graph.
+        reference: The tensor; None if it is not in the graph.
     """
 
     reference: Reference | None
@@ -29,8 +33,8 @@ class FlatCall:
     Attributes:
         address: The keys of the calls that lead to it.
         operation: The operation itself.
-        inputs: Where its tensors come from, masks left out; what is no tensor
-            of the graph is None.
+        inputs: The tensors that it works on, without masks; None for one that
+            is not in the graph.
         outputs: The tensors that it gives.
         args: Its positional arguments, with a `Source` for each tensor.
         kwargs: Its keyword arguments, likewise, masks included.
@@ -52,19 +56,18 @@ class FlatCall:
 
 @dataclass(frozen=True, eq=False)
 class FlatGraph:
-    """The calls of a graph, with the borders of nested networks taken away.
+    """The calls of a graph without the borders of nested networks.
 
-    A tensor goes by the reference of the call that gives it, at whatever
-    level; what crosses a border keeps the reference of where it comes from.
-    Where Keras casts it there, or adjusts its rank, that is a call too, and
-    what it gives goes by the reference of the input.
+    A tensor that enters or leaves a nested network keeps the reference of the
+    call that gives it. Where Keras casts it or adjusts its rank on entering,
+    that is a call too, and its output has the reference of the input.
 
     Attributes:
-        calls: In topological order.
+        calls: The calls in topological order.
         inputs: The inputs of the network.
-        outputs: Its outputs; None if that is not in the graph.
-        shapes: Of each tensor, with the batch.
-        dtypes: Of each tensor.
+        outputs: Its outputs; None for one that is not in the graph.
+        shapes: The shape of each tensor, with the batch.
+        dtypes: The dtype of each tensor.
         producers: The call that gives a tensor; inputs have none.
         consumers: The calls that a tensor goes into.
         aliases: The other references of tensors that cross borders.
@@ -80,12 +83,31 @@ class FlatGraph:
     aliases: dict[Reference, Reference] = field(default_factory=dict)
 
     def resolve(self, reference: Reference) -> Reference:
-        """The reference by which a tensor goes here."""
+        """Returns the reference of a tensor without the borders it crosses."""
         return self.aliases.get(reference, reference)
+
+    def add_tensor(
+        self, reference: Reference, tensor: keras.KerasTensor
+    ) -> None:
+        """Adds a tensor's shape and dtype."""
+        self.shapes[reference] = tuple(tensor.shape)
+        self.dtypes[reference] = tensor.dtype
+
+    def add_call(
+        self, call: FlatCall, outputs: Sequence[keras.KerasTensor]
+    ) -> None:
+        """Adds a call and its outputs."""
+        self.calls.append(call)
+        for reference in dict.fromkeys(call.inputs):
+            if reference is not None:
+                self.consumers.setdefault(reference, []).append(call)
+        for tensor, reference in zip(outputs, call.outputs, strict=True):
+            self.producers[reference] = call
+            self.add_tensor(reference, tensor)
 
 
 def flatten(graph: Graph) -> FlatGraph:
-    """Takes the nesting of a graph away.
+    """Returns the calls of a graph and of the networks nested in it.
 
     Args:
         graph: The network; it stays as it is.
@@ -96,126 +118,97 @@ def flatten(graph: Graph) -> FlatGraph:
     "Conv2D 'block1_conv1'"
     """
     flat = FlatGraph()
-    flat.outputs.extend(_walk(graph, (), None, flat))
+    origins: _Origins = {}
+    for tensor in graph.inputs:
+        reference = graph.reference(tensor)
+        origins[id(tensor)] = reference
+        flat.inputs.append(reference)
+        flat.add_tensor(reference, tensor)
+    flat.outputs.extend(_add_level(graph, (), origins, flat))
     return flat
 
 
-def _walk(
-    graph: Graph,
-    prefix: Address,
-    given: Sequence[Reference | None] | None,
-    flat: FlatGraph,
+def _add_level(
+    graph: Graph, prefix: Address, origins: _Origins, flat: FlatGraph
 ) -> list[Reference | None]:
-    """Adds a level; gives where its outputs come from."""
-    known: dict[int, Reference | None] = {}
-    for position, tensor in enumerate(graph.inputs):
-        own = (*prefix, graph.sources[id(tensor)][0].key, 0)
-        known[id(tensor)] = own if given is None else given[position]
-        if given is None:
-            flat.inputs.append(own)
-            flat.shapes[own] = tuple(tensor.shape)
-            flat.dtypes[own] = tensor.dtype
-        elif (origin := given[position]) is not None and origin != own:
-            flat.aliases[own] = origin
+    """Adds the calls of one level; returns the origins of its outputs."""
     for node in graph.nodes:
         if node.is_input:
             continue
+        address = (*prefix, node.key)
         if node.inner is None:
-            _add(node, prefix, known, flat)
+            outputs: list[Reference | None] = _add_call(
+                node, address, origins, flat
+            )
         else:
-            _enter(node, node.inner, prefix, known, flat)
-    return [known.get(id(tensor)) for tensor in graph.outputs]
+            outputs = _enter(node, node.inner, address, origins, flat)
+        origins.update(zip(map(id, node.outputs), outputs, strict=True))
+    return [origins.get(id(tensor)) for tensor in graph.outputs]
 
 
-def _add(
-    node: Node,
-    prefix: Address,
-    known: dict[int, Reference | None],
-    flat: FlatGraph,
-) -> None:
-    address = (*prefix, node.key)
-    outputs = tuple((*address, i) for i in range(len(node.outputs)))
-    inputs = tuple(known.get(id(x)) for x in _tensors(node))
-    args, kwargs = _sources(node.args, known), _sources(node.kwargs, known)
-    call = FlatCall(address, node.operation, inputs, outputs, args, kwargs)
-    _note(call, node.outputs, flat)
-    known.update(zip(map(id, node.outputs), outputs, strict=True))
-
-
-def _note(
-    call: FlatCall, tensors: Sequence[keras.KerasTensor], flat: FlatGraph
-) -> None:
-    """Adds a call, with what it gives."""
-    flat.calls.append(call)
-    for reference in dict.fromkeys(call.inputs):
-        if reference is not None:
-            flat.consumers.setdefault(reference, []).append(call)
-    for tensor, reference in zip(tensors, call.outputs, strict=True):
-        flat.producers[reference] = call
-        flat.shapes[reference] = tuple(tensor.shape)
-        flat.dtypes[reference] = tensor.dtype
-
-
-def _sources(structure: Any, known: dict[int, Reference | None]) -> Any:
-    """The arguments with a `Source` for each tensor."""
-
+def _add_call(
+    node: Node, address: Address, origins: _Origins, flat: FlatGraph
+) -> list[Any]:
     def source(x: Any) -> Any:
-        return (
-            Source(known.get(id(x))) if isinstance(x, keras.KerasTensor) else x
-        )
+        is_tensor = isinstance(x, keras.KerasTensor)
+        return Source(origins.get(id(x))) if is_tensor else x
 
-    return keras.tree.map_structure(source, structure)
+    call = FlatCall(
+        address,
+        node.operation,
+        tuple(origins.get(id(x)) for x in _inputs(node)),
+        tuple((*address, index) for index in range(len(node.outputs))),
+        keras.tree.map_structure(source, node.args),
+        keras.tree.map_structure(source, node.kwargs),
+    )
+    flat.add_call(call, node.outputs)
+    return list(call.outputs)
 
 
 def _enter(
     node: Node,
     inner: Graph,
-    prefix: Address,
-    known: dict[int, Reference | None],
+    address: Address,
+    origins: _Origins,
     flat: FlatGraph,
-) -> None:
-    address = (*prefix, node.key)
-    given = [
-        _cross(
-            known.get(id(x)), (*address, *inner.reference(tensor)), tensor, flat
-        )
-        for x, tensor in zip(node.inner_arguments, inner.inputs, strict=True)
-    ]
-    origins = _walk(inner, address, given, flat)
-    for index, origin in enumerate(origins):
-        known[id(node.outputs[index])] = origin
+) -> list[Reference | None]:
+    """Adds the calls of a nested network."""
+    own: _Origins = {}
+    for given, tensor in zip(node.inner_arguments, inner.inputs, strict=True):
+        reference = (*address, *inner.reference(tensor))
+        origin = _convert(origins.get(id(given)), reference, tensor, flat)
+        own[id(tensor)] = origin
+        if origin is not None and origin != reference:
+            flat.aliases[reference] = origin
+    outputs = _add_level(inner, address, own, flat)
+    for index, origin in enumerate(outputs):
         if origin is not None:
             flat.aliases[*address, index] = origin
+    return outputs
 
 
-def _cross(
+def _convert(
     origin: Reference | None,
-    own: Reference,
+    reference: Reference,
     tensor: keras.KerasTensor,
     flat: FlatGraph,
 ) -> Reference | None:
-    """Where an input of a nested network comes from, as the network takes it.
-
-    Args:
-        origin: The tensor that is given.
-        own: The reference of the input.
-        tensor: The input.
-        flat: Gets the call that makes the one of the other.
-    """
+    """Returns `origin` as an input takes it, after a call if it must be."""
     if origin is None:
         return None
     operation = as_input(flat.shapes[origin], flat.dtypes[origin], tensor)
     if operation is None:
         return origin
-    address = tuple(map(str, own[:-1]))
+    address = tuple(map(str, reference[:-1]))
     args = (Source(origin),)
-    call = FlatCall(address, operation, (origin,), (own,), args, {})
-    _note(call, [tensor], flat)
-    return own
+    call = FlatCall(address, operation, (origin,), (reference,), args, {})
+    flat.add_call(call, [tensor])
+    return reference
 
 
-def _tensors(node: Node) -> list[keras.KerasTensor]:
-    """The tensors that a call works on; Keras notes masks down with them."""
+def _inputs(node: Node) -> list[keras.KerasTensor]:
+    """Returns the tensors that a call works on, without masks."""
+    # Keras records masks among the keyword arguments.
     kwargs = {k: v for k, v in node.kwargs.items() if k != "mask"}
     flat = keras.tree.flatten((node.args, kwargs))
     return [x for x in flat if isinstance(x, keras.KerasTensor)]

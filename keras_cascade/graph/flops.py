@@ -2,22 +2,20 @@
 
 A multiplication and an addition count as two. Layers that multiply by a
 kernel are counted exactly, attention with its products of queries, keys and
-values; for everything else an operation for each element that goes out.
+values; everything else counts one operation for each output element.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from math import prod
-from typing import Any
 
 import keras
+from keras import layers
 
 from keras_cascade.graph.graph import Graph, Node, Reference
 from keras_cascade.graph.pruning import find_needed
 
-layers = keras.layers
-
 # With the batch; open sizes are None.
-Shape = Sequence[Any]
+Shape = Sequence[int | None]
 
 _CONVOLUTIONS = (
     layers.Conv1D,
@@ -36,75 +34,79 @@ _TRANSPOSED = (
 
 
 def flops_up_to(graph: Graph, reference: Reference) -> int | None:
-    """Operations for one sample, up to a tensor; `None` where a size is open.
+    """Returns the operations for one sample up to a tensor.
+
+    Args:
+        graph: The network.
+        reference: The tensor.
+
+    Returns:
+        The number; None if a size is open.
+    """
+    return sum_flops(map(_node_flops, _needed_calls(graph, [reference])))
+
+
+def parameters_up_to(graph: Graph, reference: Reference) -> int:
+    """Counts the parameters that a tensor depends on, each layer once.
 
     Args:
         graph: The network.
         reference: The tensor.
     """
-    return _sum(graph, [reference])
+    layers_used = {
+        id(node.operation): node.operation
+        for node in _needed_calls(graph, [reference])
+        if isinstance(node.operation, keras.Layer)
+    }
+    return sum(layer.count_params() for layer in layers_used.values())
 
 
-def parameters_up_to(graph: Graph, reference: Reference) -> int:
-    """The parameters that a tensor depends on, each layer counted once."""
-    found: dict[int, int] = {}
-    _collect_parameters(graph, [reference], found)
-    return sum(found.values())
-
-
-def _sum(graph: Graph, wanted: Sequence[Reference]) -> int | None:
-    demand = find_needed(graph, wanted, per_call=True)
-    total = 0
+def _needed_calls(graph: Graph, wanted: Sequence[Reference]) -> Iterator[Node]:
+    """Yields the calls that some tensors depend on, at every level."""
+    needed = find_needed(graph, wanted, per_call=True)
     for node in graph.nodes:
-        if node.key not in demand.nodes or node.is_input:
+        if node.key not in needed.nodes or node.is_input:
             continue
-        flops = (
-            _flops(node)
-            if node.inner is None
-            else _sum(node.inner, list(demand.inside[node.key]))
-        )
-        if flops is None:
-            return None
-        total += flops
-    return total
+        if node.inner is None:
+            yield node
+        else:
+            yield from _needed_calls(node.inner, [*needed.inside[node.key]])
 
 
-def _collect_parameters(
-    graph: Graph, wanted: Sequence[Reference], found: dict[int, int]
-) -> None:
-    demand = find_needed(graph, wanted, per_call=True)
-    for node in graph.nodes:
-        if node.key not in demand.nodes:
-            continue
-        if node.inner is not None:
-            inside = list(demand.inside[node.key])
-            _collect_parameters(node.inner, inside, found)
-        elif isinstance(node.operation, keras.Layer):
-            found[id(node.operation)] = node.operation.count_params()
+def sum_flops(several: Iterable[int | None]) -> int | None:
+    """Returns the sum of operations, or None if one of them is not known."""
+    found = list(several)
+    return None if None in found else sum(x for x in found if x is not None)
 
 
 def flops_of(
-    operation: Any, given: Sequence[Shape], gives: Sequence[Shape]
+    operation: object, inputs: Sequence[Shape], outputs: Sequence[Shape]
 ) -> int | None:
-    """Operations of one call for one sample; `None` where a size is open.
+    """Returns the operations of one call for one sample.
 
     Args:
-        operation: What is called.
-        given: The shapes of the tensors that it works on, with the batch.
-        gives: The shapes of those that it gives, likewise.
+        operation: The operation that is called.
+        inputs: The shapes of its inputs, with the batch.
+        outputs: The shapes of its outputs, likewise.
+
+    Returns:
+        The number; None if a size is open.
     """
-    if not gives or not given:
+    if not outputs or not inputs:
         return 0
-    first, out = given[0][1:], gives[0][1:]
-    if None in first or None in out:
+    first, out = _sizes(inputs[0]), _sizes(outputs[0])
+    if first is None or out is None:
         return None
     if isinstance(operation, _CONVOLUTIONS):
         return 2 * _kernel_size(operation) * _positions(operation, out)
     if isinstance(operation, _TRANSPOSED):
         return 2 * _kernel_size(operation) * _positions(operation, first)
     if isinstance(operation, layers.MultiHeadAttention):
-        return _attention(operation, given, out)
-    if isinstance(operation, (layers.Dense, layers.EinsumDense)):
+        keys = first if len(inputs) == 1 else _sizes(inputs[1])
+        if keys is None:
+            return None
+        return _attention(operation, first, keys, out)
+    if isinstance(operation, layers.Dense | layers.EinsumDense):
         return 2 * _kernel_size(operation) * prod(first[:-1])
     if isinstance(operation, layers.Embedding):
         return 0
@@ -113,7 +115,7 @@ def flops_of(
     return prod(out)
 
 
-def _flops(node: Node) -> int | None:
+def _node_flops(node: Node) -> int | None:
     return flops_of(
         node.operation,
         [x.shape for x in node.tensors],
@@ -121,8 +123,14 @@ def _flops(node: Node) -> int | None:
     )
 
 
+def _sizes(shape: Shape) -> tuple[int, ...] | None:
+    """Returns a shape without its batch, or None if a size is open."""
+    sizes = tuple(size for size in shape[1:] if size is not None)
+    return sizes if len(sizes) == len(shape[1:]) else None
+
+
 def _kernel_size(layer: keras.Layer) -> int:
-    """How many products a position costs: the sizes of the kernels."""
+    """Returns the number of products for one position."""
     # By name: a bias may have two axes, as in attention.
     return sum(
         prod(weight.shape)
@@ -132,31 +140,30 @@ def _kernel_size(layer: keras.Layer) -> int:
 
 
 def _positions(layer: keras.Layer, shape: Sequence[int]) -> int:
-    if layer.data_format == "channels_first":
-        return prod(shape[1:])
-    return prod(shape[:-1])
+    first = getattr(layer, "data_format", None) == "channels_first"
+    return prod(shape[1:] if first else shape[:-1])
 
 
 def _attention(
-    layer: Any, given: Sequence[Shape], out: Sequence[int]
-) -> int | None:
-    """Queries meet the keys; both are projected, each for its own tokens."""
-    first, other = given[0][1:], (given[1] if len(given) > 1 else given[0])[1:]
-    if None in other:
-        return None
+    layer: keras.Layer,
+    first: Sequence[int],
+    other: Sequence[int],
+    out: Sequence[int],
+) -> int:
+    """Counts projections of queries and keys, each for its own tokens.
+
+    Args:
+        layer: The MultiHeadAttention.
+        first: The sizes of the queries.
+        other: The sizes of the values.
+        out: The sizes of the output.
+    """
     queries, keys = prod(first[:-1]), prod(other[:-1])
-    config: Any = layer.get_config()
-    per_query, per_key = _projections(layer, config, first[-1], out[-1])
-    products = config["key_dim"] + (config["value_dim"] or config["key_dim"])
-    products *= config["num_heads"] * queries * keys
+    config = layer.get_config()
+    heads, key_dim = config["num_heads"], config["key_dim"]
+    value_dim = config["value_dim"] or key_dim
+    # The kernels of query and output; the others are of key and value.
+    per_query = heads * (first[-1] * key_dim + out[-1] * value_dim)
+    per_key = _kernel_size(layer) - per_query
+    products = heads * (key_dim + value_dim) * queries * keys
     return 2 * (queries * per_query + keys * per_key + products)
-
-
-def _projections(
-    layer: Any, config: dict, width: int, out: int
-) -> tuple[int, int]:
-    """The kernels' sizes: of query and output, of key and value."""
-    value_dim = config["value_dim"] or config["key_dim"]
-    query, output = width * config["key_dim"], out * value_dim
-    per_query = config["num_heads"] * (query + output)
-    return per_query, _kernel_size(layer) - per_query

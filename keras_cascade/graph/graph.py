@@ -1,8 +1,8 @@
 """Reads a network as a graph: each call of each operation, nesting kept."""
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -12,8 +12,8 @@ from keras_cascade import _keras_compat as compat
 from keras_cascade.graph.names import stable_names
 from keras_cascade.networks.loading import as_functional
 
-# Where a tensor comes from: the keys of the calls that lead to it, a level of
-# nesting each, and its place among the outputs of the last.
+# Names a tensor: the keys of the calls that lead to it, one for each level of
+# nesting, and its position among the outputs of the last call.
 Reference = tuple[str | int, ...]
 
 
@@ -22,15 +22,15 @@ class Node:
     """One call of one operation.
 
     Attributes:
-        key: The operation's name in its network; `name:0`, `name:1` where it
-            is called more than once.
+        key: The operation's name in its network; `name:0`, `name:1` if it is
+            called more than once.
         name: The operation's name in its network.
         operation: The operation itself.
-        args: Its positional arguments, with KerasTensors for tensors.
-        kwargs: Its keyword arguments.
-        outputs: The tensors that it gives, flat.
-        is_input: Whether it is an input of its network.
-        inner: The graph of the operation where it is a network itself.
+        args: The positional arguments, with KerasTensors for tensors.
+        kwargs: The keyword arguments.
+        outputs: The output tensors, flat.
+        is_input: Whether the call is an input of its network.
+        inner: The graph of the operation if that is a network itself.
     """
 
     key: str
@@ -67,18 +67,15 @@ class Graph:
     Attributes:
         name: The network's name.
         nodes: The calls in topological order.
-        input_structure: The inputs as the network takes them.
-        output_structure: The outputs as the network gives them.
-        sources: Of each tensor, by its id: the call that gives it, and its
-            place among the call's outputs.
-        network: What was read.
+        input_structure: The inputs, in the structure that the network takes.
+        output_structure: The outputs, in the structure that it returns.
+        network: The network that was read.
     """
 
     name: str
     nodes: tuple[Node, ...]
     input_structure: Any
     output_structure: Any
-    sources: dict[int, tuple[Node, int]] = field(default_factory=dict)
     network: keras.Model | None = None
 
     @cached_property
@@ -90,6 +87,18 @@ class Graph:
     def outputs(self) -> list[keras.KerasTensor]:
         """The outputs, flat."""
         return keras.tree.flatten(self.output_structure)
+
+    @cached_property
+    def sources(self) -> dict[int, tuple[Node, int]]:
+        """The call that gives a tensor, and the position among its outputs.
+
+        The keys are the ids of the tensors.
+        """
+        return {
+            id(tensor): (node, index)
+            for node in self.nodes
+            for index, tensor in enumerate(node.outputs)
+        }
 
     @cached_property
     def by_key(self) -> dict[str, Node]:
@@ -104,19 +113,31 @@ class Graph:
             calls.setdefault(node.name, []).append(node)
         return calls
 
+    def walk(self) -> Iterator[tuple[Node, ...]]:
+        """Yields every call, after the calls of the networks that it is in."""
+        for node in self.nodes:
+            yield (node,)
+            for inside in node.inner.walk() if node.inner else ():
+                yield (node, *inside)
+
+    def node(self, address: Iterable[str | int]) -> Node:
+        """Returns the call that the keys of an address lead to."""
+        first, *rest = address
+        node = self.by_key[str(first)]
+        if not rest:
+            return node
+        if node.inner is None:
+            raise KeyError(address)
+        return node.inner.node(rest)
+
     def reference(self, tensor: keras.KerasTensor) -> Reference:
-        """Where in this graph a tensor comes from."""
+        """Returns the reference of a tensor of this level."""
         node, index = self.sources[id(tensor)]
         return (node.key, index)
 
     def tensor(self, reference: Reference) -> keras.KerasTensor:
-        """The symbolic tensor that a reference means."""
-        node = self.by_key[str(reference[0])]
-        if len(reference) == 2:
-            return node.outputs[int(reference[1])]
-        if node.inner is None:
-            raise KeyError(reference)
-        return node.inner.tensor(reference[1:])
+        """Returns the symbolic tensor of a reference."""
+        return self.node(reference[:-1]).outputs[int(reference[-1])]
 
 
 def read_graph(network: keras.Model, keep_names: bool = False) -> Graph:
@@ -124,9 +145,9 @@ def read_graph(network: keras.Model, keep_names: bool = False) -> Graph:
 
     Args:
         network: A built Functional or Sequential model.
-        keep_names: Whether operations keep the names that they have; by
-            default those that Keras numbered are numbered within the network.
-            Defaults to `False`.
+        keep_names: Whether operations keep their names; by default those that
+            Keras numbered are numbered within the network. Defaults to
+            `False`.
 
     Returns:
         The graph. Nothing of the network is changed.
@@ -136,51 +157,55 @@ def read_graph(network: keras.Model, keep_names: bool = False) -> Graph:
     >>> graph.nodes[1].key
     'block1_conv1'
     """
-    return _read(network, keep_names, {})
+    graph = _read(network, keep_names, {})
+    if graph is None:
+        raise TypeError(f"'{network.name}' has no graph to read.")
+    return graph
 
 
 def _read(
-    network: keras.Model, keep_names: bool, known: dict[int, Graph]
-) -> Graph:
+    network: keras.Operation, keep_names: bool, known: dict[int, Graph]
+) -> Graph | None:
+    """Returns the graph of an operation, or None if it is no network.
+
+    Args:
+        network: The operation.
+        keep_names: As in `read_graph`.
+        known: The graphs that were read so far, by the networks' ids.
+    """
     if id(network) in known:
         return known[id(network)]
     functional = as_functional(network)
     if functional is None:
-        raise TypeError(f"'{network.name}' has no graph to read.")
-    calls = _in_order_of_calls(compat.functional_calls(functional))
-    keep = keep_names or getattr(network, "names_are_stable", False)
+        return None
+    calls = _sort_calls(compat.functional_calls(functional))
     operations = list({id(c.operation): c.operation for c in calls}.values())
-    names = (
-        {id(operation): operation.name for operation in operations}
-        if keep
-        else stable_names(operations)
-    )
+    if keep_names or getattr(network, "names_are_stable", False):
+        names = {id(operation): operation.name for operation in operations}
+    else:
+        names = stable_names(operations)
     graph = Graph(
         network.name,
         tuple(_nodes(calls, names, keep_names, known)),
         functional.input,
         functional.output,
-        network=network,
+        network,
     )
-    for node in graph.nodes:
-        for index, tensor in enumerate(node.outputs):
-            graph.sources[id(tensor)] = (node, index)
     known[id(network)] = graph
     return graph
 
 
-def _in_order_of_calls(calls: Sequence[compat.Call]) -> list[compat.Call]:
-    """A topological order in which a layer's calls come as they were made.
-
-    Keras goes by depth, where a layer's second call may come first; a copy
-    made in that order would swap the two names.
-    """
-    before = _what_comes_before(calls)
+def _sort_calls(calls: Sequence[compat.Call]) -> list[compat.Call]:
+    """Sorts calls topologically, those of one layer as they were made."""
+    # Keras sorts by depth, which may put a layer's second call first. A copy
+    # made in that order would swap the names of the two calls.
+    predecessors = _predecessors(calls)
     placed: dict[int, compat.Call] = {}
     for call in calls:
         stack = [call]
         while stack:
-            missing = [x for x in before[id(stack[-1])] if id(x) not in placed]
+            waiting = predecessors[id(stack[-1])]
+            missing = [x for x in waiting if id(x) not in placed]
             if missing:
                 stack.append(missing[0])
             else:
@@ -189,12 +214,10 @@ def _in_order_of_calls(calls: Sequence[compat.Call]) -> list[compat.Call]:
     return list(placed.values())
 
 
-def _what_comes_before(
-    calls: Sequence[compat.Call],
-) -> dict[int, list[compat.Call]]:
-    """What gives a call its tensors, and the call of its layer before it."""
+def _predecessors(calls: Sequence[compat.Call]) -> dict[int, list[compat.Call]]:
+    """Returns the calls that feed a call, and the one of its layer before."""
     sources = {id(x): call for call in calls for x in call.outputs}
-    before = {
+    found = {
         id(call): [
             sources[id(x)]
             for x in keras.tree.flatten((call.args, call.kwargs))
@@ -205,9 +228,9 @@ def _what_comes_before(
     last: dict[int, compat.Call] = {}
     for call in sorted(calls, key=lambda call: call.number):
         if id(call.operation) in last:
-            before[id(call)].append(last[id(call.operation)])
+            found[id(call)].append(last[id(call.operation)])
         last[id(call.operation)] = call
-    return before
+    return found
 
 
 def _nodes(
@@ -215,34 +238,20 @@ def _nodes(
     names: dict[int, str],
     keep_names: bool,
     known: dict[int, Graph],
-) -> list[Node]:
+) -> Iterator[Node]:
     times = Counter(id(call.operation) for call in calls)
     seen: Counter[int] = Counter()
-    nodes = []
     for call in calls:
-        operation, name = call.operation, names[id(call.operation)]
-        many = times[id(operation)] > 1
-        nodes.append(
-            Node(
-                key=f"{name}:{seen[id(operation)]}" if many else name,
-                name=name,
-                operation=operation,
-                args=call.args,
-                kwargs=call.kwargs,
-                outputs=tuple(call.outputs),
-                is_input=call.is_input,
-                inner=_inner(operation, keep_names, known),
-            )
+        operation, number = call.operation, seen[id(call.operation)]
+        name = names[id(operation)]
+        yield Node(
+            key=f"{name}:{number}" if times[id(operation)] > 1 else name,
+            name=name,
+            operation=operation,
+            args=call.args,
+            kwargs=call.kwargs,
+            outputs=tuple(call.outputs),
+            is_input=call.is_input,
+            inner=_read(operation, keep_names, known),
         )
         seen[id(operation)] += 1
-    return nodes
-
-
-def _inner(
-    operation: keras.Operation, keep_names: bool, known: dict[int, Graph]
-) -> Graph | None:
-    if not isinstance(operation, keras.Model):
-        return None
-    if as_functional(operation) is None:
-        return None
-    return _read(operation, keep_names, known)

@@ -1,12 +1,12 @@
-"""The grammar of paths: which calls of a network a pattern selects.
+"""Selects calls of a network by path patterns.
 
-A pattern is read segment by segment, a level of nesting each:
+A pattern is read segment by segment, one for each level of nesting:
 
 =============  ==========================================================
 `conv5_out`    the operation of that name
 `conv5_*`      a shell glob: every operation whose name matches
 `**`           any number of levels
-`-1`           operations counted from the end; `-1` gives the output
+`-1`           operations counted from the end; `-1` is the output
 `a..b`         from a to b in topological order, both included; either may
                be left out, and either may be a negative integer
 `layer:1`      the second call of a layer that is used more than once
@@ -17,6 +17,7 @@ import re
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 
+from keras_cascade._messages import listed
 from keras_cascade.graph.graph import Graph, Node
 
 # The keys of the calls that lead to a call, a level of nesting each.
@@ -30,14 +31,14 @@ _CALL = re.compile(r":\d+$")
 
 
 def select(graph: Graph, pattern: str) -> list[Address]:
-    """The calls that a pattern selects, in topological order.
+    """Returns the calls that a pattern selects, in topological order.
 
     Args:
         graph: The network.
         pattern: A path pattern, without the name of the network itself.
 
     Returns:
-        Their addresses; empty when nothing matches.
+        Their addresses; empty if nothing matches.
 
     Raises:
         ValueError: If the pattern is malformed, or counts from the end of a
@@ -48,7 +49,7 @@ def select(graph: Graph, pattern: str) -> list[Address]:
             f"{pattern!r} is no path: a path is 'layer' or "
             "'network/inner_layer', without empty segments."
         )
-    return list(dict.fromkeys(_walk(graph, pattern.split("/"))))
+    return list(dict.fromkeys(_matches(graph, pattern.split("/"))))
 
 
 def is_exact(pattern: str) -> bool:
@@ -57,45 +58,43 @@ def is_exact(pattern: str) -> bool:
 
 
 def all_addresses(graph: Graph) -> Iterator[Address]:
-    """Every call of the network and of the networks inside it."""
-    for node in graph.nodes:
-        yield (node.key,)
-        if node.inner is not None:
-            for address in all_addresses(node.inner):
-                yield (node.key, *address)
+    """Yields the address of every call, also inside nested networks."""
+    return (tuple(node.key for node in nodes) for nodes in graph.walk())
 
 
-def names_of(address: Address) -> tuple[str, ...]:
-    """The address without the numbers of calls: the layer's path."""
+def names_of(address: Address) -> LayerPath:
+    """Returns the path of a layer: its address without numbers of calls."""
     return tuple(_CALL.sub("", key) for key in address)
 
 
-def _walk(graph: Graph, segments: Sequence[str]) -> Iterator[Address]:
+def _matches(graph: Graph, segments: Sequence[str]) -> Iterator[Address]:
     head, *rest = segments
     if head == "**":
-        yield from _walk_any_depth(graph, rest)
+        yield from _matches_at_any_depth(graph, rest)
         return
     for node in _level(graph, head):
         if not rest:
             yield (node.key,)
         elif node.inner is not None:
-            for address in _walk(node.inner, rest):
+            for address in _matches(node.inner, rest):
                 yield (node.key, *address)
 
 
-def _walk_any_depth(graph: Graph, rest: Sequence[str]) -> Iterator[Address]:
+def _matches_at_any_depth(
+    graph: Graph, rest: Sequence[str]
+) -> Iterator[Address]:
     if not rest:
         yield from all_addresses(graph)
         return
-    yield from _walk(graph, rest)
-    for node in graph.nodes:
-        if node.inner is not None:
-            for address in _walk_any_depth(node.inner, rest):
-                yield (node.key, *address)
+    yield from _matches(graph, rest)
+    for nodes in graph.walk():
+        if (inner := nodes[-1].inner) is not None:
+            for address in _matches(inner, rest):
+                yield (*(node.key for node in nodes), *address)
 
 
-def _level(graph: Graph, segment: str) -> list[Node]:
-    """The calls of one level that one segment selects."""
+def _level(graph: Graph, segment: str) -> Sequence[Node]:
+    """Returns the calls of one level that one segment selects."""
     if ".." in segment:
         return _range(graph, *segment.split("..", 1))
     if _INTEGER.fullmatch(segment):
@@ -110,28 +109,23 @@ def _level(graph: Graph, segment: str) -> list[Node]:
 
 
 def _from_the_end(graph: Graph, position: int) -> list[Node]:
-    if position == -1:
-        if len(graph.outputs) != 1:
-            raise ValueError(
-                f"'-1' is the output of a network that has one; "
-                f"'{graph.name}' has {len(graph.outputs)}. Name one instead: "
-                f"{_listed(graph)}."
-            )
-        return [graph.sources[id(graph.outputs[0])][0]]
-    return [graph.nodes[position]] if -position <= len(graph.nodes) else []
+    if position != -1:
+        found = -position <= len(graph.nodes)
+        return [graph.nodes[position]] if found else []
+    producers = [graph.sources[id(tensor)][0] for tensor in graph.outputs]
+    if len(producers) != 1:
+        raise ValueError(
+            f"'-1' is the output of a network that has one; '{graph.name}' "
+            f"has {len(producers)}. Name one instead: "
+            f"{listed(dict.fromkeys(node.key for node in producers))}."
+        )
+    return producers
 
 
-def _listed(graph: Graph) -> str:
-    producers = (graph.sources[id(tensor)][0].key for tensor in graph.outputs)
-    return ", ".join(repr(key) for key in dict.fromkeys(producers))
-
-
-def _range(graph: Graph, first: str, last: str) -> list[Node]:
+def _range(graph: Graph, first: str, last: str) -> Sequence[Node]:
     start = _positions(graph, first) if first else [0]
     stop = _positions(graph, last) if last else [len(graph.nodes) - 1]
-    if not start or not stop:
-        return []
-    return list(graph.nodes[min(start) : max(stop) + 1])
+    return graph.nodes[min(start) : max(stop) + 1] if start and stop else []
 
 
 def _positions(graph: Graph, segment: str) -> list[int]:

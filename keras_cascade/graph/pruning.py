@@ -1,4 +1,4 @@
-"""What some tensors need of a graph: calls, inputs, and what lies inside."""
+"""Finds the calls and inputs of a graph that some tensors depend on."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -8,12 +8,12 @@ from keras_cascade.graph.graph import Graph, Node, Reference
 
 @dataclass
 class Needed:
-    """What some tensors need of a graph.
+    """The parts of a graph that some tensors depend on.
 
     Attributes:
         inputs: The positions of the inputs, in order.
         nodes: The keys of the calls.
-        inside: The references wanted inside nested networks, by the network's
+        inside: The tensors needed inside nested networks, by the network's
             name.
     """
 
@@ -25,39 +25,33 @@ class Needed:
 def find_needed(
     graph: Graph, wanted: Iterable[Reference], per_call: bool = False
 ) -> Needed:
-    """Finds what some tensors need of a graph, by walking it backward.
-
-    A nested network that is called several times is one block with the union
-    of what its calls are asked for, so the walk is repeated until the demands
-    inside nested networks no longer grow.
+    """Finds the parts of a graph that some tensors depend on.
 
     Args:
         graph: The network.
         wanted: The tensors.
-        per_call: Whether each call of a nested network is asked for its own
-            tensors only; `inside` then goes by the call's key. Defaults to
-            `False`.
+        per_call: Whether each call of a nested network computes only what that
+            call is needed for; `inside` then has the keys of calls. By default
+            all calls of a network compute the same. Defaults to `False`.
     """
     wanted = list(wanted)
     found = Needed()
+    # A network that is called several times has the outputs that any call
+    # needs, and these may need more of its inputs: until nothing is added.
     while True:
         before = {name: len(refs) for name, refs in found.inside.items()}
         tensors = {id(graph.tensor(ref)) for ref in wanted if len(ref) == 2}
-        taps: dict[str, list[Reference]] = {}
-        for ref in wanted:
-            if len(ref) > 2:
-                taps.setdefault(str(ref[0]), []).append(ref[1:])
         for node in reversed(graph.nodes):
+            taps = [x[1:] for x in wanted if len(x) > 2 and x[0] == node.key]
             name = node.key if per_call else node.name
-            inside = taps.get(node.key, [])
-            _walk_back(node, tensors, inside, found, name, per_call)
+            _add_node(node, tensors, taps, found, name, per_call)
         if before == {n: len(refs) for n, refs in found.inside.items()}:
             break
     found.inputs = [i for i, x in enumerate(graph.inputs) if id(x) in tensors]
     return found
 
 
-def _walk_back(
+def _add_node(
     node: Node,
     tensors: set[int],
     taps: list[Reference],
@@ -65,6 +59,7 @@ def _walk_back(
     name: str,
     per_call: bool,
 ) -> None:
+    """Adds a call, and to `tensors` its arguments, if it is needed."""
     used = [i for i, x in enumerate(node.outputs) if id(x) in tensors]
     if not used and not taps:
         return
@@ -73,11 +68,7 @@ def _walk_back(
         tensors.update(map(id, node.tensors))
         return
     inside = found.inside.setdefault(name, {})
-    inside.update(dict.fromkeys(_inner_outputs(node.inner, used)))
-    inside.update(dict.fromkeys(taps))
-    inner_need = find_needed(node.inner, inside, per_call)
-    tensors.update(id(node.inner_arguments[i]) for i in inner_need.inputs)
-
-
-def _inner_outputs(graph: Graph, positions: Iterable[int]) -> list[Reference]:
-    return [graph.reference(graph.outputs[i]) for i in positions]
+    outputs = [node.inner.reference(node.inner.outputs[i]) for i in used]
+    inside.update(dict.fromkeys([*outputs, *taps]))
+    inputs = find_needed(node.inner, inside, per_call).inputs
+    tensors.update(id(node.inner_arguments[i]) for i in inputs)

@@ -1,4 +1,4 @@
-"""What the user says of injections."""
+"""Checks the argument `inject`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,7 +14,7 @@ MERGES = ("add", "multiply", "film", "concat", "replace")
 @keras.saving.register_keras_serializable(package="keras_cascade")
 @dataclass(frozen=True)
 class Injection:
-    """Where adapted features enter the downstream, and how they are merged.
+    """The layer of the downstream that features enter, and the merge.
 
     Args:
         path: The layer of the downstream whose output is merged with them;
@@ -22,7 +22,7 @@ class Injection:
         merge: `"add"`, `"multiply"` (by 1 + gate), `"film"` (a scale and a
             shift a channel; Perez et al. 2018), `"concat"` (and a projection
             back to the layer's width), or `"replace"`: they take the output's
-            place, and what came before and nobody else needs is not in the
+            place, and layers that only that output needed are not in the
             cascade. Defaults to `"add"`.
         zero_init: Whether the cascade starts as the downstream alone: the
             merge's weights are zero, and training moves them. `"replace"`
@@ -54,26 +54,26 @@ class Injection:
             )
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments."""
+        """Returns the constructor's arguments."""
         return asdict(self)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "Injection":
-        """The injection of these arguments."""
+        """Returns the injection of these arguments."""
         return cls(**config)
 
 
 def normalise_injections(
     inject: Mapping[str, Any] | None, streams: Sequence[str]
 ) -> dict[str, tuple[Injection, ...]]:
-    """Tap or extra input to the places that it enters.
+    """Returns the injections of each tap and extra input.
 
     Args:
         inject: `{tap or extra input: path, Injection, or a list of these}`.
         streams: The names of the taps and extra inputs.
 
     Raises:
-        ValueError: If it names what is neither, or lists nothing.
+        ValueError: If a key is no tap or extra input, or a list is empty.
         TypeError: If a value is neither a path nor an `Injection`.
     """
     if inject is None:
@@ -92,7 +92,7 @@ def normalise_injections(
     return {name: _injections(name, value) for name, value in inject.items()}
 
 
-def _injections(name: str, value: Any) -> tuple[Injection, ...]:
+def _injections(name: str, value: object) -> tuple[Injection, ...]:
     values = value if isinstance(value, list | tuple) else [value]
     if not values:
         raise ValueError(f"inject['{name}'] lists nothing; leave it out.")

@@ -1,8 +1,8 @@
-"""Injections: adapted features merged into inner layers of the downstream.
+"""Merges adapted features into inner layers of the downstream.
 
-A merge has two sides. What works on the features stands in the block of
-adapters; what works on the layer's own tensor stands in the downstream. So a
-frozen downstream stays frozen, and what is injected trains all the same.
+A merge has two sides. The layers that work on the features belong to the block
+of adapters, those that work on the layer's own tensor to the downstream. So a
+frozen downstream stays frozen, while the features' side trains.
 
 ==========  ==================  =====================  =====================
 merge       on the features     in the downstream      silent at step 0, as
@@ -20,8 +20,8 @@ the layer's own. The gate is a factor a channel (as in LayerScale, Touvron et
 al. 2021) where the widths are equal, else a projection.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from functools import partial
 
 import keras
 
@@ -31,70 +31,66 @@ from keras_cascade.graph.tensors import input_like
 from keras_cascade.injection.gate import Gate
 from keras_cascade.injection.sites import Site
 
-# The network inside the block of adapters that holds the features' sides.
-FEEDS = "injections"
+# The network in the block of adapters that has the features' sides. The name
+# stands in saved files.
+INJECTIONS = "injections"
+
+Tensors = Mapping[str, keras.KerasTensor]
 
 
-def feeds_for(
-    site: Site, features: keras.KerasTensor
-) -> dict[str, keras.KerasTensor]:
-    """The features' side of a merge: what is fed into the network.
+def prepare_features(site: Site, features: keras.KerasTensor) -> Tensors:
+    """Applies the features' side of a merge.
 
     Args:
-        site: Where it is fed.
+        site: The place where the features enter.
         features: The adapted features: of the site's positions, or a vector,
-            which holds for all positions.
+            which counts for all positions.
+
+    Returns:
+        The tensors that enter, by the names of the inputs that they need.
 
     Raises:
-        ValueError: If their shapes do not go together.
+        ValueError: If the shapes do not go together.
     """
     _check_fits(site, features)
-    return {
-        name: _spread(site, name, tensor)
-        for name, tensor in _SIDES[site.injection.merge](site, features).items()
-    }
+    side = _FEATURE_SIDES[site.injection.merge](site, features)
+    return {name: _spread(site, name, tensor) for name, tensor in side.items()}
 
 
-def feed_block(
-    sites: Sequence[Site], streams: Mapping[str, keras.KerasTensor]
-) -> dict[str, keras.KerasTensor]:
-    """The features' sides of all merges, as one network of the adapters.
+def prepare_all_features(sites: Sequence[Site], streams: Tensors) -> Tensors:
+    """Applies the features' sides of all merges, as one network.
 
     Args:
-        sites: The places, each with a stream under its label.
+        sites: The places.
         streams: The adapted features by the sites' labels.
 
     Returns:
-        What is fed, by the names of the inputs that it is fed to.
+        As `prepare_features`, for all sites.
     """
     inputs = {s.label: input_like(streams[s.label], s.label) for s in sites}
-    feeds: dict[str, keras.KerasTensor] = {}
+    outputs: dict[str, keras.KerasTensor] = {}
     for site in sites:
-        feeds |= feeds_for(site, inputs[site.label])
-    block = Block(list(inputs.values()), feeds, name=FEEDS)
+        outputs |= prepare_features(site, inputs[site.label])
+    block = Block(list(inputs.values()), outputs, name=INJECTIONS)
     return block([streams[site.label] for site in sites])
 
 
-def entry_for(site: Site, feeds: Mapping[str, keras.KerasTensor]) -> Insertion:
-    """What enters the graph at a site."""
-    own = {name: feeds[name] for name in feed_names(site)}
+def make_insertion(site: Site, tensors: Tensors) -> Insertion:
+    """Returns the insertion into the downstream's graph at a site.
 
-    def merge(
-        x: keras.KerasTensor, fed: list[keras.KerasTensor]
-    ) -> list[MergeStep]:
-        return _STEPS[site.injection.merge](site, x, fed)
-
+    Args:
+        site: The place.
+        tensors: The tensors that enter, or such as look like them; those of
+            other sites may be among them.
+    """
+    own = {name: tensors[name] for name in site.input_names}
+    merge = partial(_MERGE_STEPS[site.injection.merge], site)
     return Insertion(site.address, own, merge)
 
 
-def feed_names(site: Site) -> list[str]:
-    """The inputs that a merge adds to the network."""
-    return site.feeds
-
-
-def placeholders(site: Site) -> dict[str, keras.KerasTensor]:
-    """Tensors that look like what will be fed, to plan with."""
-    return dict.fromkeys(feed_names(site), site.tensor)
+def placeholders(site: Site) -> Tensors:
+    """Returns tensors in place of those that will enter, to plan with."""
+    return dict.fromkeys(site.input_names, site.tensor)
 
 
 def _check_fits(site: Site, features: keras.KerasTensor) -> None:
@@ -105,191 +101,191 @@ def _check_fits(site: Site, features: keras.KerasTensor) -> None:
             f"'{site.source}' an adapter, such as keras.layers."
             "CategoryEncoding or keras.layers.Embedding, or a float dtype."
         )
-    given, wanted = tuple(features.shape[1:]), site.shape
-    merge = site.injection.merge
-    fits = len(given) == 1 and merge != "replace"
-    if len(given) == len(wanted):
-        axis = site.channel_axis % len(wanted)
-        pairs = zip(given, wanted, strict=True)
-        fits = fits or all(
-            (position == axis and merge != "replace")
-            or None in pair
-            or pair[0] == pair[1]
-            for position, pair in enumerate(pairs)
-        )
-    if not fits:
+    given, merge = tuple(features.shape[1:]), site.injection.merge
+    if not _fits(site, given):
         raise ValueError(
             f"inject['{site.source}'] brings features of shape {given} into "
-            f"'{site.injection.path}' {wanted} by merge='{merge}', which "
+            f"'{site.injection.path}' {site.shape} by merge='{merge}', which "
             "do not go together. Leave its adapter to 'auto', or give one "
-            f"that brings it to {wanted}"
+            f"that brings it to {site.shape}"
             + (" or to a vector." if merge != "replace" else ".")
         )
 
 
-def _features_of_gate(
-    site: Site, features: keras.KerasTensor, plus: float
-) -> keras.KerasTensor:
-    """Plus + gate · f: a factor a channel, a projection to another width."""
+def _fits(site: Site, given: tuple[int | None, ...]) -> bool:
+    """Whether features of a shape can be merged at a site."""
+    wanted, replaces = site.shape, site.injection.merge == "replace"
+    if len(given) == 1 and not replaces:
+        return True
+    if len(given) != len(wanted):
+        return False
+    channels = site.channel_axis % len(wanted)
+    return all(
+        (axis == channels and not replaces)
+        or None in (given[axis], wanted[axis])
+        or given[axis] == wanted[axis]
+        for axis in range(len(wanted))
+    )
+
+
+# --- The features' sides ---------------------------------------------------
+
+
+def _gate_side(site: Site, features: keras.KerasTensor, plus: float) -> Tensors:
+    """Returns plus + gate · f; a projection if the widths differ."""
     axis = site.channel_axis if len(features.shape) > 2 else -1
     if features.shape[1:][axis] != site.width:
-        return _project(site, features, "projection", plus)
+        return {site.label: _project(site, features, "projection", plus)}
     gate = Gate(
         axis if axis == -1 else 1,
         "zeros" if site.injection.zero_init else "ones",
         dtype=site.dtype,
         name=f"{site.label}_gate",
     )
-    return _plus(site, gate(features), plus, "gate")
+    return {site.label: _add_number(site, gate(features), plus, "gate")}
 
 
-def _project(
-    site: Site,
-    features: keras.KerasTensor,
-    what: str,
-    plus: float = 0.0,
-) -> keras.KerasTensor:
-    """Plus + W f, at each position."""
-    last = site.channel_axis == -1 or len(features.shape) == 2
-    rank = len(features.shape)
-    name = f"{site.label}_{what}"
-    x: Any = features
-    if not last:
-        to_last = (*range(2, rank), 1)
-        x = keras.layers.Permute(to_last, name=f"{name}_last")(x)
-    x = _zero_dense(site, name)(x)
-    if not last:
-        to_first = (rank - 1, *range(1, rank - 1))
-        x = keras.layers.Permute(to_first, name=f"{name}_first")(x)
-    return _plus(site, x, plus, what)
-
-
-def _plus(site: Site, x: Any, number: float, what: str) -> Any:
-    """Number + x, as a layer: what is no layer has no lasting name."""
-    if not number:
-        return x
-    name = f"{site.label}_{what}_plus"
-    return keras.layers.Rescaling(1.0, number, dtype=site.dtype, name=name)(x)
-
-
-def _zero_dense(site: Site, name: str) -> keras.layers.Dense:
-    return keras.layers.Dense(
-        site.width,
-        use_bias=False,
-        kernel_initializer="zeros"
-        if site.injection.zero_init
-        else "glorot_uniform",
-        dtype=site.dtype,
-        name=name,
-    )
-
-
-def _spread(site: Site, name: str, tensor: Any) -> Any:
-    """A vector as a map of one position, which Keras's merges broadcast."""
-    rank = len(site.shape)
-    if len(tensor.shape) - 1 == rank or rank == 1:
-        return tensor
-    shape = [1] * rank
-    shape[site.channel_axis] = tensor.shape[-1]
-    return keras.layers.Reshape(shape, name=f"{name}_spread")(tensor)
-
-
-def _add_side(site: Site, f: Any) -> dict[str, Any]:
-    return {site.label: _features_of_gate(site, f, 0.0)}
-
-
-def _multiply_side(site: Site, f: Any) -> dict[str, Any]:
-    return {site.label: _features_of_gate(site, f, 1.0)}
-
-
-def _film_side(site: Site, f: Any) -> dict[str, Any]:
-    scale, shift = feed_names(site)
+def _film_side(site: Site, features: keras.KerasTensor) -> Tensors:
+    scale, shift = site.input_names
     return {
-        scale: _project(site, f, "scaling", 1.0),
-        shift: _project(site, f, "shifting"),
+        scale: _project(site, features, "scaling", 1.0),
+        shift: _project(site, features, "shifting"),
     }
 
 
-def _concat_side(site: Site, f: Any) -> dict[str, Any]:
-    return {site.label: _project(site, f, "projection")}
+def _concat_side(site: Site, features: keras.KerasTensor) -> Tensors:
+    return {site.label: _project(site, features, "projection")}
 
 
-def _replace_side(site: Site, f: Any) -> dict[str, Any]:
-    return {site.label: f}
+def _replace_side(site: Site, features: keras.KerasTensor) -> Tensors:
+    return {site.label: features}
 
 
-_SIDES = {
-    "add": _add_side,
-    "multiply": _multiply_side,
+_FEATURE_SIDES = {
+    "add": partial(_gate_side, plus=0.0),
+    "multiply": partial(_gate_side, plus=1.0),
     "film": _film_side,
     "concat": _concat_side,
     "replace": _replace_side,
 }
 
 
-def _step(
-    site: Site,
-    what: str,
-    layer: type[keras.layers.Layer],
-    x: keras.KerasTensor,
-    given: Iterable[keras.KerasTensor],
-) -> MergeStep:
-    """A merging layer of Keras, whose output looks like the site's."""
-    name = f"{site.label}_{what}"
-    operation = layer(name=name, dtype=site.dtype)
-    output = keras.KerasTensor(x.shape, x.dtype)
-    return MergeStep(name, operation, ([x, *given],), output)
+def _project(
+    site: Site, features: keras.KerasTensor, what: str, plus: float = 0.0
+) -> keras.KerasTensor:
+    """Returns plus + W f, at each position."""
+    x = features
+    for layer in _projection(site, f"{site.label}_{what}", len(x.shape)):
+        x = layer(x)
+    return _add_number(site, x, plus, what)
 
 
-def _add_steps(site: Site, x: Any, fed: list) -> list[MergeStep]:
-    return [_step(site, "add", keras.layers.Add, x, fed)]
-
-
-def _multiply_steps(site: Site, x: Any, fed: list) -> list[MergeStep]:
-    return [_step(site, "multiply", keras.layers.Multiply, x, fed)]
-
-
-def _film_steps(site: Site, x: Any, fed: list) -> list[MergeStep]:
-    scaled = _step(site, "scaled", keras.layers.Multiply, x, fed[:1])
-    shifted = _step(site, "shifted", keras.layers.Add, scaled.output, fed[1:])
-    return [scaled, shifted]
-
-
-def _concat_steps(site: Site, x: Any, fed: list) -> list[MergeStep]:
-    *before, projected = _project_steps(site, x)
-    joined = _step(site, "join", keras.layers.Add, x, [projected.output, *fed])
-    return [*before, projected, joined]
-
-
-def _replace_steps(site: Site, x: Any, fed: list) -> list[MergeStep]:
-    return []
-
-
-def _project_steps(site: Site, x: Any) -> list[MergeStep]:
-    """The layer's own side of `concat`: V x, at each position."""
-    name, rank = f"{site.label}_own", len(x.shape)
-    dense = _zero_dense(site, name)
-    if site.channel_axis == -1:
-        output = keras.KerasTensor(x.shape, x.dtype)
-        return [MergeStep(name, dense, (x,), output)]
+def _projection(site: Site, name: str, rank: int) -> list[keras.Layer]:
+    """Returns layers that project each position to the site's width."""
+    zero = site.injection.zero_init
+    dense = keras.layers.Dense(
+        site.width,
+        use_bias=False,
+        kernel_initializer="zeros" if zero else "glorot_uniform",
+        dtype=site.dtype,
+        name=name,
+    )
+    if site.channel_axis == -1 or rank == 2:
+        return [dense]
     to_last, to_first = (*range(2, rank), 1), (rank - 1, *range(1, rank - 1))
-    shape = (x.shape[0], *x.shape[2:], x.shape[1])
-    first = keras.layers.Permute(to_last, name=f"{name}_last")
-    last = keras.layers.Permute(to_first, name=f"{name}_first")
-    moved = keras.KerasTensor(shape, x.dtype)
-    projected = keras.KerasTensor(shape, x.dtype)
-    back = keras.KerasTensor(x.shape, x.dtype)
     return [
-        MergeStep(f"{name}_last", first, (x,), moved),
-        MergeStep(name, dense, (moved,), projected),
-        MergeStep(f"{name}_first", last, (projected,), back),
+        keras.layers.Permute(to_last, name=f"{name}_last"),
+        dense,
+        keras.layers.Permute(to_first, name=f"{name}_first"),
     ]
 
 
-_STEPS = {
-    "add": _add_steps,
-    "multiply": _multiply_steps,
+def _add_number(
+    site: Site, x: keras.KerasTensor, number: float, what: str
+) -> keras.KerasTensor:
+    if not number:
+        return x
+    # As a layer: Keras numbers other operations by the process.
+    name = f"{site.label}_{what}_plus"
+    return keras.layers.Rescaling(1.0, number, dtype=site.dtype, name=name)(x)
+
+
+def _spread(
+    site: Site, name: str, tensor: keras.KerasTensor
+) -> keras.KerasTensor:
+    """Reshapes a vector to one position, which Keras's merges broadcast."""
+    rank = len(site.shape)
+    if len(tensor.shape) - 1 == rank or rank == 1:
+        return tensor
+    shape: list[int | None] = [1] * rank
+    shape[site.channel_axis] = tensor.shape[-1]
+    return keras.layers.Reshape(shape, name=f"{name}_spread")(tensor)
+
+
+# --- The downstream's sides ------------------------------------------------
+
+
+def _elementwise_steps(
+    site: Site,
+    x: keras.KerasTensor,
+    entering: Sequence[keras.KerasTensor],
+    layer: type[keras.Layer],
+) -> list[MergeStep]:
+    return [_step(site, site.injection.merge, layer, [x, *entering])]
+
+
+def _film_steps(
+    site: Site, x: keras.KerasTensor, entering: Sequence[keras.KerasTensor]
+) -> list[MergeStep]:
+    scale, shift = entering
+    scaled = _step(site, "scaled", keras.layers.Multiply, [x, scale])
+    return [
+        scaled,
+        _step(site, "shifted", keras.layers.Add, [scaled.output, shift]),
+    ]
+
+
+def _concat_steps(
+    site: Site, x: keras.KerasTensor, entering: Sequence[keras.KerasTensor]
+) -> list[MergeStep]:
+    layers = _projection(site, f"{site.label}_own", len(x.shape))
+    moved = (x.shape[0], *x.shape[2:], x.shape[1])
+    shapes = [x.shape] if len(layers) == 1 else [moved, moved, x.shape]
+    steps: list[MergeStep] = []
+    tensor = x
+    for layer, shape in zip(layers, shapes, strict=True):
+        # The layers are called for the first time in the copy: a call made
+        # here would leave a node on the layer that gave its argument.
+        output = keras.KerasTensor(shape, x.dtype)
+        steps.append(MergeStep(layer.name, layer, (tensor,), output))
+        tensor = output
+    join = _step(site, "join", keras.layers.Add, [x, tensor, *entering])
+    return [*steps, join]
+
+
+def _replace_steps(
+    site: Site, x: keras.KerasTensor, entering: Sequence[keras.KerasTensor]
+) -> list[MergeStep]:
+    return []
+
+
+_MERGE_STEPS = {
+    "add": partial(_elementwise_steps, layer=keras.layers.Add),
+    "multiply": partial(_elementwise_steps, layer=keras.layers.Multiply),
     "film": _film_steps,
     "concat": _concat_steps,
     "replace": _replace_steps,
 }
+
+
+def _step(
+    site: Site,
+    what: str,
+    layer: type[keras.Layer],
+    tensors: Sequence[keras.KerasTensor],
+) -> MergeStep:
+    """Returns a merging layer of Keras, whose output is like the first."""
+    name = f"{site.label}_{what}"
+    output = keras.KerasTensor(tensors[0].shape, tensors[0].dtype)
+    operation = layer(name=name, dtype=site.dtype)
+    return MergeStep(name, operation, (list(tensors),), output)

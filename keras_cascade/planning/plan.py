@@ -11,10 +11,9 @@ from keras_cascade.arguments import Arguments
 from keras_cascade.graph.data_formats import data_format_at
 from keras_cascade.graph.graph import Graph, read_graph
 from keras_cascade.graph.pruning import find_needed
-from keras_cascade.graph.taps import Tap
-from keras_cascade.graph.upstreams import resolve_all_taps
+from keras_cascade.graph.taps import Tap, resolve_all_taps
 from keras_cascade.injection.arguments import normalise_injections
-from keras_cascade.injection.merging import FEEDS
+from keras_cascade.injection.merging import INJECTIONS
 from keras_cascade.networks.loading import as_network, load_network
 from keras_cascade.networks.preprocess_argument import resolve_preprocess
 from keras_cascade.planning.inputs import (
@@ -199,7 +198,7 @@ def _taken(graphs: Mapping[str, Graph], tapped: Sequence[Tap]) -> dict:
     """The names that an extra input cannot have, with what has them."""
     return (
         _blocks(graphs)
-        | {FEEDS: "a part of the adapters"}
+        | {INJECTIONS: "a part of the adapters"}
         | {tap.name: f"the tap at '{tap.path}'" for tap in tapped}
     )
 

@@ -11,7 +11,7 @@ from keras_cascade.graph.paths import Address, select
 from keras_cascade.graph.pruning import Needed, find_needed
 from keras_cascade.graph.taps import Tap
 from keras_cascade.injection.arguments import Injection
-from keras_cascade.injection.merging import entry_for, placeholders
+from keras_cascade.injection.merging import make_insertion, placeholders
 from keras_cascade.injection.sites import Site, find_sites, site_at_input
 
 MODES = ("features", "inputs", "both")
@@ -264,7 +264,7 @@ def _check_all_are_fed(
 def _demand(graph: Graph, sites: Sequence[Site], joint: Site | None) -> Needed:
     """What the downstream's outputs need once everything has entered."""
     entries = [
-        entry_for(site, placeholders(site))
+        make_insertion(site, placeholders(site))
         for site in (*sites, *([joint] if joint else []))
     ]
     entered = inject(graph, entries)

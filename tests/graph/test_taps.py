@@ -6,7 +6,8 @@ import pytest
 
 import keras_cascade as kc
 from keras_cascade.graph.graph import read_graph
-from keras_cascade.graph.taps import list_taps, resolve_taps
+from keras_cascade.graph.tap_listing import list_taps
+from keras_cascade.graph.taps import resolve_taps
 
 layers = keras.layers
 

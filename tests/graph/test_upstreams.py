@@ -5,7 +5,7 @@ import pytest
 from keras import layers
 
 from keras_cascade.graph.graph import read_graph
-from keras_cascade.graph.upstreams import resolve_all_taps
+from keras_cascade.graph.taps import resolve_all_taps
 
 
 def network(*names, name="net"):

@@ -141,7 +141,7 @@ def test_a_layer_called_twice_needs_the_number_of_the_call(graph):
 def test_the_inside_of_a_network_called_twice_cannot_be_entered(graph):
     message = error(graph, "inner:0/dense")
     assert "the network 'inner' is called 2 times" in message
-    assert "Inject behind a call as a whole: 'inner:0' or 'inner:1'." in message
+    assert "Inject after a call as a whole: 'inner:0' or 'inner:1'." in message
 
 
 def test_a_network_that_two_others_hold_cannot_be_entered():
@@ -161,7 +161,7 @@ def test_a_network_that_two_others_hold_cannot_be_entered():
 def test_a_call_that_gives_several_tensors_cannot_be_entered(graph):
     message = error(graph, "gru")
     assert "enters 'gru', which gives 2 tensors" in message
-    assert "Inject before or behind it" in message
+    assert "Inject before or after it" in message
 
 
 def test_what_is_no_float_cannot_be_entered(graph):

@@ -1,0 +1,124 @@
+"""Lists the tensors of a network that can be tapped."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import keras
+
+from keras_cascade import _tables
+from keras_cascade.graph.flops import flops_up_to, parameters_up_to
+from keras_cascade.graph.graph import Graph, read_graph
+from keras_cascade.graph.tap_places import Place, find_places, named_places
+from keras_cascade.networks.loading import as_network, load_network
+
+
+def list_taps(network: keras.Model | str, pattern: str = "**") -> "TapTable":
+    """Lists what can be tapped in a network.
+
+    Args:
+        network: A built Functional or Sequential model, or any other network
+            that `build_cascade` takes; an application that is given by name
+            is built without downloading weights.
+        pattern: The operations to list, as a path pattern. Defaults to
+            `"**"`, all.
+
+    Returns:
+        A list of `TapInfo`, which prints as a table.
+
+    Raises:
+        ValueError: If the network has no graph to look into, or the pattern
+            selects nothing.
+
+    Example:
+    >>> network = keras.Sequential(
+    ...     [keras.Input((4,)), keras.layers.Dense(2, name="hidden")]
+    ... )
+    >>> [tap.path for tap in list_taps(network)]
+    ['input_layer', 'hidden']
+    """
+    model = load_network(network, "network", weights=False)
+    graph = read_graph(as_network(model, "network"))
+    named = list(named_places(graph))
+    places = find_places(graph, pattern, "network")
+    if pattern == "**":
+        places = _add_named(places, named)
+    return TapTable(
+        _info(graph, place, named) for place in places if place.is_tensor
+    )
+
+
+@dataclass(frozen=True)
+class TapInfo:
+    """A tensor that can be tapped, and its cost.
+
+    Attributes:
+        path: The path in the network.
+        shape: The shape, with the batch as the first entry.
+        dtype: The name of the dtype.
+        layer: The class of the layer or operation.
+        parameters: The number of parameters of all layers up to here.
+        flops: The floating-point operations for one sample up to here,
+            estimated from the shapes; `None` if a size is open.
+        names: The names that the network itself has for the tensor, such as
+            `P3`; each is a path as well.
+    """
+
+    path: str
+    shape: tuple[int | None, ...]
+    dtype: str
+    layer: str
+    parameters: int
+    flops: int | None
+    names: tuple[str, ...] = ()
+
+
+class TapTable(list[TapInfo]):
+    """The taps of a network: a list that prints as a table."""
+
+    def __str__(self) -> str:
+        return _tables.as_text(
+            "Taps",
+            ("path", "shape", "dtype", "layer", "parameters", "FLOPs"),
+            [
+                (
+                    " = ".join(dict.fromkeys((tap.path, *tap.names))),
+                    _tables.shape(tap.shape),
+                    tap.dtype,
+                    tap.layer,
+                    _tables.count(tap.parameters),
+                    _tables.count(tap.flops),
+                )
+                for tap in self
+            ],
+            right=("parameters", "FLOPs"),
+        )
+
+    __repr__ = __str__
+
+
+def _add_named(places: Sequence[Place], named: Sequence[Place]) -> list[Place]:
+    """Adds the named tensors of calls that give several, after the call."""
+    known = {place.path for place in places}
+    result = []
+    for place in places:
+        result.append(place)
+        if not place.is_tensor:
+            own = [x for x in named if x.reference[:-1] == place.reference[:-1]]
+            result += [x for x in own if x.path not in known]
+            known |= {x.path for x in own}
+    return result
+
+
+def _info(graph: Graph, place: Place, named: Sequence[Place]) -> TapInfo:
+    tensor = graph.tensor(place.reference)
+    operation = graph.node(place.reference[:-1]).operation
+    names = [x.path_by_name for x in named if x.reference == place.reference]
+    return TapInfo(
+        path=place.path,
+        shape=tuple(tensor.shape),
+        dtype=tensor.dtype,
+        layer=type(operation).__name__,
+        parameters=parameters_up_to(graph, place.reference),
+        flops=flops_up_to(graph, place.reference),
+        names=tuple(name for name in names if name != place.path),
+    )
