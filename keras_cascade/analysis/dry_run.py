@@ -1,6 +1,8 @@
-"""Builds a plan's adapters and merges on symbolic inputs: what fits, what not.
+"""Builds the adapters and merges of a plan on symbolic inputs: a dry run.
 
 The networks themselves are not built: small inputs stand for their tensors.
+
+Tested by `tests/analysis/test_interface.py`.
 """
 
 import inspect
@@ -11,7 +13,7 @@ from typing import Any
 
 import keras
 
-from keras_cascade.adapters.choosing import Stream, Target, adapt_streams
+from keras_cascade.adapters.choosing import Stream, adapt_streams
 from keras_cascade.analysis.report import AdapterChoice, Finding
 from keras_cascade.assembly.head import attach_head
 from keras_cascade.assembly.networks import fuse_streams
@@ -24,18 +26,20 @@ from keras_cascade.planning.inputs import make_inputs
 from keras_cascade.planning.plan import Plan
 
 Tensors = dict[str, keras.KerasTensor]
-# What Keras and the backends raise where shapes do not go together.
-PROBLEMS = (ValueError, TypeError, RuntimeError)
+# None for a stream whose adapter failed.
+Adapted = dict[str, keras.KerasTensor | None]
+# Keras and the backends raise these if shapes do not fit.
+SHAPE_ERRORS = (ValueError, TypeError, RuntimeError)
 
 
 @dataclass(frozen=True, eq=False)
-class Settled:
+class AdaptedStream:
     """A stream with its adapter.
 
     Attributes:
         stream: The stream.
-        source: A symbolic input that looks like the tap.
-        tensor: What leaves the adapter; None where there is no telling.
+        source: A symbolic input like the tap.
+        tensor: The adapter's output; None if the adapter failed.
     """
 
     stream: Stream
@@ -44,81 +48,77 @@ class Settled:
 
     @cached_property
     def network(self) -> keras.Model | None:
-        """The adapter as a network; None where nothing is inserted."""
+        """The adapter as a network; None if nothing is inserted."""
         if self.tensor is None or self.tensor is self.source:
             return None
         return keras.Model(self.source, self.tensor)
 
-    def choice(self) -> AdapterChoice:
-        """What stands there, for the report."""
+    def adapter_choice(self) -> AdapterChoice:
+        """Returns the adapter for the report."""
         choice, network = self.stream.choice, self.network
         given = choice if isinstance(choice, keras.Layer) else None
-        layer = given if network is None else _adapter_in(network, given)
-        parameters = None if self.tensor is None else 0
-        learns = False
+        layer, settings = given, {}
+        parameters, learns = None if self.tensor is None else 0, False
         if network is not None:
+            layer = _inserted_layer(network, given)
+            settings = {} if layer is None else _settings(layer)
             parameters = network.count_params()
-            has_learned = given is not None and given.built
-            learns = bool(network.trainable_variables) and not has_learned
+            is_new = given is None or not given.built
+            learns = is_new and bool(network.trainable_variables)
         return AdapterChoice(
-            {"auto": "auto", None: "none"}.get(
-                choice if given is None else "given", "given"
-            ),
-            self._name_of(given),
+            {"auto": "auto", None: "none"}.get(choice, "given"),
+            self._user_name(given),
             None if layer is None else type(layer).__name__,
-            settings_of(layer) if network and layer else {},
+            settings,
             parameters,
             learns,
         )
 
-    def _name_of(self, given: keras.Layer | None) -> str | None:
-        """The name that the user gave; neither Keras nor the builder."""
+    def _user_name(self, given: keras.Layer | None) -> str | None:
+        """Returns a layer's name, unless Keras or the plan chose it."""
         if given is None or is_numbered_by_keras(given):
             return None
-        own = (self.stream.source, self.stream.name)
-        return None if given.name in own else given.name
+        planned = (self.stream.source, self.stream.name)
+        return None if given.name in planned else given.name
 
 
 @dataclass(frozen=True, eq=False)
-class Settlement:
-    """What all streams, the fusion and the merges come to.
+class DryRun:
+    """The result of building a plan's adapters and merges.
 
     Attributes:
-        streams: The streams, in order.
+        streams: The streams with their adapters, in order.
         merges: The parameters of each injection by its label: on the
             features' side, and inside the downstream.
-        fusion_parameters: What the fusion has, and joining the input.
-        findings: What does not go together.
+        fusion_parameters: The parameters of the fusion, and of joining it
+            with the input.
+        findings: The errors.
     """
 
-    streams: Sequence[Settled]
+    streams: Sequence[AdaptedStream]
     merges: Mapping[str, tuple[int, int]]
     fusion_parameters: int
     findings: Sequence[Finding]
 
 
-def settle(plan: Plan) -> Settlement:
-    """Decides every adapter, as building would, and goes on where one fails.
-
-    Args:
-        plan: The plan.
-    """
+def dry_run(plan: Plan) -> DryRun:
+    """Builds every adapter and merge, and goes on after one that fails."""
     findings: list[Finding] = []
     sources = _sources(plan)
-    streams = _settled_streams(plan.streams, sources, findings)
+    streams = _adapt(plan.streams, sources, findings)
     merges = _merges(plan, streams, findings)
     parameters = 0
     if not findings:
-        parameters = _check_the_rest(plan, sources, streams, findings)
-    return Settlement(streams, merges, parameters, findings)
+        parameters = _fuse_and_finish(plan, sources, streams, findings)
+    return DryRun(streams, merges, parameters, findings)
 
 
-def settings_of(layer: keras.Layer) -> dict[str, Any]:
-    """The arguments of a layer that are not the defaults of its class."""
+def _settings(layer: keras.Layer) -> dict[str, Any]:
+    """Returns the arguments of a layer that are not its class's defaults."""
     arguments = inspect.signature(type(layer).__init__).parameters
     config = layer.get_config()
-    # What Keras settles where nothing was said.
-    settled = {
+    # A layer's config has these in place of the default None.
+    resolved = {
         "activation": "linear",
         "data_format": keras.config.image_data_format(),
     }
@@ -127,80 +127,76 @@ def settings_of(layer: keras.Layer) -> dict[str, Any]:
         for name, argument in arguments.items()
         if name in config
         and name not in ("name", "trainable", "dtype")
-        and config[name] not in (argument.default, settled.get(name))
+        and config[name] not in (argument.default, resolved.get(name))
         and _is_plain(config[name])
     }
 
 
-def _is_plain(value: Any) -> bool:
-    """Initializers and their kin would fill the table."""
+def _is_plain(value: object) -> bool:
+    """Whether a value fits into a table cell, unlike an initializer."""
     if isinstance(value, list | tuple):
-        return all(_is_plain(one) for one in value)
+        return all(map(_is_plain, value))
     return value is None or isinstance(value, bool | int | float | str)
 
 
-def _adapter_in(
+def _inserted_layer(
     network: keras.Model, given: keras.Layer | None
 ) -> keras.Layer | None:
-    """The one layer that was inserted; a network is named as it was given."""
     if isinstance(given, keras.Model):
         return given
-    layers = [
-        layer
-        for layer in network.layers
-        if not isinstance(layer, keras.layers.InputLayer)
-    ]
-    return layers[-1] if layers else None
+    layer = network.layers[-1]
+    return None if isinstance(layer, keras.layers.InputLayer) else layer
 
 
 def _sources(plan: Plan) -> Tensors:
-    """Inputs that look like the taps and extra inputs."""
-    tensors = {
+    """Returns inputs like the taps and extra inputs."""
+    taps = {
         tap.name: keras.KerasTensor(tap.shape, dtype=tap.dtype)
         for tap in plan.taps
     }
     extras = {name: x.tensor for name, x in plan.spec.extra_inputs.items()}
     return {
         name: input_like(tensor, f"{name}_input")
-        for name, tensor in {**tensors, **extras}.items()
+        for name, tensor in {**taps, **extras}.items()
     }
 
 
-def _settled_streams(
+def _adapt(
     streams: Sequence[Stream], sources: Tensors, findings: list[Finding]
-) -> list[Settled]:
+) -> list[AdaptedStream]:
     inputs = {s.name: sources[s.source] for s in streams}
-    adapted: dict[str, keras.KerasTensor | None] = {}
+    adapted: Adapted = {}
     for target in dict.fromkeys(stream.target for stream in streams):
         group = [s for s in streams if s.target == target]
         try:
             adapted |= adapt_streams(group, inputs)
-        except PROBLEMS:
-            adapted |= _one_by_one(group, inputs, findings)
-    return [Settled(s, inputs[s.name], adapted[s.name]) for s in streams]
+        except SHAPE_ERRORS:
+            adapted |= _adapt_one_by_one(group, inputs, findings)
+    return [AdaptedStream(s, inputs[s.name], adapted[s.name]) for s in streams]
 
 
-def _one_by_one(
+def _adapt_one_by_one(
     group: Sequence[Stream], inputs: Tensors, findings: list[Finding]
-) -> dict[str, keras.KerasTensor | None]:
-    """Which of some streams that share a width are the ones that fail."""
-    adapted: dict[str, keras.KerasTensor | None] = {}
-    for stream in group:
-        if not stream.is_open:
-            adapted[stream.name] = _adapted(stream, [stream], inputs, findings)
-    fixed_fail = any(tensor is None for tensor in adapted.values())
-    for stream in group:
-        if not stream.is_open:
-            continue
-        adapted[stream.name] = None
-        # What is left for it is not known where a fixed one fails.
-        if not fixed_fail:
-            members, given = _with_stand_ins(stream, group, inputs)
-            adapted[stream.name] = _adapted(stream, members, given, findings)
-    return adapted
+) -> Adapted:
+    """Finds out which streams fail, of some that share a width."""
+    fixed = {
+        stream.name: _adapt_one(stream, [stream], inputs, findings)
+        for stream in group
+        if not stream.is_open
+    }
+    # The width that is left for open ones is unknown if a fixed one fails.
+    if None in fixed.values():
+        return {stream.name: fixed.get(stream.name) for stream in group}
+    return fixed | {
+        stream.name: _adapt_one(
+            stream, *_with_stand_ins(stream, group, inputs), findings
+        )
+        for stream in group
+        if stream.is_open
+    }
 
 
-def _adapted(
+def _adapt_one(
     stream: Stream,
     members: Sequence[Stream],
     inputs: Tensors,
@@ -208,7 +204,7 @@ def _adapted(
 ) -> keras.KerasTensor | None:
     try:
         return adapt_streams(members, inputs)[stream.name]
-    except PROBLEMS as error:
+    except SHAPE_ERRORS as error:
         findings.append(Finding("error", (stream.source,), str(error)))
         return None
 
@@ -216,27 +212,22 @@ def _adapted(
 def _with_stand_ins(
     stream: Stream, group: Sequence[Stream], inputs: Tensors
 ) -> tuple[list[Stream], Tensors]:
-    """The group with features in the others' places that always fit."""
-    given = dict(inputs)
-    members = []
-    for other in group:
-        if other is not stream and other.is_open:
-            given[other.name] = _stand_in(stream.target)
-            data_format = stream.target.data_format
-            other = replace(other, choice="auto", data_format=data_format)
-        members.append(other)
-    return members, given
-
-
-def _stand_in(target: Target) -> keras.KerasTensor:
-    shape = target.shape or (1,)
-    return input_like(keras.KerasTensor((None, *shape)), "stand_in")
+    """Replaces the other open streams by features that fit in any case."""
+    target = stream.target
+    stand_in = keras.KerasTensor((None, *(target.shape or (1,))))
+    others = [s for s in group if s is not stream and s.is_open]
+    fitting = {
+        s.name: replace(s, choice="auto", data_format=target.data_format)
+        for s in others
+    }
+    features = {name: input_like(stand_in, "stand_in") for name in fitting}
+    return [fitting.get(s.name, s) for s in group], {**inputs, **features}
 
 
 def _merges(
-    plan: Plan, streams: Sequence[Settled], findings: list[Finding]
+    plan: Plan, streams: Sequence[AdaptedStream], findings: list[Finding]
 ) -> dict[str, tuple[int, int]]:
-    """The parameters of each injection by its label."""
+    """Returns the parameters of each injection by its label."""
     found = {}
     for site in plan.wiring.sites:
         (one,) = [s for s in streams if site.label in s.stream.labels]
@@ -244,7 +235,7 @@ def _merges(
             continue
         try:
             found[site.label] = _merge_parameters(site, one.tensor)
-        except PROBLEMS as error:
+        except SHAPE_ERRORS as error:
             findings.append(Finding("error", (site.source,), str(error)))
     return found
 
@@ -256,8 +247,8 @@ def _merge_parameters(site: Site, tensor: keras.KerasTensor) -> tuple[int, int]:
     return outside, _inner_parameters(site, feeds)
 
 
-def _inner_parameters(site: Site, feeds: Mapping[str, Any]) -> int:
-    """What a merge has inside the downstream."""
+def _inner_parameters(site: Site, feeds: Tensors) -> int:
+    """Returns the parameters that a merge has inside the downstream."""
     own = input_like(site.tensor, f"{site.label}_own")
     fed = [feeds[name] for name in site.input_names]
     total = 0
@@ -269,57 +260,51 @@ def _inner_parameters(site: Site, feeds: Mapping[str, Any]) -> int:
     return total
 
 
-def _check_the_rest(
+def _fuse_and_finish(
     plan: Plan,
     sources: Tensors,
-    streams: Sequence[Settled],
+    streams: Sequence[AdaptedStream],
     findings: list[Finding],
 ) -> int:
-    """Fusion, head and preprocessing; gives the fusion's parameters."""
+    """Tries preprocessing, fusion and head; returns the fusion's parameters."""
     taps = {tap.name: sources[tap.name] for tap in plan.taps}
-    where, parameters = "preprocess", 0
+    # Injected streams do not join the fusion.
+    joining = [s for s in streams if not s.stream.labels]
+    where: tuple[str, ...] = ("preprocess",)
+    parameters = 0
     try:
         prepare_inputs(plan, make_inputs(plan.inputs))
-        where = "fusion"
-        given = _given(streams)
+        where = tuple(s.stream.source for s in joining)
+        given = {
+            s.stream.name: input_like(s.tensor, f"{s.stream.name}_adapted")
+            for s in joining
+            if s.tensor is not None
+        }
         fused = fuse_streams(plan, given)
         parameters = _fusion_parameters(plan, given, fused)
-        where = "head"
+        where = ("head",)
+        result = fused
+        if plan.downstream is not None:
+            result = keras.tree.map_structure(
+                lambda x: input_like(x, f"{x.name}_output"),
+                plan.downstream.output_structure,
+            )
         keep = plan.downstream is not None
-        result = _downstream_outputs(plan) if keep else fused
         attach_head(plan.spec.head, result, taps, keep=keep)
-    except PROBLEMS as error:
-        names = [s.stream.source for s in streams if not s.stream.labels]
-        about = tuple(names) if where == "fusion" else (where,)
-        findings.append(Finding("error", about, str(error)))
+    except SHAPE_ERRORS as error:
+        findings.append(Finding("error", where, str(error)))
     return parameters
 
 
-def _given(streams: Sequence[Settled]) -> Tensors:
-    """Inputs that look like what is fused, by the streams' names."""
-    return {
-        s.stream.name: input_like(s.tensor, f"{s.stream.name}_adapted")
-        for s in streams
-        if s.tensor is not None and not s.stream.labels
-    }
-
-
 def _fusion_parameters(plan: Plan, given: Tensors, fused: Any) -> int:
-    """What the fusion's own layers have, and those that join the input."""
     inputs = list(given.values())
-    flat = [
+    # A single stream is its own fusion.
+    outputs = [
         x
         for x in keras.tree.flatten(fused)
         if all(x is not one for one in inputs)
     ]
-    total = keras.Model(inputs, flat).count_params() if flat else 0
+    total = keras.Model(inputs, outputs).count_params() if outputs else 0
     if plan.wiring.joint is not None:
         total += _inner_parameters(plan.wiring.joint, fused)
     return total
-
-
-def _downstream_outputs(plan: Plan) -> Any:
-    graph = plan.graphs["downstream"]
-    return keras.tree.map_structure(
-        lambda x: input_like(x, f"{x.name}_output"), graph.output_structure
-    )

@@ -6,6 +6,7 @@ Tested by `tests/analysis/test_input_requirements.py` and
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import keras
 import numpy as np
@@ -33,7 +34,7 @@ from keras_cascade.networks.applications import (
 from keras_cascade.networks.preprocess_argument import resolve_preprocess
 from keras_cascade.networks.preprocessing import MODE_SCALINGS
 from keras_cascade.networks.presets import PREFIX
-from keras_cascade.planning.inputs import CascadeInput, NetworkInput
+from keras_cascade.planning.inputs import NetworkInput
 from keras_cascade.planning.plan import Plan
 
 
@@ -46,22 +47,15 @@ class Requirement:
         title: The block and the network's own name.
         values: The range that the network needs there.
         recognised: The Keras application that the network is, if it is one.
-        is_prepared: Whether `preprocess` does something for the network.
+        fix: The network and module that `preprocess` could name to bring pixels
+            to the range; None if there is no need.
     """
 
     network: str
     title: str
     values: ValueRange
     recognised: Recognised | None
-    is_prepared: bool
-
-    @property
-    def fix(self) -> tuple[str, str] | None:
-        """The entry of `preprocess` that would bring pixels to the range."""
-        found = self.recognised
-        if self.is_prepared or found is None or found.needs is None:
-            return None
-        return self.network, found.module
+    fix: tuple[str, str] | None
 
 
 def required_range(
@@ -104,7 +98,8 @@ def with_preprocess(
             cannot have the preprocessing that was asked for.
         TypeError: If something is of a kind that is not understood.
     """
-    readers = list(dict.fromkeys(x.network for x in _network_inputs(plan)))
+    fed = chain.from_iterable(one.feeds for one in plan.inputs)
+    readers = list(dict.fromkeys(x.network for x in fed))
     silent = {
         role: None
         for role in readers
@@ -128,18 +123,16 @@ def preprocess_findings(plan: Plan, preprocess: object) -> list[Finding]:
         plan: The plan.
         preprocess: The user's argument.
     """
-    found = [
-        _disagreement(one, _requirements(plan, one)) for one in plan.inputs
-    ]
-    findings = [finding for finding in found if finding is not None]
+    requirements = _requirements(plan)
+    findings = []
+    for name, several in requirements.items():
+        findings += _disagreement(name, several)
     named = {name for finding in findings for name in finding.where}
-    for fed in _network_inputs(plan):
-        requirement = _requirement(plan, fed)
-        choice = _choice(preprocess, fed.network)
-        fix = requirement.fix
-        if fix and choice == "auto" and fed.network not in named:
-            findings.append(_undecided(requirement, *fix))
-        findings += _other_module(requirement, choice)
+    for one in chain.from_iterable(requirements.values()):
+        choice = _choice(preprocess, one.network)
+        if one.fix and choice == "auto" and one.network not in named:
+            findings.append(_undecided(one, *one.fix))
+        findings += _other_module(one, choice)
     return list(dict.fromkeys(findings))
 
 
@@ -153,11 +146,10 @@ def data_findings(
         measured: The statistics of the data, by the inputs' names.
     """
     return [
-        _off_scale(one.name, requirement, measured[one.name])
-        for one in plan.inputs
-        if one.name in measured
-        for requirement in _requirements(plan, one)
-        if _is_off_scale(requirement.values, measured[one.name])
+        _off_scale(name, one, measured[name])
+        for name, several in _requirements(plan).items()
+        for one in several
+        if name in measured and _is_off_scale(one.values, measured[name])
     ]
 
 
@@ -205,10 +197,6 @@ def _range_of_moments(
     )
 
 
-def _network_inputs(plan: Plan) -> list[NetworkInput]:
-    return [fed for one in plan.inputs for fed in one.feeds]
-
-
 def _choice(preprocess: object, role: str) -> str | None:
     """Returns the entry of `preprocess` for a network, if it is a name."""
     if isinstance(preprocess, Mapping):
@@ -223,19 +211,24 @@ def _is_named(source: object) -> bool:
     )
 
 
-def _requirements(plan: Plan, one: CascadeInput) -> list[Requirement]:
-    return [_requirement(plan, fed) for fed in one.feeds]
+def _requirements(plan: Plan) -> dict[str, list[Requirement]]:
+    """Returns the requirements for each input of the cascade."""
+    return {
+        one.name: [_requirement(plan, fed) for fed in one.feeds]
+        for one in plan.inputs
+    }
 
 
 def _requirement(plan: Plan, fed: NetworkInput) -> Requirement:
     network = plan.networks[fed.network]
     chosen = plan.spec.preprocess.get(fed.network)
     found = recognise(network)
-    values = UNKNOWN
+    values, fix = UNKNOWN, None
     if chosen is not None:
         values = pixels_for(chosen.name)
     elif found is not None:
         values = _application_range(found)
+        fix = (fed.network, found.module) if found.needs else None
     elif len(fed.tensor.shape) > 2:
         graph = plan.graphs[fed.network]
         flat = flatten(graph)
@@ -243,64 +236,57 @@ def _requirement(plan: Plan, fed: NetworkInput) -> Requirement:
         reference = flat.inputs[names.index(fed.name)]
         values = required_range(flat, reference, network)
     title = f"{fed.network} '{network.name}'"
-    return Requirement(fed.network, title, values, found, chosen is not None)
+    return Requirement(fed.network, title, values, found, fix)
 
 
 def _disagreement(
-    one: CascadeInput, requirements: Sequence[Requirement]
-) -> Finding | None:
+    name: str, requirements: Sequence[Requirement]
+) -> list[Finding]:
+    """Returns a finding if networks need different values of one input."""
     known = [x for x in requirements if x.values.is_bounded]
     if len({(x.values.low, x.values.high) for x in known}) < 2:
-        return None
+        return []
     wanted = "; ".join(f"{x.title} {x.values}" for x in known)
-    fixes = [x.fix for x in known if x.fix is not None]
-    entries = ", ".join(f"'{network}': '{module}'" for network, module in fixes)
+    fixes = ", ".join(f"'{x.fix[0]}': '{x.fix[1]}'" for x in known if x.fix)
     advice = (
-        f"Pass preprocess={{{entries}}}, and feed pixels in [0, 255]: each "
-        "then gets the values it was trained on."
-        if entries
+        f"Pass preprocess={{{fixes}}}, and feed pixels in [0, 255]: each then "
+        "gets the values it was trained on."
+        if fixes
         else "Give them inputs of their own, such as "
         f"inputs={{'{known[-1].network}': 'other'}}, or a preprocess each."
     )
-    return Finding(
-        "warning",
-        tuple(x.network for x in known),
-        f"They share the input '{one.name}', and need different values: "
-        f"{wanted}.",
-        advice,
+    what = (
+        f"They share the input '{name}', and need different values: {wanted}."
     )
+    return [Finding("warning", tuple(x.network for x in known), what, advice)]
 
 
-def _undecided(requirement: Requirement, network: str, module: str) -> Finding:
+def _undecided(one: Requirement, network: str, module: str) -> Finding:
     return Finding(
         "warning",
         (network,),
-        f"{requirement.title} is a network of keras.applications.{module}, "
-        f"which expects values {requirement.values}; its input is not "
-        "preprocessed.",
+        f"{one.title} is a network of keras.applications.{module}, which "
+        f"expects values {one.values}; its input is not preprocessed.",
         f"Pass preprocess={{'{network}': '{module}'}} to feed the cascade "
         f"pixels in [0, 255], or preprocess={{'{network}': None}} if you feed "
         "values like those that the network was trained on.",
     )
 
 
-def _other_module(need: Requirement, choice: str | None) -> list[Finding]:
+def _other_module(one: Requirement, choice: str | None) -> list[Finding]:
     """Returns a finding if another module's preprocessing was chosen."""
-    found = need.recognised
+    found = one.recognised
     if found is None or choice not in MODES or choice == found.module:
         return []
     if MODES[choice] == found.needs:
         return []
-    return [
-        Finding(
-            "warning",
-            (need.network,),
-            f"{need.title} gets the preprocessing of '{choice}', and is a "
-            f"network of keras.applications.{found.module}, which expects "
-            f"values {_application_range(found)}.",
-            f"Pass preprocess={{'{need.network}': '{found.module}'}}.",
-        )
-    ]
+    what = (
+        f"{one.title} gets the preprocessing of '{choice}', and is a network "
+        f"of keras.applications.{found.module}, which expects values "
+        f"{_application_range(found)}."
+    )
+    advice = f"Pass preprocess={{'{one.network}': '{found.module}'}}."
+    return [Finding("warning", (one.network,), what, advice)]
 
 
 def _is_off_scale(values: ValueRange, measured: ValueStatistics) -> bool:
@@ -316,21 +302,21 @@ def _is_off_scale(values: ValueRange, measured: ValueStatistics) -> bool:
 
 
 def _off_scale(
-    name: str, need: Requirement, measured: ValueStatistics
+    name: str, one: Requirement, measured: ValueStatistics
 ) -> Finding:
     advice = "Rescale the data to that range."
-    if need.fix and measured.minimum >= 0 and measured.maximum <= 255:
-        network, module = need.fix
+    if one.fix and measured.minimum >= 0 and measured.maximum <= 255:
+        network, module = one.fix
         advice = (
             f"If these are pixels, preprocess={{'{network}': '{module}'}} does "
             "that."
         )
-    elif need.values.source.startswith("pixels") and measured.maximum <= 1:
+    elif one.values.source.startswith("pixels") and measured.maximum <= 1:
         advice = "Feed pixels in [0, 255], not scaled ones."
     return Finding(
         "warning",
         (name,),
         f"The data lie in [{measured.minimum:.4g}, {measured.maximum:.4g}], "
-        f"and {need.title} expects values {need.values}.",
+        f"and {one.title} expects values {one.values}.",
         advice,
     )

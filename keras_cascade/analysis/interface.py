@@ -1,20 +1,22 @@
-"""check_interface(): what would have to be adapted, before building."""
+"""Reports before building what would have to be adapted."""
 
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import keras
+
 from keras_cascade.adapters.automatic import KINDS
 from keras_cascade.adapters.choosing import Stream
-from keras_cascade.analysis.dry_run import Settled, Settlement, settle
+from keras_cascade.analysis.dry_run import AdaptedStream, DryRun, dry_run
 from keras_cascade.analysis.input_requirements import (
     data_findings,
     preprocess_findings,
     required_range,
     with_preprocess,
 )
-from keras_cascade.analysis.measurement import Measurement, measure
-from keras_cascade.analysis.mismatches import Mismatch, find_mismatch
+from keras_cascade.analysis.measurement import measure
+from keras_cascade.analysis.mismatches import find_mismatch
 from keras_cascade.analysis.range_inference import infer_range
 from keras_cascade.analysis.report import (
     AdapterChoice,
@@ -47,45 +49,43 @@ def check_interface(
     upstream: Network | Mapping[str, Network],
     downstream: Network | None = None,
     *,
-    data: Any = None,
+    data: object = None,
     **arguments: Any,
 ) -> InterfaceReport:
     """Reports what would have to be adapted, and why, before building.
 
-    It takes what `build_cascade` takes, builds the adapters on small symbolic
-    inputs and none of the networks, and says for each tap where it goes, what
-    is expected there, which adapter would stand between and how many
-    parameters that has. Where shapes do not go together the finding has the
+    The arguments are those of `build_cascade`. The adapters are built on small
+    symbolic inputs, and none of the networks. The report has for each tap its
+    destination, the features that are expected there, the adapter in between
+    and its number of parameters. Where shapes do not fit, the finding has the
     message that building would raise, and the rest of the report stands.
 
-    From the layers around a tap and around the place where it goes follows
-    what is known of the values there: probabilities behind a softmax, pixels
-    before a Rescaling, standardised features before a BatchNormalization.
-    What does not go together is a finding, and so are networks that share an
-    input and need different preprocessing.
+    The layers around a tap and around its destination show the range of the
+    values there: probabilities after a softmax, pixels before a Rescaling,
+    standardised features before a BatchNormalization. Ranges that do not fit
+    are findings, and so are networks that share an input and need different
+    preprocessing.
 
     With `data`, a copy is run over it once, in inference mode (adapters that
-    learn from data and have not yet are fitted in a pass before). For each
-    channel of what arrives, the report compares the mean and the variance
-    with what the downstream was trained on there, as far as its
-    BatchNormalizations (or Normalizations) know: before one, behind one,
-    behind one and a ReLU, else at the first that the features reach. It warns
-    where half of the channels are off by more than one standard deviation (a
-    rectifier that half of the values passed then passes 84 % or 16 %), or by
-    more than a factor of four in variance. An adapter that starts from random
-    weights is measured as it starts. Masked steps do not count, and what is
-    not finite is an error.
+    learn from data and are not fitted yet are fitted in a pass before). The
+    report compares mean and variance of each channel that arrives with those
+    that the downstream was trained on, as far as its BatchNormalizations (or
+    Normalizations) show them: before one, after one, after one and a ReLU,
+    else at the first that the features reach. It warns if half of the channels
+    are off by more than one standard deviation (a rectifier that half of the
+    values passed then passes 84 % or 16 %), or by more than a factor of four
+    in variance. A randomly initialised adapter is measured as it is. Masked
+    steps do not count, and values that are not finite are an error.
 
     Args:
         upstream: As in `build_cascade`.
         downstream: As in `build_cascade`. Defaults to `None`.
-        data: All that `fit` takes; labels are read by adapters that learn
-            from them alone. `None` reads nothing. Defaults to `None`.
+        data: All that `fit` takes; only adapters that learn from labels read
+            them. `None` reads nothing. Defaults to `None`.
         **arguments: The other arguments of `build_cascade`, with the same
             defaults. `optimizer`, `loss`, `metrics` and `name` have no effect;
-            whether the patterns of `trainable`, `learning_rates` and
-            `retention` match anything is found when building. The model that
-            is measured is a copy in any case.
+            the patterns of `trainable`, `learning_rates` and `retention` are
+            matched when building. The measured model is always a copy.
 
     Returns:
         An `InterfaceReport`, which prints as a table: `.rows`, `.findings`
@@ -107,59 +107,51 @@ def check_interface(
     """
     check_names(arguments, "check_interface")
     given = Arguments(upstream=upstream, downstream=downstream, **arguments)
-    # Preprocessing is settled afterwards: what building warns of becomes a
-    # finding.
+    # Preprocessing follows: what building warns of becomes a finding.
     plan = make_plan(replace(given, preprocess=None))
     plan = with_preprocess(plan, given.preprocess, given.networks)
-    settlement = settle(plan)
-    findings = [
-        *settlement.findings,
-        *preprocess_findings(plan, given.preprocess),
-    ]
-    rows = _rows(plan, settlement, findings)
+    run = dry_run(plan)
+    findings = [*run.findings, *preprocess_findings(plan, given.preprocess)]
+    rows = _rows(plan, run, findings)
     if data is not None:
         rows = _with_data(plan, rows, data, findings)
     return InterfaceReport(
         tuple(row for _, row in rows),
         in_order(findings),
-        settlement.fusion_parameters,
+        run.fusion_parameters,
     )
 
 
-# A stream's name, and its row.
+# Streams by name, each with its row.
 _Rows = list[tuple[str, StreamRow]]
 
 
-def _rows(plan: Plan, settlement: Settlement, findings: list[Finding]) -> _Rows:
+def _rows(plan: Plan, run: DryRun, findings: list[Finding]) -> _Rows:
     flat = {name: flatten(graph) for name, graph in plan.graphs.items()}
-    values = {
+    ranges = {
         tap.name: infer_range(flat[tap.network], tap.reference)
         for tap in plan.taps
     }
     rows: _Rows = []
-    for one in settlement.streams:
-        known = values.get(one.stream.source, UNKNOWN)
+    for one in run.streams:
+        known = ranges.get(one.stream.source, UNKNOWN)
         arriving = _arriving(one, known)
-        places = _places(plan, settlement, one, flat)
+        places = _places(plan, run, one.stream, flat)
         for place, expected in places:
-            findings += _of_values(one.stream, place, known, arriving, expected)
-        rows.append(
-            (
-                one.stream.name,
-                _row(
-                    plan,
-                    one.stream.source,
-                    tuple(place for place, _ in places),
-                    one.choice(),
-                    str(known),
-                    str(arriving),
-                ),
+            findings += _range_findings(
+                one.stream, place, known, arriving, expected
             )
-        )
-    streaming = {one.stream.source for one in settlement.streams}
-    for tap in plan.taps:
-        if tap.name not in streaming:
-            rows.append((tap.name, _row_of_head(plan, tap.name, values)))
+        where = tuple(place for place, _ in places)
+        adapter = one.adapter_choice()
+        row = _row(plan, one.stream.source, where, adapter, known, arriving)
+        rows.append((one.stream.name, row))
+    streaming = {one.stream.source for one in run.streams}
+    # Taps that only a head reads are no streams.
+    for tap in (x.name for x in plan.taps if x.name not in streaming):
+        head = Place(f"head '{tap}'", None, None, str(UNKNOWN))
+        nothing = AdapterChoice("none", None, None, {}, 0)
+        known = ranges[tap]
+        rows.append((tap, _row(plan, tap, (head,), nothing, known, known)))
     order = [*plan.spec.taps, *plan.spec.extra_inputs]
     return sorted(rows, key=lambda row: order.index(row[1].tap))
 
@@ -169,83 +161,61 @@ def _row(
     source: str,
     places: tuple[Place, ...],
     adapter: AdapterChoice,
-    values: str,
-    arriving: str,
+    values: ValueRange,
+    arriving: ValueRange,
 ) -> StreamRow:
-    taps = {tap.name: tap for tap in plan.taps}
     extras = plan.spec.extra_inputs
     if source in extras:
         path, shape = None, tuple(extras[source].shape)
     else:
-        path, shape = taps[source].path, tuple(taps[source].shape[1:])
+        (tap,) = [tap for tap in plan.taps if tap.name == source]
+        path, shape = tap.path, tuple(tap.shape[1:])
     kind = KINDS.get(len(shape), f"tensor of {len(shape)} axes")
-    return StreamRow(
-        source, path, shape, kind, places, adapter, values, arriving
-    )
+    texts = str(values), str(arriving)
+    return StreamRow(source, path, shape, kind, places, adapter, *texts)
 
 
-def _row_of_head(
-    plan: Plan, tap: str, values: Mapping[str, ValueRange]
-) -> StreamRow:
-    """A tap that nothing but a head reads, as it is."""
-    place = Place(f"head '{tap}'", None, None, str(UNKNOWN))
-    nothing = AdapterChoice("none", None, None, {}, 0)
-    text = str(values[tap])
-    return _row(plan, tap, (place,), nothing, text, text)
-
-
-def _arriving(one: Settled, known: ValueRange) -> ValueRange:
-    """What is known of the values behind the adapter."""
-    network = one.network
-    if one.tensor is None or network is None:
-        return known if one.tensor is not None else UNKNOWN
-    graph = read_graph(network)
+def _arriving(one: AdaptedStream, known: ValueRange) -> ValueRange:
+    """Returns the range of the adapter's output."""
+    if one.tensor is None:
+        return UNKNOWN
+    if one.network is None:
+        return known
+    graph = read_graph(one.network)
     flat = flatten(graph)
     output = graph.reference(graph.outputs[0])
     return infer_range(flat, output, {flat.inputs[0]: known})
 
 
 def _places(
-    plan: Plan,
-    settlement: Settlement,
-    one: Settled,
-    flat: Mapping[str, FlatGraph],
+    plan: Plan, run: DryRun, stream: Stream, flat: Mapping[str, FlatGraph]
 ) -> list[tuple[Place, ValueRange]]:
-    """Where a stream goes, and what values are expected there."""
-    stream = one.stream
+    """Returns the destinations of a stream, and the ranges expected there."""
     if plan.downstream is None:
         return [(_place_without_downstream(plan), UNKNOWN)]
     if not stream.labels:
-        expected = _required_range(plan, stream, flat["downstream"])
-        shape = stream.target.shape
-        merge = _fusion_name(plan, stream)
-        path = stream.target.name or ""
-        return [(Place(path, merge, shape, str(expected)), expected)]
+        expected = _expected_at_input(plan, stream, flat["downstream"])
+        path, shape = stream.target.name or "", stream.target.shape
+        place = Place(path, _fusion_name(plan, stream), shape, str(expected))
+        return [(place, expected)]
     places = []
     for site in plan.wiring.sites:
-        if site.label in stream.labels:
-            reference = (*site.address, 0)
-            expected = infer_range(flat["downstream"], reference)
-            outside, inside = settlement.merges.get(site.label, (0, 0))
-            place = Place(
-                site.injection.path,
-                site.injection.merge,
-                # A scale and a shift a channel: a vector is asked for.
-                (site.width,) if site.injection.merge == "film" else site.shape,
-                str(expected),
-                outside,
-                inside,
-            )
-            places.append((place, expected))
+        if site.label not in stream.labels:
+            continue
+        path, merge = site.injection.path, site.injection.merge
+        # A scale and a shift for each channel: film takes a vector.
+        shape = (site.width,) if merge == "film" else site.shape
+        expected = infer_range(flat["downstream"], (*site.address, 0))
+        parameters = run.merges.get(site.label, (0, 0))
+        place = Place(path, merge, shape, str(expected), *parameters)
+        places.append((place, expected))
     return places
 
 
 def _place_without_downstream(plan: Plan) -> Place:
     path = "the outputs" if plan.spec.head is None else "head"
-    streams = [*plan.spec.taps, *plan.spec.extra_inputs]
-    merge = None
-    if len(streams) > 1 and plan.spec.fusion is not None:
-        merge = _name_of(plan.spec.fusion)
+    is_one = len(plan.spec.taps) + len(plan.spec.extra_inputs) == 1
+    merge = None if is_one else _name_of(plan.spec.fusion)
     return Place(path, merge, None, str(UNKNOWN))
 
 
@@ -255,67 +225,65 @@ def _fusion_name(plan: Plan, stream: Stream) -> str | None:
     fused = plan.wiring.fused
     if stream.source not in fused or len(fused) < 2:
         return None
-    if stream.is_extra:
-        return "concat"
-    return _name_of(plan.spec.fusion)
+    return "concat" if stream.is_extra else _name_of(plan.spec.fusion)
 
 
-def _name_of(fusion: Any) -> str | None:
-    return getattr(fusion, "name", fusion)
+def _name_of(fusion: str | keras.Layer | None) -> str | None:
+    return fusion.name if isinstance(fusion, keras.Layer) else fusion
 
 
-def _required_range(plan: Plan, stream: Stream, flat: FlatGraph) -> ValueRange:
-    names = plan.downstream_inputs
+def _expected_at_input(
+    plan: Plan, stream: Stream, flat: FlatGraph
+) -> ValueRange:
     fed = {source: name for name, source in (plan.wiring.fed or {}).items()}
-    position = names.index(fed[stream.source]) if stream.source in fed else 0
+    name = fed.get(stream.source)
+    position = plan.downstream_inputs.index(name) if name else 0
     network = plan.networks["downstream"]
     return required_range(flat, flat.inputs[position], network)
 
 
-def _of_values(
+def _range_findings(
     stream: Stream,
     place: Place,
     known: ValueRange,
     arriving: ValueRange,
     expected: ValueRange,
 ) -> list[Finding]:
-    """Returns a finding if values do not suit their place."""
     found = find_mismatch(stream.source, known, arriving, expected)
     if found is None or place.merge == "multiply":
         return []
-    # A gate that starts at zero learns how much of them enters.
-    gated = bool(stream.labels) and place.merge != "replace"
-    severity = _severity(found, gated)
+    # A gate that starts at zero learns how much of the features enters.
+    is_gated = bool(stream.labels) and place.merge != "replace"
+    severity = "note" if is_gated else found.severity
     where = (stream.source, place.path)
-    return [Finding(severity, where, found.what, found.advice)]
-
-
-def _severity(found: Mismatch, gated: bool) -> str:
-    return "warning" if found.is_grave and not gated else "note"
+    return [replace(found, severity=severity, where=where)]
 
 
 def _with_data(
-    plan: Plan, rows: _Rows, data: Any, findings: list[Finding]
+    plan: Plan, rows: _Rows, data: object, findings: list[Finding]
 ) -> _Rows:
     if any(finding.severity == "error" for finding in findings):
         what = "The data were not read, as the cascade does not build."
         findings.append(Finding("note", ("data",), what))
         return rows
     seen = measure(plan, data)
-    findings += seen.findings
-    findings += data_findings(plan, seen.inputs)
+    findings += [*seen.findings, *data_findings(plan, seen.inputs)]
     result: _Rows = []
     for stream, row in rows:
-        measured = seen.sources.get(row.tap)
-        distances = seen.distances.get(stream, ())
-        row = replace(row, measured=measured, distances=distances)
-        findings += _of_measured(row.tap, measured)
-        findings += _of_distances(stream, row, seen)
+        row = replace(
+            row,
+            measured=seen.sources.get(row.tap),
+            distances=seen.distances.get(stream, ()),
+        )
+        findings += _value_findings(row.tap, row.measured)
+        findings += _distance_findings(row, stream in seen.untrained)
         result.append((stream, row))
     return result
 
 
-def _of_measured(tap: str, measured: ValueStatistics | None) -> list[Finding]:
+def _value_findings(
+    tap: str, measured: ValueStatistics | None
+) -> list[Finding]:
     if measured is None:
         return []
     if measured.non_finite:
@@ -327,16 +295,21 @@ def _of_measured(tap: str, measured: ValueStatistics | None) -> list[Finding]:
         return [Finding("error", (tap,), what, advice)]
     if measured.deviation == 0:
         what = f"Every value is {measured.mean:.4g} on the data."
-        advice = "A tap that tells nothing apart is no use; tap elsewhere."
+        advice = "Such a tap tells the network nothing; tap elsewhere."
         return [Finding("warning", (tap,), what, advice)]
     return []
 
 
-def _of_distances(
-    stream: str, row: StreamRow, seen: Measurement
-) -> list[Finding]:
-    never = " (which has never been trained)" * (stream in seen.untrained)
-    is_soft = bool(never) or row.adapter.learns or _is_gated(row)
+def _distance_findings(row: StreamRow, is_untrained: bool) -> list[Finding]:
+    never = " (which has never been trained)" if is_untrained else ""
+    learns = row.adapter.learns
+    is_soft = is_untrained or learns or _is_gated(row)
+    advice = (
+        "That is where the adapter starts; training moves it."
+        if learns
+        else "An adapter that learns, such as kc.adapters.DenseAdapter, can "
+        "bring them there; a BatchNormalization that trains adapts to them."
+    )
     return [
         Finding(
             "note" if is_soft else "warning",
@@ -345,11 +318,7 @@ def _of_distances(
             f"{found.shift_median:.2g} deviations and off in variance by a "
             f"factor of {found.spread_factor:.2g} {found.at} {found.layer}"
             f"{never}; the limits are {SHIFT:g} and {VARIANCE_RATIO:g}.",
-            "That is where the adapter starts; training moves it."
-            if row.adapter.learns
-            else "An adapter that learns, such as kc.adapters.DenseAdapter, "
-            "can bring them there; a BatchNormalization that trains comes to "
-            "them.",
+            advice,
         )
         for found in row.distances
         if is_far(found)
@@ -357,7 +326,7 @@ def _of_distances(
 
 
 def _is_gated(row: StreamRow) -> bool:
-    """Whether how much of it enters is learned, from nothing on."""
+    """Whether each place has a merge that starts from nothing and learns."""
     gated = ("add", "multiply", "film", "concat")
     return row.distances != () and all(
         place.merge in gated and place.parameters for place in row.places

@@ -1,30 +1,15 @@
 """Finds tensors whose values do not suit the place where they go."""
 
 import math
-from dataclasses import dataclass
 
+from keras_cascade.analysis.report import Finding
 from keras_cascade.analysis.value_ranges import ValueRange
-
-
-@dataclass(frozen=True)
-class Mismatch:
-    """A difference between the values that arrive and those expected.
-
-    Attributes:
-        what: The difference.
-        advice: What to do.
-        is_grave: Whether training on such values is likely to fail.
-    """
-
-    what: str
-    advice: str
-    is_grave: bool
 
 
 def find_mismatch(
     tap: str, values: ValueRange, arriving: ValueRange, expected: ValueRange
-) -> Mismatch | None:
-    """Returns the first mismatch that follows from the known ranges.
+) -> Finding | None:
+    """Returns the first mismatch that the ranges show, as a finding.
 
     Args:
         tap: The name of the tap.
@@ -36,13 +21,13 @@ def find_mismatch(
         _probabilities(tap, values, arriving, expected)
         or _scale(tap, arriving, expected)
         or _sign(tap, arriving, expected)
-        or _rectified(arriving, expected)
+        or _rectified(tap, arriving, expected)
     )
 
 
 def _probabilities(
     tap: str, values: ValueRange, arriving: ValueRange, expected: ValueRange
-) -> Mismatch | None:
+) -> Finding | None:
     """Compares probabilities with features that are none."""
     fit = not values.sums_to_one or expected.sums_to_one is not False
     # An adapter such as LogitsAdapter has changed them.
@@ -52,18 +37,19 @@ def _probabilities(
     if fit or changed or wide:
         return None
     through = "" if arriving == values else ", through an adapter that learns,"
-    return Mismatch(
+    return Finding(
+        "warning",
+        (tap,),
         f"{values}{through} go where {expected} are expected: most lie near "
         "zero, and differences between them that matter are tiny.",
         f"adapters={{'{tap}': kc.adapters.LogitsAdapter()}} gives their "
         "logarithms, which are spread as features are.",
-        True,
     )
 
 
 def _scale(
     tap: str, arriving: ValueRange, expected: ValueRange
-) -> Mismatch | None:
+) -> Finding | None:
     """Compares the widths of intervals: a factor of four is too much."""
     if not expected.is_bounded:
         return None
@@ -74,35 +60,40 @@ def _scale(
         return None
     if 0.25 <= width / wanted <= 4:
         return None
-    return Mismatch(
+    return Finding(
+        "warning",
+        (tap,),
         f"{arriving} go where values {expected} are expected.",
         f"Rescale them: adapters={{'{tap}': keras.layers.Rescaling(scale, "
         "offset)}.",
-        True,
     )
 
 
 def _sign(
     tap: str, arriving: ValueRange, expected: ValueRange
-) -> Mismatch | None:
+) -> Finding | None:
     if arriving.low < 0 or not expected.standardised:
         return None
-    return Mismatch(
+    return Finding(
+        "note",
+        (tap,),
         f"Values {arriving} go where {expected} ones are expected, of which "
         "about half are negative.",
         f"adapters={{'{tap}': keras.layers.Normalization()}} standardises "
         "them; adapt fits it.",
-        False,
     )
 
 
-def _rectified(arriving: ValueRange, expected: ValueRange) -> Mismatch | None:
+def _rectified(
+    tap: str, arriving: ValueRange, expected: ValueRange
+) -> Finding | None:
     negative = arriving.standardised or -math.inf < arriving.low < 0
     if not negative or expected.low < 0:
         return None
-    return Mismatch(
+    return Finding(
+        "note",
+        (tap,),
         f"Values {arriving} go where those expected are never negative "
         f"({expected.source}).",
         "Give the adapter the same activation.",
-        False,
     )

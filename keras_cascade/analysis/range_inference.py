@@ -1,7 +1,7 @@
 """Infers the range of a tensor's values from the layers before it."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any
@@ -29,7 +29,7 @@ from keras_cascade.graph.graph import Reference
 def infer_range(
     flat: FlatGraph,
     reference: Reference,
-    known: Mapping[Reference, ValueRange] | None = None,
+    known: dict[Reference, ValueRange] | None = None,
 ) -> ValueRange:
     """Returns the range of a tensor that follows from the operations before it.
 
@@ -40,8 +40,8 @@ def infer_range(
     Args:
         flat: The network.
         reference: The tensor.
-        known: The ranges of other tensors, such as the network's inputs.
-            Defaults to `None`.
+        known: The ranges of other tensors, such as the network's inputs; those
+            that are inferred are added. Defaults to `None`.
 
     Example:
     >>> network = keras.Sequential(
@@ -51,7 +51,12 @@ def infer_range(
     >>> str(infer_range(flatten(graph), graph.reference(graph.outputs[0])))
     "probabilities that sum to one (Dense 'p')"
     """
-    return _range_at(flat, flat.resolve(reference), dict(known or {}))
+    known = {} if known is None else known
+    reference = flat.resolve(reference)
+    if reference not in known:
+        call = flat.producers.get(reference)
+        known[reference] = _output_range(flat, call, known) if call else UNKNOWN
+    return known[reference]
 
 
 def consumers_of(flat: FlatGraph, reference: Reference) -> Iterator[FlatCall]:
@@ -81,15 +86,6 @@ def activation_name(layer: keras.Layer) -> str | None:
     return name if function is not None and found is function else None
 
 
-def _range_at(
-    flat: FlatGraph, reference: Reference, known: dict[Reference, ValueRange]
-) -> ValueRange:
-    if reference not in known:
-        call = flat.producers.get(reference)
-        known[reference] = _output_range(flat, call, known) if call else UNKNOWN
-    return known[reference]
-
-
 def _output_range(
     flat: FlatGraph, call: FlatCall, known: dict[Reference, ValueRange]
 ) -> ValueRange:
@@ -100,15 +96,34 @@ def _output_range(
     if fixed is not None:
         source = f"{type(operation).__name__} '{'/'.join(call.address)}'"
         return replace(fixed, source=source)
-    for kinds, rule in _RULES:
-        if isinstance(operation, kinds) or _is_function(operation, kinds):
-            # Only now: most ranges are found without the whole network.
-            given = [
-                UNKNOWN if x is None else _range_at(flat, x, known)
-                for x in call.inputs
-            ]
-            return rule(operation, given)
-    return UNKNOWN
+    rule = _rule(operation)
+    if rule is None:
+        return UNKNOWN
+    # Only now: most ranges are found without walking the whole network.
+    return rule(
+        [
+            UNKNOWN if x is None else infer_range(flat, x, known)
+            for x in call.inputs
+        ]
+    )
+
+
+def _rule(operation: keras.Operation) -> "Rule | None":
+    """Returns the rule that gives an operation's range from its inputs'."""
+    match operation:
+        case keras.layers.Rescaling(scale=scale, offset=offset):
+            return lambda given: given[0].rescaled(scale, offset)
+        case keras.layers.Resizing() | keras.layers.UpSampling2D():
+            return _first if operation.interpolation in _MEANS else None
+        case ProjectingAdapter(channels=None):
+            return _only if operation.interpolation in _MEANS else None
+    if is_identity(operation):
+        return _first
+    if not isinstance(operation, keras.Layer | AsInput):
+        # The classes of functions are not public (`keras.src.ops`); their
+        # names are.
+        return _FUNCTION_RULES.get(type(operation).__name__)
+    return next((rule for x, rule in _RULES if isinstance(operation, x)), None)
 
 
 def _fixed_range(operation: keras.Operation) -> ValueRange | None:
@@ -158,21 +173,7 @@ def _adapter_range(adapter: Adapter) -> ValueRange | None:
     return ValueRange(high=0.0 if is_log else math.inf, sums_to_one=False)
 
 
-def _is_function(operation: keras.Operation, kinds: tuple[type, ...]) -> bool:
-    """Whether an operation is the function that does what some layers do.
-
-    The classes of such operations are not public (`keras.src.ops`); their
-    names are.
-    """
-    name = type(operation).__name__
-    return (
-        not isinstance(operation, keras.Layer)
-        and name in ("Add", "Concatenate", "Multiply", "Reshape")
-        and any(name == kind.__name__ for kind in kinds)
-    )
-
-
-def _layers(patterns: str) -> tuple[type, ...]:
+def _layers(patterns: str) -> tuple[type[keras.Layer], ...]:
     """Returns the layers of Keras whose names match any of some patterns."""
     return tuple(
         kind
@@ -203,54 +204,41 @@ _REARRANGEMENTS = _layers(
 # Interpolations whose results are weighted means.
 _MEANS = ("nearest", "bilinear", "area")
 
-Rule = Callable[[Any, Sequence[ValueRange]], ValueRange]
+Rule = Callable[[Sequence[ValueRange]], ValueRange]
 
 
-def _if_identity(layer: keras.Layer, given: Sequence[ValueRange]) -> ValueRange:
-    return given[0] if is_identity(layer) else UNKNOWN
+def _first(given: Sequence[ValueRange]) -> ValueRange:
+    return given[0]
 
 
-def _if_means(layer: Any, given: Sequence[ValueRange]) -> ValueRange:
-    return given[0] if layer.interpolation in _MEANS else UNKNOWN
+def _only(given: Sequence[ValueRange]) -> ValueRange:
+    return given[0] if len(given) == 1 else UNKNOWN
 
 
-def _if_not_projected(
-    adapter: ProjectingAdapter, given: Sequence[ValueRange]
-) -> ValueRange:
-    is_one = adapter.channels is None and len(given) == 1
-    return _if_means(adapter, given) if is_one else UNKNOWN
+def _maximum(given: Sequence[ValueRange]) -> ValueRange:
+    # The maxima over positions of several classes may exceed one in sum.
+    return replace(given[0], sums_to_one=None)
 
 
-# The first rule that matches an operation gives its range.
+def _padded(given: Sequence[ValueRange]) -> ValueRange:
+    return hull([given[0], ValueRange(0.0, 0.0)])
+
+
 _RULES: list[tuple[tuple[type, ...], Rule]] = [
-    (_layers("Activation"), _if_identity),
-    (
-        (*_IDENTITIES, AsInput, *_REARRANGEMENTS),
-        lambda _, given: given[0],
-    ),
-    (
-        # Maxima of several positions: those of the classes exceed one in sum.
-        _layers("MaxPooling?D GlobalMaxPooling?D"),
-        lambda _, given: replace(given[0], sums_to_one=None),
-    ),
-    (
-        _layers("ZeroPadding?D"),
-        lambda _, given: hull([given[0], ValueRange(0.0, 0.0)]),
-    ),
-    (_layers("UpSampling2D Resizing"), _if_means),
+    ((AsInput, *_REARRANGEMENTS), _first),
+    (_layers("MaxPooling?D GlobalMaxPooling?D"), _maximum),
+    (_layers("ZeroPadding?D"), _padded),
     # Each result is one of the values, or lies between them.
-    (
-        _layers("Average Concatenate Maximum Minimum"),
-        lambda _, given: hull(given),
-    ),
-    (_layers("Add"), lambda _, given: total(given)),
-    (_layers("Multiply"), lambda _, given: product(given)),
-    (
-        _layers("Rescaling"),
-        lambda layer, given: given[0].rescaled(layer.scale, layer.offset),
-    ),
-    ((ProjectingAdapter,), _if_not_projected),
+    (_layers("Average Concatenate Maximum Minimum"), hull),
+    (_layers("Add"), total),
+    (_layers("Multiply"), product),
 ]
+_FUNCTION_RULES: dict[str, Rule] = {
+    "Add": total,
+    "Concatenate": hull,
+    "Multiply": product,
+    "Reshape": _first,
+}
 
 # The ranges of keras.activations, the smallest values rounded down.
 _ACTIVATIONS = {

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,9 @@ class ValueRange:
         return math.isfinite(self.low) and math.isfinite(self.high)
 
     def __str__(self) -> str:
-        source = f" ({self.source})" if self.source else ""
-        return f"{self._text()}{source}"
+        return (
+            f"{self._text()} ({self.source})" if self.source else self._text()
+        )
 
     def _text(self) -> str:
         if self.sums_to_one:
@@ -52,9 +54,7 @@ class ValueRange:
             return f"at most {self.high:.4g}"
         return "features" if self.source else "not known"
 
-    def rescaled(
-        self, scale: float | np.ndarray, offset: float | np.ndarray
-    ) -> "ValueRange":
+    def rescaled(self, scale: ArrayLike, offset: ArrayLike) -> "ValueRange":
         """Returns the range of `scale * x + offset`, over all channels."""
         if not self.is_bounded:
             return UNKNOWN
