@@ -28,8 +28,11 @@ _NAMES = ("digits_expert", "glyph_encoder")
 # Not shuffled: neighbours in scikit-learn's digits are often of one hand, and
 # a hand that is in both parts makes the test too easy.
 TRAIN_SIZE = 1000
+"""The number of images in the training part of `digits()`."""
 SIDE = 32
+"""The side of the zoo's images, in pixels."""
 ASPECT_RANGE = (0.2, 3.0)
+"""The range that `side_features` clips the aspect ratio to."""
 
 
 def __dir__() -> list[str]:

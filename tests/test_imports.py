@@ -301,10 +301,13 @@ def test_the_top_level_is_what_the_layout_says():
     assert {name for name in top if not name.startswith(".")} == {
         "CHANGELOG.md",
         "CITATION.cff",
+        "CONTRIBUTING.md",
         "LICENSE",
         "README.md",
         "SECURITY.md",
+        "docs",
         "keras_cascade",
+        "mkdocs.yml",
         "pyproject.toml",
         "saved_models",
         "tests",

@@ -15,6 +15,7 @@ WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 YAML = [
     ROOT / "CITATION.cff",
     ROOT / ".pre-commit-config.yaml",
+    ROOT / "mkdocs.yml",
     *sorted((ROOT / ".github").rglob("*.yml")),
 ]
 yaml = pytest.importorskip("yaml")
