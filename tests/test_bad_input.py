@@ -480,7 +480,7 @@ def test_an_injection_into_a_part_that_replace_leaves_out_names_both():
     assert message == (
         "inject['texture'] at 'stem' would enter a part of 'expert' that is "
         "not in the cascade: merge='replace' at 'sum' leaves out what came "
-        "before. Enter behind it, or drop one of the two."
+        "before. Enter after it, or drop one of the two."
     )
 
 

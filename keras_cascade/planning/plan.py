@@ -16,6 +16,7 @@ from keras_cascade.injection.arguments import normalise_injections
 from keras_cascade.injection.merging import INJECTIONS
 from keras_cascade.networks.loading import as_network, load_network
 from keras_cascade.networks.preprocess_argument import resolve_preprocess
+from keras_cascade.planning.direction import check_direction
 from keras_cascade.planning.inputs import (
     CascadeInput,
     NetworkInput,
@@ -37,7 +38,6 @@ from keras_cascade.planning.spec import (
 from keras_cascade.planning.streams import check_adapters_are_used, plan_streams
 from keras_cascade.planning.wiring import (
     Wiring,
-    check_direction,
     check_mode,
     wire,
     wire_without_downstream,
@@ -207,21 +207,11 @@ def _wire(
     graphs: Mapping[str, Graph], tapped: Sequence[Tap], spec: CascadeSpec
 ) -> Wiring:
     downstream = graphs.get("downstream")
-    streams = [*spec.taps, *spec.extra_inputs]
     if downstream is None:
-        return wire_without_downstream(streams, spec.inject)
+        return wire_without_downstream(spec)
     upstreams = _without_downstream(graphs)
     check_direction(spec.inject, upstreams, downstream, tapped)
-    return wire(
-        downstream,
-        list(spec.taps),
-        list(spec.extra_inputs),
-        spec.inject,
-        fusion=spec.fusion,
-        mode=spec.downstream_input,
-        named_inputs=list(spec.inputs.get("downstream", {})),
-        read_by_heads=[name for name in spec.head or {} if name in spec.taps],
-    )
+    return wire(downstream, spec)
 
 
 def _spelt_out(spec: CascadeSpec, wiring: Wiring) -> dict[str, tuple]:

@@ -7,8 +7,9 @@ from keras import layers
 from keras_cascade.graph.graph import read_graph
 from keras_cascade.graph.taps import resolve_taps
 from keras_cascade.injection.arguments import normalise_injections
+from keras_cascade.planning.direction import check_direction
+from keras_cascade.planning.spec import CascadeSpec, ExtraInput
 from keras_cascade.planning.wiring import (
-    check_direction,
     check_mode,
     wire,
     wire_without_downstream,
@@ -39,16 +40,30 @@ def several():
     return read_graph(decoder())
 
 
-def wired(graph, taps=("a", "b"), extras=(), inject=None, **arguments):
-    injections = normalise_injections(inject, [*taps, *extras])
-    arguments = {
-        "fusion": "concat",
-        "mode": None,
-        "named_inputs": (),
-        "read_by_heads": (),
-        **arguments,
-    }
-    return wire(graph, list(taps), list(extras), injections, **arguments)
+def spec_of(
+    taps=("a", "b"),
+    extras=(),
+    inject=None,
+    mode=None,
+    named_inputs=(),
+    heads=(),
+    fusion="concat",
+):
+    return CascadeSpec(
+        networks={},
+        taps=dict.fromkeys(taps, "path"),
+        adapters={},
+        extra_inputs=dict.fromkeys(extras, ExtraInput((2,), "float32")),
+        inject=normalise_injections(inject, [*taps, *extras]),
+        downstream_input=mode,
+        fusion=fusion,
+        inputs={"downstream": {name: name for name in named_inputs}},
+        head=dict.fromkeys(heads, 2),
+    )
+
+
+def wired(graph, taps=("a", "b"), **arguments):
+    return wire(graph, spec_of(taps, **arguments))
 
 
 def error(*args, **kwargs):
@@ -115,23 +130,26 @@ def test_an_input_that_inputs_names_is_the_cascades(several):
 
 
 def test_a_tap_that_a_head_reads_need_not_go_further(graph, several):
-    wiring = wired(graph, read_by_heads=["a", "b"], mode="inputs")
+    wiring = wired(graph, heads=["a", "b"], mode="inputs")
     assert (wiring.fused, wiring.own) == ((), (0,))
     wired(
         several,
         taps=["low", "high", "noise", "aux"],
         fusion=None,
-        read_by_heads=["aux"],
+        heads=["aux"],
     )
 
 
 def test_without_a_downstream_everything_is_fused():
-    assert wire_without_downstream(["a", "side"], {}).fused == ("a", "side")
+    assert wire_without_downstream(spec_of("a", ["side"])).fused == (
+        "a",
+        "side",
+    )
 
 
 def test_there_is_nothing_to_inject_into_without_a_downstream():
     with pytest.raises(ValueError) as caught:
-        wire_without_downstream(["a"], normalise_injections({"a": "x"}, ["a"]))
+        wire_without_downstream(spec_of("a", inject={"a": "x"}))
     assert str(caught.value).startswith(
         "inject names 'a', and there is no downstream whose layers they could "
         "enter. Give downstream="
@@ -195,7 +213,7 @@ def test_what_enters_a_part_that_replace_leaves_out_is_an_error(graph):
     assert message == (
         "inject['a'] at 'one' would enter a part of 'expert' that is not in "
         "the cascade: merge='replace' at 'sum' leaves out what came before. "
-        "Enter behind it, or drop one of the two."
+        "Enter after it, or drop one of the two."
     )
 
 
