@@ -37,7 +37,15 @@ LAZY = BACKENDS | {
     "sklearn",
     "tf2onnx",
 }
-CORE = {"filelock", "keras", "ml_dtypes", "numpy", "psutil", "rich"}
+CORE = {
+    "filelock",
+    "keras",
+    "ml_dtypes",
+    "networkx",
+    "numpy",
+    "psutil",
+    "rich",
+}
 
 # Lowest first: a module imports from its own entry and from those above it in
 # this list. An entry is a module or a folder of the package.

@@ -1,7 +1,10 @@
-"""Which steps of a program are the same in every epoch, and why others not."""
+"""Finds the steps of a program whose outputs can be cached.
+
+These give the same for the same sample in every epoch.
+"""
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import keras
@@ -11,22 +14,23 @@ from keras_cascade.graph.block import AUGMENTATIONS
 from keras_cascade.graph.program import Program, Step
 
 _NONE: Mapping[str, str] = {}
-# They take `training` with Keras's augmentation, and do the same in both modes.
-_ALIKE = (
+# Keras's layers for images take `training`; these do the same in both modes.
+_SAME_IN_BOTH_MODES = (
     keras.layers.AutoContrast,
     keras.layers.CenterCrop,
     keras.layers.Resizing,
 )
+_TRAINS = "trains"
 
 
 @dataclass(frozen=True)
 class BlockedStep:
-    """A step that nothing trains, and that is not the same in every epoch.
+    """A step that does not train, and whose output cannot be cached.
 
     Attributes:
-        name: Its path.
+        name: The path of the step.
         kind: The class of its layer.
-        reason: Why it is not, as the end of a sentence.
+        reason: The reason, as the end of a sentence.
     """
 
     name: str
@@ -43,8 +47,8 @@ class Cacheable:
 
     Attributes:
         steps: These steps, in their order.
-        blocked: Steps that end them though nothing in them trains; only the
-            first on each way from the inputs.
+        blocked: The steps that end them though nothing in them trains; only
+            the first on each way from the inputs.
     """
 
     steps: tuple[Step, ...]
@@ -52,41 +56,39 @@ class Cacheable:
 
 
 def find_cacheable(
-    program: Program, barred: Mapping[str, str] = _NONE
+    program: Program, nondeterministic: Mapping[str, str] = _NONE
 ) -> Cacheable:
-    """Finds them, by the flags that the layers have now.
+    """Finds the cacheable steps, by the flags that the layers have now.
 
-    A step is cold if all that it takes is, and it neither trains, nor runs
-    otherwise in training, nor adds a loss. Frozen layers run in inference
-    mode; augmentation is active whatever its flag. What a layer of the user's
-    does unasked, such as to draw numbers of a generator that it does not own
-    or to call `add_loss`, is not seen here: that takes a run.
+    A step is cacheable if all its inputs are, and it neither trains, nor
+    behaves differently in training, nor adds a loss. Frozen layers run in
+    inference mode; augmentation is active whatever its flag. Some layers of
+    users are not deterministic though nothing declares it: they draw from a
+    generator that they do not own, or call `add_loss`. Only running them shows
+    that.
 
     Args:
         program: The program.
-        barred: Names of steps that are known not to be the same in every
-            epoch, with the reason. Defaults to none.
+        nondeterministic: Names of steps that were seen to give something else
+            in each epoch, with the reason. Defaults to none.
     """
     known = {port.reference for port in program.inputs}
-    cold, blocked = [], []
+    steps, blocked = [], []
     for step in program.steps:
         if not known.issuperset(step.inputs):
             continue
-        reason = barred.get(step.name) or _why_not(program, step)
+        reason = nondeterministic.get(step.name) or _why_not(program, step)
         if reason is None:
-            cold.append(step)
+            steps.append(step)
             known.update(step.outputs)
         elif reason != _TRAINS:
             kind = type(step.operation).__name__
             blocked.append(BlockedStep(step.name, kind, reason))
-    return Cacheable(tuple(cold), tuple(blocked))
-
-
-_TRAINS = "trains"
+    return Cacheable(tuple(steps), tuple(blocked))
 
 
 def _why_not(program: Program, step: Step) -> str | None:
-    """Why a step is not the same in every epoch, or not kept; else None."""
+    """Says why a step is not cacheable; returns None if it is."""
     operation = step.operation
     if any(program.dtypes[x] == "string" for x in step.outputs):
         return "gives text, which is not kept"
@@ -96,41 +98,33 @@ def _why_not(program: Program, step: Step) -> str | None:
         return _TRAINS
     if isinstance(operation, AUGMENTATIONS):
         return "is augmentation, which stays active whatever its flag"
-    if operation.trainable and _takes_training(operation):
+    takes_training = _takes_training(operation)
+    if operation.trainable and takes_training:
         return "is not frozen, and may run otherwise in training"
-    if _draws_in_every_mode(operation):
+    # A generator draws in inference too where no `training` turns it off.
+    if not takes_training and any(
+        variable.path.endswith("seed_generator_state")
+        for variable in operation.variables
+    ):
         return "draws random numbers in every call"
-    if any(getattr(inner, "stateful", False) for inner in _inside(operation)):
+    inside = list(compat.sublayers(operation))
+    if any(getattr(inner, "stateful", False) for inner in inside):
         return "keeps a state from one batch to the next"
-    if _adds_a_loss(operation):
+    if any(map(_adds_a_loss, inside)):
         return "adds a loss, which counts in every step"
     return None
 
 
 def _takes_training(layer: keras.Layer) -> bool:
-    """Whether it, or a layer inside, to which Keras hands `training` on."""
+    """Whether the layer, or one inside, may run otherwise in training."""
     return any(
         "training" in inspect.signature(inner.call).parameters
-        for inner in _inside(layer)
-        if not isinstance(inner, _ALIKE)
-    )
-
-
-def _draws_in_every_mode(layer: keras.Layer) -> bool:
-    """Whether it has a generator, and nothing tells it not to draw."""
-    return not _takes_training(layer) and any(
-        variable.path.endswith("seed_generator_state")
-        for variable in layer.variables
+        for inner in compat.sublayers(layer)
+        if not isinstance(inner, _SAME_IN_BOTH_MODES)
     )
 
 
 def _adds_a_loss(layer: keras.Layer) -> bool:
-    return any(
-        inner.activity_regularizer is not None
-        or isinstance(inner, keras.layers.ActivityRegularization)
-        for inner in _inside(layer)
+    return layer.activity_regularizer is not None or isinstance(
+        layer, keras.layers.ActivityRegularization
     )
-
-
-def _inside(layer: keras.Layer) -> Sequence[keras.Layer]:
-    return list(compat.sublayers(layer))

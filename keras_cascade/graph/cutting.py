@@ -1,39 +1,42 @@
-"""Where to cut a program, so that its frozen part is run once a sample.
+"""Chooses where to cut a program, so that its frozen part is run once a sample.
 
-What the frozen part gives is stored, and read in every epoch. Of what is cold,
-the trainable part may run some as well, where a tensor costs more to store
-than to compute again. The cut is the cheapest by the bytes that cross it and
-the operations that are run again: a minimum cut.
+The outputs of the frozen part are stored, and read in every epoch. The
+trainable part may run some cacheable steps as well, if a tensor costs more to
+store than to compute again. The cut is the cheapest by the bytes that cross it
+and the operations that are run again: a minimum cut.
 """
 
 import re
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
+from typing import TYPE_CHECKING
 
 import keras
 
 from keras_cascade.graph.as_input import AsInput
 from keras_cascade.graph.cacheable import BlockedStep, find_cacheable
-from keras_cascade.graph.flops import flops_of
+from keras_cascade.graph.flops import flops_of, sum_flops
 from keras_cascade.graph.graph import Reference
-from keras_cascade.graph.min_cut import INFINITE, Pipes
 from keras_cascade.graph.program import Port, Program, Step
 
-# What a byte costs that is stored and read again, in operations: a core reads
+if TYPE_CHECKING:
+    from networkx import DiGraph
+
+# The cost of a byte that is stored and read again, in operations: a core reads
 # some 10^9 bytes a second from shuffled rows, and computes some 3 * 10^10
-# operations. A byte of an input that passes by is read as well, but takes up
-# no room.
+# operations. A byte of an input that the trainable part takes is read as well,
+# but not stored.
 FLOPS_A_BYTE = 32
 FLOPS_A_BYTE_OF_INPUT = 16
-# The share of all operations that may be cold and run in every epoch.
+# The share of all operations that may be cacheable and run in every epoch.
 RECOMPUTED = 0.01
-# What an open size is taken for where costs are compared.
+# The size that stands for an open one where costs are compared.
 _OPEN = 128
 _NONE: Mapping[str, str] = {}
-# These compute nothing. Left behind the cut, what they join can be kept apart,
-# and still holds when a part of it trains.
-_MOVES = (
+# Layers that compute nothing. After the cut they leave their inputs apart,
+# which can be stored even if one of them starts to train.
+_REARRANGING = (
     AsInput,
     keras.layers.Concatenate,
     keras.layers.Flatten,
@@ -49,11 +52,11 @@ class Border:
     Attributes:
         name: The path of the step that gives it, or the name of the input.
         reference: The tensor.
-        shape: With the batch, which is None, as are other open sizes.
-        dtype: Of its values.
-        is_input: Whether it is an input of the cascade, handed on as it is.
-        bytes: Of one sample, without its mask; None where a size is open, and
-            for text.
+        shape: The shape with the batch, which is None, as other open sizes.
+        dtype: The dtype of the values.
+        is_input: Whether it is an input of the cascade, passed on unchanged.
+        bytes: The bytes of one sample, without its mask; None if a size is
+            open, and for text.
     """
 
     name: str
@@ -69,16 +72,17 @@ class Cut:
     """A program in two parts.
 
     Attributes:
-        frozen: From the inputs to what crosses, by the borders' names.
-        trainable: From the borders to the outputs.
-        borders: What the trainable part takes.
-        frozen_flops: Operations that the frozen part alone runs, for one
-            sample; None where a size is open.
-        recomputed_flops: Operations that are cold and in the trainable part,
-            likewise: storing less is worth them.
-        blocked: Steps that end what is cold though nothing in them trains.
-        is_cheap: Whether all that is cold computes less than it is worth to
-            store.
+        frozen: The program from the inputs to the borders, by their names.
+        trainable: The program from the borders to the outputs.
+        borders: The tensors that the trainable part takes.
+        frozen_flops: The operations for one sample that only the frozen part
+            runs; None if a size is open.
+        recomputed_flops: The operations of cacheable steps in the trainable
+            part, likewise: cheaper than storing more.
+        blocked: Steps that end the cacheable part though nothing in them
+            trains.
+        is_cheap: Whether all cacheable steps together are cheaper to compute
+            than to store.
     """
 
     frozen: Program
@@ -90,7 +94,7 @@ class Cut:
     is_cheap: bool
 
     def why_nothing(self) -> str:
-        """Why there is no frozen part, as the end of a sentence."""
+        """Says why there is no frozen part, as the end of a sentence."""
         if self.blocked:
             return "; ".join(map(str, self.blocked))
         if self.is_cheap:
@@ -103,124 +107,163 @@ class Cut:
         return [border for border in self.borders if not border.is_input]
 
 
-def find_cut(program: Program, barred: Mapping[str, str] = _NONE) -> Cut:
+def find_cut(
+    program: Program, nondeterministic: Mapping[str, str] = _NONE
+) -> Cut:
     """Chooses where to cut, by the flags that the layers have now.
 
     Args:
         program: The program.
-        barred: As in `find_cacheable`. Defaults to none.
+        nondeterministic: As in `find_cacheable`. Defaults to none.
     """
-    known = find_cacheable(program, barred)
+    known = find_cacheable(program, nondeterministic)
     names = {step.name for step in known.steps}
-    program = _without_idle(program, names)
-    cold = [step for step in program.steps if step.name in names]
-    again = _run_again(program, cold)
-    steps = [s for s in program.steps if s.name not in names or s in again]
-    behind = _without_idle(replace(program, steps=tuple(steps)), names)
-    borders = _borders(program, behind.steps)
-    before = _before(program, borders)
-    saved = [step for step in before.steps if step not in behind.steps]
-    again = [s for s in again if s in behind.steps and not _moves(s)]
+    program = _prune_unused(program, names)
+    cacheable = [step for step in program.steps if step.name in names]
+    repeated = _steps_to_repeat(program, cacheable)
+    steps = [
+        s for s in program.steps if s.name not in names or s.name in repeated
+    ]
+    after = _prune_unused(replace(program, steps=tuple(steps)), names)
+    borders = _borders(program, after.steps)
+    outputs = {x.name: x.reference for x in borders if not x.is_input}
+    before = replace(program, outputs=outputs).pruned(outputs)
+    ports = (Port(x.name, x.shape, x.dtype, x.reference) for x in borders)
+    saved = [step for step in before.steps if step not in after.steps]
+    again = [
+        step
+        for step in cacheable
+        if step in after.steps and not _only_rearranges(step)
+    ]
     return Cut(
         before,
-        replace(behind, inputs=tuple(map(_port, borders))),
+        replace(after, inputs=tuple(ports)),
         borders,
-        _sum(step_flops(program, step) for step in saved),
-        _sum(step_flops(program, step) for step in again),
+        sum_flops(step_flops(program, step) for step in saved),
+        sum_flops(step_flops(program, step) for step in again),
         known.blocked,
-        bool(cold) and not before.steps,
+        bool(cacheable) and not before.steps,
     )
 
 
-def step_flops(program: Program, step: Step) -> int | None:
-    """Operations of a step, for one sample; None where a size is open."""
-    return _flops(program, step, None)
+def step_flops(
+    program: Program, step: Step, open_size: int | None = None
+) -> int | None:
+    """Returns the operations of a step, for one sample.
 
-
-def _without_idle(program: Program, cold: Container[str]) -> Program:
-    """The program without steps that are cold and lead nowhere.
-
-    One that trains may count though nothing takes what it gives: it may move
-    its state, or add a loss.
+    Args:
+        program: The program.
+        step: The step.
+        open_size: The size that stands for open ones. Defaults to `None`:
+            the operations are not known.
     """
+    return flops_of(
+        step.operation,
+        [_filled(program.shapes[x], open_size) for x in step.inputs],
+        [_filled(program.shapes[x], open_size) for x in step.outputs],
+    )
+
+
+def _prune_unused(program: Program, cacheable: Container[str]) -> Program:
+    """Removes cacheable steps whose outputs nothing uses."""
+    # A step that trains may count though nothing takes its output: it may
+    # change its state, or add a loss.
     wanted, steps = set(program.outputs.values()), []
     for step in reversed(program.steps):
-        if step.name not in cold or wanted.intersection(step.outputs):
+        if step.name not in cacheable or wanted.intersection(step.outputs):
             wanted.update(step.inputs)
             steps.append(step)
     return replace(program, steps=tuple(reversed(steps)))
 
 
-def _run_again(program: Program, cold: Sequence[Step]) -> list[Step]:
-    """The cold steps that the trainable part runs in every epoch.
-
-    Operations are given more weight until few enough of them are.
-    """
-    costs = {step.name: _cost(program, step) for step in cold}
+def _steps_to_repeat(program: Program, cacheable: Sequence[Step]) -> set[str]:
+    """Returns the cacheable steps that the trainable part runs as well."""
+    costs = {step.name: _cost(program, step) for step in cacheable}
     allowed = RECOMPUTED * sum(_cost(program, x) for x in program.steps)
+    # Operations get more weight until few enough of them are repeated.
     weight = 1
     while True:
-        again = _cheapest(program, costs, weight)
-        if sum(costs[name] for name in again) <= allowed:
-            return [step for step in cold if step.name in again]
+        kept = nearest_minimum_cut(_flow_network(program, costs, weight))
+        repeated = costs.keys() - kept
+        if sum(costs[name] for name in repeated) <= allowed:
+            return repeated
         weight *= 4
 
 
-def _cheapest(
-    program: Program, costs: Mapping[str, int], weight: int
-) -> set[str]:
-    """The names of the steps that are cheaper run again.
+# Nodes of the flow network that are neither names of steps nor tensors.
+SOURCE, SINK = object(), object()
 
-    On the source's side are the steps that are not. A tensor on its way from
-    there to a step of the other side is stored.
+
+def nearest_minimum_cut(network: "DiGraph") -> set:
+    """Returns the source's side of the minimum cut that is nearest to it.
+
+    Args:
+        network: Edges with capacities, from `SOURCE` to `SINK`.
+    """
+    # Imported here, as `import keras_cascade` must be fast.
+    from networkx import minimum_cut
+
+    # Of several minimum cuts networkx returns the one nearest to its sink.
+    _, (_, side) = minimum_cut(network.reverse(), SINK, SOURCE)
+    return side
+
+
+def _flow_network(
+    program: Program, costs: Mapping[str, int], weight: int
+) -> "DiGraph":
+    """Builds the flow network of tensors and cacheable steps.
+
+    Steps on the source's side are run once. A tensor from there to a step on
+    the sink's side is stored.
 
     Args:
         program: The program.
-        costs: What each cold step costs if it is run again.
-        weight: Of these costs.
+        costs: The cost of running each cacheable step again.
+        weight: The weight of these costs.
     """
-    pipes = Pipes()
-    steps = [step for step in program.steps if step.name in costs]
+    from networkx import DiGraph
+
+    network = DiGraph()
+    network.add_nodes_from((SOURCE, SINK))
     stored = {port.reference for port in program.inputs}
-    stored.update(tensor for step in steps for tensor in step.outputs)
+    stored |= {x for s in program.steps if s.name in costs for x in s.outputs}
     for tensor in stored:
         giver = program.producers.get(tensor)
-        start = _SOURCE if giver is None else giver.name
-        pipes.add(start, tensor, _price(program, tensor))
+        start = SOURCE if giver is None else giver.name
+        network.add_edge(start, tensor, capacity=_price(program, tensor))
     for name, cost in costs.items():
-        pipes.add(_SOURCE, name, weight * cost)
+        network.add_edge(SOURCE, name, capacity=weight * cost)
+    # Without a capacity, an edge is in no cut.
     for step in program.steps:
-        end = step.name if step.name in costs else _SINK
-        for tensor in stored.intersection(step.inputs):
-            pipes.add(tensor, end, INFINITE)
-    for tensor in stored.intersection(program.outputs.values()):
-        pipes.add(tensor, _SINK, INFINITE)
-    _, kept = pipes.cut(_SOURCE, _SINK)
-    return {name for name in costs if name not in kept}
-
-
-# No names of steps, nor tensors.
-_SOURCE, _SINK = object(), object()
+        end = step.name if step.name in costs else SINK
+        network.add_edges_from(
+            (x, end) for x in stored.intersection(step.inputs)
+        )
+    outputs = stored.intersection(program.outputs.values())
+    network.add_edges_from((tensor, SINK) for tensor in outputs)
+    return network
 
 
 def _price(program: Program, tensor: Reference) -> int:
-    """What it costs that a tensor crosses."""
-    ports = [port.reference for port in program.inputs]
-    price = FLOPS_A_BYTE_OF_INPUT if tensor in ports else FLOPS_A_BYTE
+    """Returns the cost of storing and reading a tensor."""
+    is_input = any(port.reference == tensor for port in program.inputs)
+    price = FLOPS_A_BYTE_OF_INPUT if is_input else FLOPS_A_BYTE
     return price * (_bytes(program, tensor, _OPEN) or 0)
 
 
 def _cost(program: Program, step: Step) -> int:
-    """What it costs that a step runs in every epoch."""
-    return 0 if _moves(step) else _flops(program, step, _OPEN) or 0
+    """Returns the cost of running a step in every epoch."""
+    if _only_rearranges(step):
+        return 0
+    return step_flops(program, step, _OPEN) or 0
 
 
-def _moves(step: Step) -> bool:
-    return isinstance(step.operation, _MOVES)
+def _only_rearranges(step: Step) -> bool:
+    return isinstance(step.operation, _REARRANGING)
 
 
 def _borders(program: Program, rest: Sequence[Step]) -> tuple[Border, ...]:
-    """What the steps behind the cut, and the outputs, take from before it."""
+    """Returns the tensors that the steps after the cut take from before it."""
     inside = {tensor for step in rest for tensor in step.outputs}
     used = [tensor for step in rest for tensor in step.inputs]
     inputs = {port.reference: port.name for port in program.inputs}
@@ -243,28 +286,10 @@ def _borders(program: Program, rest: Sequence[Step]) -> tuple[Border, ...]:
     )
 
 
-def _before(program: Program, borders: Iterable[Border]) -> Program:
-    outputs = {x.name: x.reference for x in borders if not x.is_input}
-    return replace(program, outputs=outputs).pruned(outputs)
-
-
-def _port(border: Border) -> Port:
-    return Port(border.name, border.shape, border.dtype, border.reference)
-
-
-def _flops(program: Program, step: Step, open_size: int | None) -> int | None:
-    """Operations of a step, with something in the place of open sizes."""
-    return flops_of(
-        step.operation,
-        [_filled(program.shapes[x], open_size) for x in step.inputs],
-        [_filled(program.shapes[x], open_size) for x in step.outputs],
-    )
-
-
 def _bytes(
     program: Program, tensor: Reference, open_size: int | None = None
 ) -> int | None:
-    """The bytes of a sample, with something in the place of open sizes."""
+    """Returns the bytes of one sample; None if a size is open, and for text."""
     sizes = _filled(program.shapes[tensor], open_size)[1:]
     known = [size for size in sizes if size is not None]
     itemsize = _itemsize(program.dtypes[tensor])
@@ -280,13 +305,8 @@ def _filled(
 
 
 def _itemsize(dtype: str) -> int | None:
-    """The bytes of a number: 4 for `float32`; None for text."""
+    """Returns the bytes of a number: 4 for `float32`; None for text."""
     if dtype == "bool":
         return 1
     bits = re.search(r"\d+", dtype)
     return max(1, int(bits[0]) // 8) if bits else None
-
-
-def _sum(several: Iterable[int | None]) -> int | None:
-    found = list(several)
-    return None if None in found else sum(x for x in found if x is not None)

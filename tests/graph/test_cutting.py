@@ -1,8 +1,9 @@
-"""The cut is where it is by hand, and no other stores less."""
+"""The cut is the one computed by hand, and no other stores less."""
 
 import itertools
 
 import keras
+import networkx
 import numpy as np
 import pytest
 from keras import layers
@@ -10,7 +11,14 @@ from keras import layers
 import keras_cascade as kc
 from keras_cascade.graph.block import Block
 from keras_cascade.graph.cacheable import find_cacheable
-from keras_cascade.graph.cutting import RECOMPUTED, find_cut, step_flops
+from keras_cascade.graph.cutting import (
+    RECOMPUTED,
+    SINK,
+    SOURCE,
+    find_cut,
+    nearest_minimum_cut,
+    step_flops,
+)
 from keras_cascade.graph.program import as_program
 
 
@@ -18,18 +26,18 @@ def built(upstream, **arguments):
     return kc.build_cascade(upstream, head=3, **arguments)
 
 
-def cut_of(model, barred=None):
-    return find_cut(as_program(model), barred or {})
+def cut_of(model, nondeterministic=None):
+    return find_cut(as_program(model), nondeterministic or {})
 
 
 def stored(cut):
     return {x.name: x.bytes for x in cut.stored}
 
 
-def maps(*behind, size=8):
+def maps(*following, size=8):
     x = inputs = keras.Input((size, size, 3), name="image")
     x = layers.Conv2D(4, 3, padding="same", name="conv")(x)
-    for layer in behind:
+    for layer in following:
         x = layer(x)
     return keras.Model(inputs, x, name="maps")
 
@@ -45,7 +53,7 @@ def test_pooling_lies_before_the_cut():
 
 
 @pytest.mark.parametrize(("side", "crosses"), [(4, "wide"), (16, "pool")])
-def test_what_widens_lies_behind_it_where_it_is_cheap(side, crosses):
+def test_a_widening_layer_is_after_the_cut_if_it_is_cheap(side, crosses):
     network = maps(
         layers.Conv2D(64, 3, padding="same", name="heavy"),
         layers.Conv2D(4, 3, padding="same", name="narrow"),
@@ -368,6 +376,53 @@ def price(program, cold, again):
         (2 if r in made else 1) * 4 * int(np.prod(program.shapes[r][1:]))
         for r in wanted & (made | inputs)
     )
+
+
+def flow_network(edges):
+    """A network of `(start, end, capacity)` from "s" to "t"; None is open."""
+    network = networkx.DiGraph()
+    network.add_nodes_from((SOURCE, SINK))
+    ends = {"s": SOURCE, "t": SINK}
+    for start, end, capacity in edges:
+        capacities = {} if capacity is None else {"capacity": capacity}
+        network.add_edge(
+            ends.get(start, start), ends.get(end, end), **capacities
+        )
+    return network
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_a_minimum_cut_is_the_smallest_of_the_cheapest_source_sides(seed):
+    draw = np.random.default_rng(seed)
+    inner = range(int(draw.integers(1, 7)))
+    pairs = itertools.permutations(["s", *inner, "t"], 2)
+    edges = [
+        (start, end, int(draw.integers(1, 6)))
+        for start, end in pairs
+        if draw.uniform() < 0.5
+    ]
+    sides = [
+        {"s", *some}
+        for count in range(len(inner) + 1)
+        for some in itertools.combinations(inner, count)
+    ]
+    # In order of their size: the first of the cheapest is the smallest.
+    costs = [
+        sum(c for a, b, c in edges if a in x and b not in x) for x in sides
+    ]
+    cheapest = sides[costs.index(min(costs))]
+    found = nearest_minimum_cut(flow_network(edges))
+    assert {"s" if x is SOURCE else x for x in found} == cheapest
+
+
+def test_of_equal_cuts_it_is_the_one_near_the_source():
+    edges = [("s", "a", 3), ("a", "b", 3), ("b", "t", 3)]
+    assert nearest_minimum_cut(flow_network(edges)) == {SOURCE}
+
+
+def test_an_edge_without_a_capacity_is_not_cut():
+    edges = [("s", "a", None), ("a", "t", 7)]
+    assert nearest_minimum_cut(flow_network(edges)) == {SOURCE, "a"}
 
 
 def random_network(seed):
