@@ -10,7 +10,7 @@ import keras
 from keras_cascade._cascade_view import CascadeView, as_model
 from keras_cascade._messages import closest, listed
 from keras_cascade.graph.block import leaf_layers
-from keras_cascade.graph.graph import read_graph
+from keras_cascade.graph.graph import Graph, read_graph
 from keras_cascade.graph.paths import LayerPath, names_of, select
 
 
@@ -139,3 +139,17 @@ def overridden(argument: str, pattern: str, later: Iterable[str]) -> str:
         f"{listed(sorted(later))} overrides it everywhere. Put the general "
         "pattern first, or drop it."
     )
+
+
+def operations_by_path(
+    graph: Graph, prefix: LayerPath = ()
+) -> dict[LayerPath, keras.Operation]:
+    """Returns the operations of a graph that are no networks."""
+    found: dict[LayerPath, keras.Operation] = {}
+    for node in graph.nodes:
+        path = (*prefix, node.name)
+        if node.inner is None:
+            found[path] = node.operation
+        else:
+            found |= operations_by_path(node.inner, path)
+    return found

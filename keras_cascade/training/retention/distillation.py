@@ -1,4 +1,4 @@
-"""Old and new answers of a network whose layers are in a cascade."""
+"""Computes old and new outputs of a network whose layers are in a cascade."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,19 +7,21 @@ import keras
 from keras import ops
 
 from keras_cascade import _keras_compat as compat
-from keras_cascade._cascade_view import CascadeView
+from keras_cascade._cascade_view import CascadeView, as_model
+from keras_cascade._messages import listed
+from keras_cascade.data.inputs import input_paths, sort_inputs
 from keras_cascade.graph.block import Block, bind_training_mode, leaf_layers
 from keras_cascade.graph.graph import Graph, Reference, read_graph
 from keras_cascade.graph.replay import Replay
 
 
 class Distillation:
-    """Asks a network, as it was and as it is in a cascade.
+    """Computes a network's outputs, as it was and as it is in a cascade.
 
-    The new answers run through the graph of the old network, with the
-    cascade's layers in the place of its own as far as the cascade has them.
-    What is left, behind the last tap, is the old head, as it was. So nothing
-    is built for it, and the head is there once.
+    The new outputs run through the graph of the old network, in which the
+    cascade's layers replace the network's own where the cascade has them. The
+    rest, after the last tap, is the old head with its old weights. So nothing
+    is built for the new outputs, and the head exists once.
 
     Args:
         cascade: The cascade.
@@ -30,105 +32,102 @@ class Distillation:
         ValueError: If the cascade does not feed all inputs of the network.
     """
 
-    def __init__(self, cascade: keras.Model, block: str, teacher: Block):
+    def __init__(self, cascade: CascadeView, block: str, teacher: Block):
         self._teacher = teacher
-        self._stand_ins = _stand_ins(cascade, block, teacher)
-        self._inputs = _InputsOf(cascade, block, teacher)
+        self._replacements = _find_replacements(cascade, block, teacher)
+        self._inputs = _NetworkInputs(cascade, block, teacher)
 
-    def answers(self, x: Any) -> tuple[list[Any], list[Any]]:
-        """Old and new answers to a batch of the cascade, output by output.
+    def outputs(self, x: object) -> tuple[list[Any], list[Any]]:
+        """Returns the old and the new outputs.
 
         Args:
-            x: What the cascade gets.
+            x: A batch as the cascade takes it.
         """
         inputs = self._inputs(x)
-        old = _run(self._teacher, inputs, {})
-        new = _run(self._teacher, inputs, self._stand_ins)
-        flat = keras.tree.flatten
-        return [ops.stop_gradient(answer) for answer in flat(old)], flat(new)
+        old = keras.tree.flatten(_run(self._teacher, inputs, {}))
+        new = _run(self._teacher, inputs, self._replacements)
+        return [ops.stop_gradient(x) for x in old], keras.tree.flatten(new)
 
 
-def _stand_ins(
+def _find_replacements(
     cascade: CascadeView, block: str, teacher: Block
 ) -> dict[int, keras.Layer]:
-    """The cascade's layer for each of the teacher's, by the latter's id."""
-    own = dict(leaf_layers(cascade.blocks[block]))
+    """Returns the cascade's layer for the id of each of the teacher's."""
+    layers = dict(leaf_layers(cascade.blocks[block]))
     return {
-        id(layer): own[path]
+        id(layer): layers[path]
         for path, layer in leaf_layers(teacher)
-        if path in own and not isinstance(layer, keras.layers.InputLayer)
+        if path in layers and not isinstance(layer, keras.layers.InputLayer)
     }
 
 
 def _run(
-    network: Any, inputs: Any, stand_ins: Mapping[int, keras.Layer]
+    network: Any, inputs: object, replacements: Mapping[int, keras.Layer]
 ) -> Any:
-    """Runs a graph in inference mode, with other layers for some."""
+    """Runs a graph in inference mode, with replacements of some layers."""
 
-    def called(operation: keras.Operation) -> Any:
+    def replaced(operation: keras.Operation) -> Any:
         if compat.is_functional(operation):
-            return lambda given, **_: _run(operation, given, stand_ins)
-        layer = stand_ins.get(id(operation), operation)
+            return lambda given, **_: _run(operation, given, replacements)
+        layer = replacements.get(id(operation), operation)
         return bind_training_mode(layer, training=False)
 
-    return compat.run_graph(network, inputs, None, called)
+    return compat.run_graph(network, inputs, None, replaced)
 
 
-class _InputsOf:
-    """Gives what a network gets in a cascade, without gradients."""
+class _NetworkInputs:
+    """Computes the inputs of a network in a cascade, without gradients."""
 
-    def __init__(self, cascade: keras.Model, block: str, teacher: Block):
-        graph = read_graph(cascade, keep_names=True)
-        wanted = _sources(graph, block, teacher)
-        self._names = [tensor.name for tensor in cascade.inputs]
+    def __init__(self, cascade: CascadeView, block: str, teacher: Block):
+        graph = read_graph(as_model(cascade), keep_names=True)
+        sources = _find_sources(graph, block, teacher)
+        self._paths = input_paths(cascade.input)
         self._structure = teacher.input
-        # Of the wanted tensors those that are the cascade's own inputs.
-        own = {graph.reference(x): i for i, x in enumerate(graph.inputs)}
-        self._own = [own.get(reference) for reference in wanted]
+        # Which of the sources are inputs of the cascade itself.
+        positions = {graph.reference(x): i for i, x in enumerate(graph.inputs)}
+        self._positions = [positions.get(source) for source in sources]
         computed = {
-            str(place): reference
-            for place, reference in enumerate(wanted)
-            if reference not in own
+            str(number): source
+            for number, source in enumerate(sources)
+            if source not in positions
         }
-        self._network: Any = None
+        self._network: keras.Model | None = None
         if computed:
             self._network, self._needed = Replay(share=True).part(
                 graph, "inputs", computed
             )
 
-    def __call__(self, x: Any) -> Any:
-        flat = self._flat(x)
-        found = {} if self._network is None else self._computed(flat)
+    def __call__(self, x: object) -> Any:
+        by_name = sort_inputs(x, self._paths, "x of compute_loss")
+        flat = list(by_name.values())
+        found = self._compute(flat)
         given = [
-            found[str(place)] if position is None else flat[position]
-            for place, position in enumerate(self._own)
+            found[str(number)] if position is None else flat[position]
+            for number, position in enumerate(self._positions)
         ]
         return keras.tree.pack_sequence_as(self._structure, given)
 
-    def _flat(self, x: Any) -> list[Any]:
-        if isinstance(x, Mapping):
-            return [x[name] for name in self._names]
-        return keras.tree.flatten(x)
-
-    def _computed(self, flat: list[Any]) -> dict[str, Any]:
+    def _compute(self, flat: list[Any]) -> dict[str, Any]:
+        if self._network is None:
+            return {}
         given = [flat[position] for position in self._needed]
-        tensors = self._network(
+        tensors: Any = self._network(
             keras.tree.pack_sequence_as(self._network.input, given),
             training=False,
         )
         return {name: _without_gradient(x) for name, x in tensors.items()}
 
 
-def _without_gradient(tensor: Any) -> Any:
-    """The tensor as data; its mask goes with it."""
+def _without_gradient(tensor: object) -> object:
+    """Returns the tensor as data, with its mask."""
     result = ops.stop_gradient(tensor)
     if (mask := compat.keras_mask(tensor)) is not None:
         compat.set_keras_mask(result, mask)
     return result
 
 
-def _sources(graph: Graph, block: str, teacher: Block) -> list[Reference]:
-    """Where in the cascade each input of a network comes from."""
+def _find_sources(graph: Graph, block: str, teacher: Block) -> list[Reference]:
+    """Returns the tensors of the cascade that feed a network's inputs."""
     node = graph.calls[block][0]
     inner: Any = node.inner
     given = {
@@ -137,10 +136,10 @@ def _sources(graph: Graph, block: str, teacher: Block) -> list[Reference]:
     }
     names = [tensor.name for tensor in teacher.inputs]
     if missing := [name for name in names if name not in given]:
-        listed = ", ".join(f"'{name}'" for name in missing)
         raise ValueError(
-            f"LwF cannot ask '{block}' for its old answers: the cascade does "
-            f"not feed its input {listed}, which no tap needs or an injection "
-            "by 'replace' took the place of. Take L2SP or EWC for it."
+            f"LwF cannot compute the old outputs of '{block}': the cascade "
+            f"does not feed its input {listed(missing)}, which no tap needs or "
+            "an injection by 'replace' took the place of. Take L2SP or EWC for "
+            "it."
         )
     return [graph.reference(given[name]) for name in names]

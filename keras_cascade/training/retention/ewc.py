@@ -1,4 +1,4 @@
-"""EWC: weights are pulled the harder, the more the old task needs them."""
+"""Pulls weights to their pretrained values, by their importance (EWC)."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -12,12 +12,14 @@ from keras_cascade.training.retention.l2sp import difference
 from keras_cascade.training.retention.method import Retention
 from keras_cascade.training.retention.output_kinds import check_kind
 
-Pull = tuple[keras.Variable, keras.Variable, keras.Variable]
+# A weight, or a tensor in its place, its pretrained value, and its Fisher
+# information.
+Pull = tuple[Any, keras.Variable, keras.Variable]
 
 
 @keras.saving.register_keras_serializable(package="keras_cascade")
 class EWC(Retention):
-    """Pulls weights to the pretrained ones, each as the old task needs it.
+    """Pulls weights to the pretrained ones, the harder the old task needs them.
 
     The penalty is `strength / 2 * sum(F * (w - w0)**2)`, where F is the
     diagonal of the Fisher information of the original network, with its old
@@ -26,28 +28,29 @@ class EWC(Retention):
     number of samples; labels are not needed.
 
     Args:
-        strength: Of the pull; at least 0. Fisher information is small where
-            a network is sure of itself: try 10 to 10,000.
-        data: What the network was trained on, or some hundred samples of it:
-            everything that `fit` takes, as the network itself takes it.
-        outputs: What the network's outputs are: `"softmax"`, `"sigmoid"`
+        strength: The factor of the penalty; at least 0. Fisher information is
+            small where a network is confident: try 10 to 10,000.
+        data: The data that the network was trained on, or some hundred
+            samples of it, in any form that `fit` takes, as inputs of the
+            network itself.
+        outputs: The kind of the network's outputs: `"softmax"`, `"sigmoid"`
             (probabilities), `"softmax_logits"`, `"sigmoid_logits"`, or
-            `"linear"` (means of Gaussians of variance 1). `None` goes by the
+            `"linear"` (means of Gaussians of variance 1). `None` reads the
             activation of the last layer: linear where it is neither softmax
             nor sigmoid. Defaults to `None`.
-        probes: How many random directions a batch. The squared gradient along
-            a random sign for each sample and output has the exact sum of
-            squares as its mean, for one backward pass. `None` takes the exact
-            sum, with a backward pass for each sample and output. Defaults to
-            `1`.
-        batch_size: Rows at a time where the data are arrays. Defaults to
+        probes: The number of random directions for each batch. The squared
+            gradient along a random sign for each sample and output has the
+            exact sum of squares as its mean, for one backward pass. `None`
+            takes the exact sum, with a backward pass for each sample and
+            output. Defaults to `1`.
+        batch_size: The size of a batch where the data are arrays. Defaults to
             `32`.
-        seed: Of the random signs. Defaults to `0`.
+        seed: The seed of the random signs. Defaults to `0`.
 
     Raises:
-        ValueError: If the strength is negative or no number, or `outputs` or
-            `probes` is none of the above.
-        TypeError: If the data are nothing that can be read.
+        ValueError: If the strength is negative or not a number, or `outputs`
+            or `probes` is none of the above.
+        TypeError: If the data are of a type that cannot be read.
 
     Example:
     >>> ewc = kc.EWC(100, old_images)
@@ -72,7 +75,7 @@ class EWC(Retention):
     ):
         super().__init__(strength)
         if data is not None:
-            # Opens it, which says what is wrong; nothing is read yet.
+            # Opens the data, which raises an error if that is not possible.
             user_data.length(data, batch_size)
         self.data = data
         self.outputs = check_kind(outputs, "EWC")
@@ -84,11 +87,11 @@ class EWC(Retention):
         self.probes = probes
         self.batch_size = batch_size
         self.seed = seed
-        # What a cascade that is rebuilt knows already, by weight.
+        # The Fisher information of a cascade that is rebuilt, by weight.
         self.known: Mapping[str, np.ndarray] = {}
 
     def penalty(self, pulls: Iterable[Pull]) -> Any:
-        """The penalty on weights, what they were, and their information."""
+        """Returns the penalty on weights."""
         distances: list[Any] = [
             ops.sum(fisher * ops.square(difference(weight, anchor)))
             for weight, anchor, fisher in pulls
@@ -96,13 +99,13 @@ class EWC(Retention):
         return 0.5 * self.strength * sum(distances)
 
     def with_known(self, known: Mapping[str, np.ndarray]) -> "EWC":
-        """A copy that need not estimate what is known, by weight."""
+        """Returns a copy that does not estimate the known values again."""
         copy = type(self)(data=self.data, **self.get_config())
         copy.known = known
         return copy
 
     def get_config(self) -> dict[str, Any]:
-        """Its arguments, but for data: a file has what was estimated."""
+        """Returns the arguments without data: a file has the estimate."""
         return {
             **super().get_config(),
             "outputs": self.outputs,
@@ -113,5 +116,5 @@ class EWC(Retention):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "EWC":
-        """The method that `get_config` wrote, without data."""
+        """Returns the method of a config, without data."""
         return cls(data=None, **config)

@@ -1,6 +1,6 @@
 """Estimates the diagonal of a network's Fisher information, in a stream.
 
-On every backend by public Keras alone: a training step whose loss is a
+Public Keras suffices on every backend: a training step whose loss is a
 weighted sum of the outputs, and whose optimizer changes no weight but adds up
 the squares of the gradients.
 """
@@ -16,38 +16,37 @@ from keras import ops
 
 from keras_cascade import data as user_data
 from keras_cascade.graph.layer_copying import to_numpy_copy
-from keras_cascade.training.retention.output_kinds import Kind, statistic
+from keras_cascade.training.retention.output_kinds import Kind, fisher_statistic
 
 
 def fisher_diagonal(
     network: keras.Model,
-    data: Any,
+    data: object,
     kinds: Sequence[Kind],
     probes: int | None = 1,
     batch_size: int = 32,
     seed: int = 0,
 ) -> list[np.ndarray]:
-    """The diagonal of the Fisher information of each trainable weight.
+    """Returns the diagonal of the Fisher information of trainable weights.
 
-    It is that of the network's own distribution over answers, not of labels
-    ("empirical"), averaged over the samples. One pass over the data.
+    It is that of the network's own distribution over outputs, not of labels
+    ("empirical"), averaged over the samples. It takes one pass over the data.
 
     Args:
         network: The network. Its weights stay as they are; it runs in
             inference mode.
-        data: Everything that `fit` takes, as the network takes it.
-        kinds: What each of its outputs is.
-        probes: How many random directions a batch, or None for an exact sum.
-            Defaults to `1`.
-        batch_size: Rows at a time where the data are arrays. Defaults to
-            `32`.
-        seed: Of the random directions. Defaults to `0`.
+        data: Inputs of the network, in any form that `fit` takes.
+        kinds: The kind of each output.
+        probes: As in `EWC`. Defaults to `1`.
+        batch_size: As in `EWC`. Defaults to `32`.
+        seed: As in `EWC`. Defaults to `0`.
 
     Returns:
-        An array a weight, in the order of `network.trainable_variables`.
+        An array for each weight, in the order of
+        `network.trainable_variables`.
 
     Raises:
-        ValueError: If it is not finite somewhere, or the data are empty.
+        ValueError: If a value is not finite, or the data are empty.
 
     Example:
     >>> fisher_diagonal(classifier, images, ["softmax"])[0].shape
@@ -61,7 +60,7 @@ def fisher_diagonal(
         samples += _rows(batch)
         for x, weights in _directions(model, batch, probes, (seed, samples)):
             model.train_on_batch(x, weights)
-    # A random direction is one of several; an exact one is a share of a sum.
+    # Random directions are averaged; exact ones add up to the sum.
     total = samples * (probes or 1)
     found = [to_numpy_copy(square) / total for square in optimizer.squares]
     for variable, value in zip(network.trainable_variables, found, strict=True):
@@ -70,10 +69,10 @@ def fisher_diagonal(
 
 
 class SquaredGradients(keras.optimizers.Optimizer):
-    """Adds up squares of gradients, and leaves every weight as it is."""
+    """Adds up the squares of gradients, and changes no weight."""
 
     def build(self, variables: list[keras.Variable]) -> None:
-        """Makes the sums."""
+        """Creates the sums."""
         if self.built:
             return
         super().build(variables)
@@ -83,18 +82,19 @@ class SquaredGradients(keras.optimizers.Optimizer):
         ]
 
     def update_step(
-        self, gradient: Any, variable: keras.Variable, learning_rate: Any
+        self, gradient: object, variable: keras.Variable, learning_rate: object
     ) -> None:
-        """Adds the square."""
+        """Adds the square of a gradient."""
         square: Any = self.squares[self._get_variable_index(variable)]
         # On TensorFlow an embedding's gradient is a list of rows, with
-        # repetitions; adding to zeros makes one of it before it is squared.
+        # repetitions, and ops.square would square each row before they are
+        # added up. Adding zeros makes it a plain tensor.
         gradient = ops.add(ops.zeros(square.shape, square.dtype), gradient)
         self.assign_add(square, ops.square(gradient))
 
 
 class _Statistics(keras.Model):
-    """Gives the statistics of a network's outputs, in inference mode."""
+    """Computes the statistics of a network's outputs, in inference mode."""
 
     def __init__(self, network: keras.Model, kinds: Sequence[Kind]):
         super().__init__(name="statistics")
@@ -102,33 +102,33 @@ class _Statistics(keras.Model):
         self._kinds = tuple(kinds)
 
     def call(self, inputs: Any) -> Any:
-        """All outputs side by side: (batch, outputs)."""
+        """Returns all outputs side by side: (batch, outputs)."""
         outputs = keras.tree.flatten(self.network(inputs, training=False))
         columns = [
-            statistic(output, kind)
+            fisher_statistic(output, kind)
             for output, kind in zip(outputs, self._kinds, strict=True)
         ]
         return ops.concatenate(columns, axis=-1)
 
 
 class _WeightedSum(keras.losses.Loss):
-    """Given weights as the labels, the weighted sum over the whole batch."""
+    """The sum of outputs over the whole batch, weighted by the labels."""
 
     def __init__(self) -> None:
         super().__init__(name="weighted_sum", reduction="sum")
 
-    def call(self, y_true: Any, y_pred: Any) -> Any:
-        """The weighted sum of each row."""
-        return ops.sum(y_true * y_pred, axis=-1)
+    def call(self, y_true: object, y_pred: object) -> Any:
+        """Returns the weighted sum of each row."""
+        return ops.sum(ops.multiply(y_true, y_pred), axis=-1)
 
 
 def _directions(
     model: _Statistics,
-    batch: Any,
+    batch: object,
     probes: int | None,
     seed: tuple[int, int],
 ) -> Iterator[tuple[Any, np.ndarray]]:
-    """Rows, and weights of their outputs: random signs, or one at a time."""
+    """Yields rows, and weights of their outputs: random signs, or 1 and 0."""
     rows, columns = _rows(batch), _columns(model, batch)
     if probes is not None:
         rng = np.random.default_rng(seed)
@@ -142,15 +142,15 @@ def _directions(
             yield alone, one[None]
 
 
-def _columns(model: _Statistics, batch: Any) -> int:
-    """How many statistics a sample has."""
+def _columns(model: _Statistics, batch: object) -> int:
+    """Returns the number of statistics of a sample."""
     shapes = [output.shape[1:] for output in model.network.outputs]
     if any(None in shape for shape in shapes):
         return model.predict_on_batch(batch).shape[1]
     return sum(math.prod(shape) for shape in shapes)
 
 
-def _rows(batch: Any) -> int:
+def _rows(batch: object) -> int:
     return len(keras.tree.flatten(batch)[0])
 
 
@@ -158,5 +158,5 @@ def _check_finite(variable: keras.Variable, fisher: np.ndarray) -> None:
     if not np.isfinite(fisher).all():
         raise ValueError(
             f"The Fisher information of '{variable.path}' is not finite: EWC's "
-            "data, or the network's answers to them, hold nan or inf."
+            "data, or the network's outputs for them, contain nan or inf."
         )

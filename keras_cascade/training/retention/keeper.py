@@ -1,7 +1,10 @@
-"""The layer that holds what is kept of pretrained networks."""
+"""Defines the layer that stores the pretrained values of retention.
+
+Tested by `tests/training/retention/test_retention_of_cascades.py`.
+"""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,38 +13,45 @@ import numpy as np
 from keras import ops
 
 from keras_cascade import _keras_compat as compat
-from keras_cascade._cascade_view import CascadeView
+from keras_cascade._cascade_view import CascadeView, as_model
 from keras_cascade.graph.block import Block, leaf_layers
 from keras_cascade.graph.layer_copying import to_numpy_copy
 from keras_cascade.graph.names import name_variables
+from keras_cascade.graph.paths import LayerPath
 from keras_cascade.training.retention.distillation import Distillation
 from keras_cascade.training.retention.ewc import EWC
 from keras_cascade.training.retention.lwf import LwF
 from keras_cascade.training.retention.method import Retention
 from keras_cascade.training.retention.output_kinds import Kind
-from keras_cascade.training.retention.targets import Weight, current_values
+from keras_cascade.training.retention.targets import Weight, value_readers
 
-# What the paths of its variables begin with.
+# What the paths of the layer's variables begin with.
 PREFIX = "retention"
+
+# What reads a weight's value, its pretrained value, and for EWC its Fisher
+# information.
+Pull = tuple[Callable[[], Any], *tuple[keras.Variable, ...]]
 
 
 def retained_path(path: str) -> str:
-    """The path of what a variable is kept of; of others their own.
+    """Returns the path of the weight that a variable was retained of.
 
-    `retention/anchors/upstream/conv/kernel` is of `upstream/conv/kernel`.
+    `retention/anchors/upstream/conv/kernel` is retained of
+    `upstream/conv/kernel`. Other paths are returned unchanged.
     """
     if not path.startswith(f"{PREFIX}/"):
         return path
     return path.split("/", 2)[2]
 
 
+# Keras finds the layer's values in a file by the name of this class.
 @keras.saving.register_keras_serializable(package="keras_cascade")
 class Keeper(keras.Layer):
-    """Holds pretrained weights, their Fisher information, and old networks.
+    """Stores pretrained weights, their Fisher information, and old networks.
 
-    A cascade has it beside its blocks, so that all this is saved with it and
-    is part of its state, and asks it for the penalties. Nothing of it trains,
-    whatever flag is set.
+    A cascade has it beside its blocks, so that its values are saved with the
+    cascade and are part of its state, and gets the penalties from it. None of
+    its variables trains, whatever flag is set.
 
     Args:
         methods: Path pattern to method.
@@ -49,7 +59,7 @@ class Keeper(keras.Layer):
             method.
         teachers: The networks as they were, by their blocks.
         taught: Block to the pattern of its `LwF`.
-        kinds: Block to what each output of its network is.
+        kinds: Block to the kind of each output of its network.
     """
 
     def __init__(
@@ -63,7 +73,7 @@ class Keeper(keras.Layer):
     ):
         super().__init__(**{"name": PREFIX, **kwargs})
         self._plan = _Plan(methods, weights, taught, kinds)
-        self._ties = _Ties({}, {})
+        self._attached = _Attached({}, {})
         self.teachers = dict(teachers)
         for block, teacher in teachers.items():
             _freeze(teacher)
@@ -78,76 +88,70 @@ class Keeper(keras.Layer):
                     self.fishers[weight.path] = fisher
         self.trackers = [
             keras.metrics.Mean(name=name)
-            for name in self._plan.names().values()
+            for name in self._plan.loss_names().values()
         ]
         self.built = True
 
     @property
     def trainable(self) -> bool:
-        """Never: a flag of the whole cascade does not reach it."""
+        """Always False."""
+        # `cascade.trainable = True` reaches every tracked layer.
         return False
 
     @trainable.setter
     def trainable(self, value: bool) -> None:
         pass
 
-    @property
-    def methods(self) -> dict[str, Retention]:
-        """Path pattern to method."""
-        return dict(self._plan.methods)
-
     def remember(
         self,
         anchors: Mapping[str, np.ndarray],
         fishers: Mapping[str, np.ndarray],
     ) -> None:
-        """Takes what the weights were and their information, by their paths."""
+        """Stores the pretrained values and their information, by path."""
         for path, value in anchors.items():
             self.anchors[path].assign(value)
         for path, value in fishers.items():
             self.fishers[path].assign(value)
 
     def known_fishers(self) -> dict[str, np.ndarray]:
-        """The Fisher information of the weights, by their paths."""
-        return {
-            path: to_numpy_copy(fisher) for path, fisher in self.fishers.items()
-        }
+        """Returns the Fisher information of the weights, by their paths."""
+        return {p: to_numpy_copy(fisher) for p, fisher in self.fishers.items()}
 
     def attach(self, cascade: CascadeView) -> None:
-        """Ties what is kept to the weights and blocks of its cascade.
+        """Finds the weights and blocks of the cascade that are penalised.
 
         Raises:
-            ValueError: If a network that is taught lacks an input.
+            ValueError: If a network that is distilled lacks an input.
         """
-        layers = dict(leaf_layers(cascade))
+        layers = dict(leaf_layers(as_model(cascade)))
         pulls = {
             pattern: [self._pull(weight, layers) for weight in several]
             for pattern, several in self._plan.weights.items()
         }
-        lessons = {
+        distillations = {
             block: Distillation(cascade, block, teacher)
             for block, teacher in self.teachers.items()
         }
-        self._ties = _Ties(pulls, lessons)
+        self._attached = _Attached(pulls, distillations)
 
-    def penalties(self, x: Any) -> list[Any]:
-        """The penalty of each method, which its metric notes down.
+    def penalties(self, x: object) -> list[Any]:
+        """Returns the penalty of each method, and updates its metric.
 
         Args:
-            x: What the cascade gets, for the methods that compare answers.
+            x: A batch as the cascade takes it, for `LwF`.
         """
         values = [self._penalty(pattern, x) for pattern in self._plan.methods]
         first: Any = None if x is None else keras.tree.flatten(x)[0]
         shape: Any = (None,) if x is None else ops.shape(first)
         for tracker, value in zip(self.trackers, values, strict=True):
-            # By rows, as Keras's own losses are averaged over batches.
+            # By rows, as Keras averages its own losses over batches.
             tracker.update_state(
                 ops.stop_gradient(value), sample_weight=shape[0]
             )
         return values
 
     def get_config(self) -> dict[str, Any]:
-        """What it keeps, but for the values."""
+        """Returns the arguments; the values are in the weights file."""
         serialize = keras.saving.serialize_keras_object
         plan = self._plan
         return {
@@ -157,19 +161,14 @@ class Keeper(keras.Layer):
                 pattern: [weight.get_config() for weight in several]
                 for pattern, several in plan.weights.items()
             },
-            "teachers": {
-                block: serialize(teacher)
-                for block, teacher in self.teachers.items()
-            },
+            "teachers": {k: serialize(t) for k, t in self.teachers.items()},
             "taught": dict(plan.taught),
-            "kinds": {
-                block: list(kinds) for block, kinds in plan.kinds.items()
-            },
+            "kinds": {k: list(kinds) for k, kinds in plan.kinds.items()},
         }
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "Keeper":
-        """The keeper, its values to be loaded."""
+        """Returns the layer of a config."""
         load = keras.saving.deserialize_keras_object
         config = dict(config)
         config["methods"] = {k: load(m) for k, m in config["methods"].items()}
@@ -192,39 +191,39 @@ class Keeper(keras.Layer):
         return variable
 
     def _pull(
-        self, weight: Weight, layers: Mapping[tuple, keras.Layer]
-    ) -> tuple[Any, ...]:
-        value = current_values(layers[weight.layer])[weight.number]
-        pull = (value, self.anchors[weight.path])
+        self, weight: Weight, layers: Mapping[LayerPath, keras.Layer]
+    ) -> Pull:
+        reader = value_readers(layers[weight.layer])[weight.number]
         fisher = self.fishers.get(weight.path)
-        return pull if fisher is None else (*pull, fisher)
+        anchor = self.anchors[weight.path]
+        return (reader, anchor) if fisher is None else (reader, anchor, fisher)
 
-    def _penalty(self, pattern: str, x: Any) -> Any:
+    def _penalty(self, pattern: str, x: object) -> Any:
         method: Any = self._plan.methods[pattern]
         if not isinstance(method, LwF):
-            pulls = self._ties.pulls[pattern]
-            return method.penalty([(now(), *kept) for now, *kept in pulls])
+            pulls = self._attached.pulls[pattern]
+            return method.penalty([(read(), *kept) for read, *kept in pulls])
         if x is None:
             raise ValueError(
                 f"The retention of '{pattern}' is LwF, which needs the inputs: "
                 "cascade.compute_loss(x=inputs, ...)."
             )
         return sum(
-            method.penalty(*self._ties.lessons[block].answers(x), kinds)
-            for block, kinds in self._plan.kinds.items()
-            if self._plan.taught[block] == pattern
+            method.penalty(*self._attached.distillations[b].outputs(x), kinds)
+            for b, kinds in self._plan.kinds.items()
+            if self._plan.taught[b] == pattern
         )
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """The arguments of a keeper; Keras does not track what is in a dataclass.
+    """The arguments of a `Keeper`.
 
     Attributes:
-        methods: As `Keeper` has them, and so on.
+        methods: As in `Keeper`, like all others.
         weights: The weights that are pulled.
-        taught: The networks that are taught.
-        kinds: What their outputs are.
+        taught: The networks that are distilled.
+        kinds: The kinds of their outputs.
     """
 
     methods: Mapping[str, Retention]
@@ -232,8 +231,8 @@ class _Plan:
     taught: Mapping[str, str]
     kinds: Mapping[str, Sequence[Kind]]
 
-    def names(self) -> dict[str, str]:
-        """Pattern to the name of its loss in the logs."""
+    def loss_names(self) -> dict[str, str]:
+        """Returns the name of each pattern's loss in the logs."""
         names = {p: m.loss_name for p, m in self.methods.items()}
         times = Counter(names.values())
         return {
@@ -243,17 +242,18 @@ class _Plan:
 
 
 @dataclass(frozen=True)
-class _Ties:
-    """What a keeper looks at in its cascade, which is not its own to track.
+class _Attached:
+    """The cascade's weights and blocks that a `Keeper` penalises.
+
+    Keras does not track layers in a dataclass: these are not the keeper's own.
 
     Attributes:
-        pulls: What gives a weight's value beside what is kept of it, by
-            pattern.
-        lessons: Old and new answers, by block.
+        pulls: The weights and their pretrained values, by pattern.
+        distillations: Old and new outputs, by block.
     """
 
-    pulls: Mapping[str, Sequence[tuple]]
-    lessons: Mapping[str, Distillation]
+    pulls: Mapping[str, Sequence[Pull]]
+    distillations: Mapping[str, Distillation]
 
 
 def _freeze(network: keras.Model) -> None:

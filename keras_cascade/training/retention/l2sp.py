@@ -1,4 +1,4 @@
-"""L2-SP: weights are pulled to what they were pretrained to."""
+"""Pulls weights to their pretrained values (L2-SP)."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -8,7 +8,8 @@ from keras import ops
 
 from keras_cascade.training.retention.method import Retention
 
-Pull = tuple[keras.Variable, keras.Variable]
+# A weight, or a tensor in its place, and its pretrained value.
+Pull = tuple[Any, keras.Variable]
 
 
 @keras.saving.register_keras_serializable(package="keras_cascade")
@@ -16,15 +17,16 @@ class L2SP(Retention):
     """Pulls weights to the pretrained ones, all with the same strength.
 
     The penalty is `strength / 2 * sum((w - w0)**2)` over the weights that the
-    pattern covers, moments of normalisation left out. It costs next to
-    nothing and needs no data: the first thing to try. Use it instead of
-    weight decay on these weights, which pulls them to 0.
+    pattern covers, without moments of normalisation. It costs next to nothing
+    and needs no data: the first thing to try. Use it instead of weight decay
+    on these weights, which pulls them to 0.
 
     Args:
-        strength: Of the pull; at least 0. The paper tries 0.001 to 1.
+        strength: The factor of the penalty; at least 0. The paper tries 0.001
+            to 1.
 
     Raises:
-        ValueError: If the strength is negative or no number.
+        ValueError: If the strength is negative or not a number.
 
     Example:
     >>> cascade = kc.build_cascade(
@@ -38,7 +40,7 @@ class L2SP(Retention):
     loss_name = "l2sp_loss"
 
     def penalty(self, pulls: Iterable[Pull]) -> Any:
-        """The penalty on pairs of a weight and what it was."""
+        """Returns the penalty on pairs of a weight and its pretrained value."""
         distances: list[Any] = [
             ops.sum(ops.square(difference(weight, anchor)))
             for weight, anchor in pulls
@@ -46,7 +48,8 @@ class L2SP(Retention):
         return 0.5 * self.strength * sum(distances)
 
 
-def difference(weight: Any, anchor: keras.Variable) -> Any:
-    """How far a weight is from what it was, in float32 or better."""
+def difference(weight: object, anchor: keras.Variable) -> Any:
+    """Returns weight - anchor, in float32 or better."""
+    # In float16 or bfloat16 the small distance of two weights is rounded away.
     dtype = keras.backend.result_type(anchor.dtype, "float32")
-    return ops.cast(weight, dtype) - ops.cast(anchor, dtype)
+    return ops.subtract(ops.cast(weight, dtype), ops.cast(anchor, dtype))

@@ -1,4 +1,4 @@
-"""LwF: the network goes on giving its old answers, on the new data."""
+"""Distils a network's old outputs on the new data into it (LwF)."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -16,31 +16,32 @@ from keras_cascade.training.retention.output_kinds import (
 
 @keras.saving.register_keras_serializable(package="keras_cascade")
 class LwF(Retention):
-    """Distils a network's own old answers on the new data into it.
+    """Distils a network's own old outputs on the new data into it.
 
-    The penalty is `strength * KL(old answers || new answers)`, both at the
+    The penalty is `strength * KL(old outputs || new outputs)`, both at the
     temperature, mean over the batch, summed over several outputs: the paper's
-    cross-entropy less the entropy of the old answers, so that it is 0 while
-    nothing is forgotten. The old answers are those of a frozen copy of the
-    network; the new ones those of its layers in the cascade, with its old
-    head, frozen, behind them where the cascade leaves it out. It needs no old
-    data, and the network must give answers: probabilities or logits.
+    cross-entropy less the entropy of the old outputs, so that it is 0 while
+    nothing is forgotten. The old outputs are those of a frozen copy of the
+    network; the new ones those of its layers in the cascade, followed by its
+    old head, frozen, where the cascade leaves it out. It needs no old data,
+    and the network's outputs must be probabilities or logits.
 
-    Both are taken in inference mode, of what the network gets in the cascade
-    (without augmentation; sample weights do not count). No gradient flows
-    into what computes that. Inputs that are features are computed again.
+    Both are computed in inference mode, from the inputs that the network gets
+    in the cascade (without augmentation; sample weights do not count). No
+    gradient flows into what computes these inputs. Inputs that are features
+    are computed again.
 
     Each step costs a forward pass of the old network and a forward and
     backward pass of the new one on top: with an upstream that trains whole,
     about twice the time of a step without.
 
     Args:
-        strength: Of the penalty; at least 0.
-        temperature: Divides the logits of both; above 1, what the network
-            holds for less probable counts more. Defaults to `2.0`.
-        outputs: What the network's outputs are: `"softmax"`, `"sigmoid"`
+        strength: The factor of the penalty; at least 0.
+        temperature: Divides the logits of both; above 1, less probable
+            classes count more. Defaults to `2.0`.
+        outputs: The kind of the network's outputs: `"softmax"`, `"sigmoid"`
             (probabilities), `"softmax_logits"` or `"sigmoid_logits"`. `None`
-            goes by the activation of the last layer. Defaults to `None`.
+            reads the activation of the last layer. Defaults to `None`.
 
     Raises:
         ValueError: If the strength is negative, the temperature not positive,
@@ -71,16 +72,19 @@ class LwF(Retention):
         self.outputs = check_kind(outputs, "LwF")
         if self.outputs == "linear":
             raise ValueError(
-                "LwF's outputs is 'linear', which is no answer that has a "
-                "temperature. It keeps classifiers: 'softmax', 'sigmoid', "
+                "LwF's outputs is 'linear', and such outputs have no "
+                "temperature. It is for classifiers: 'softmax', 'sigmoid', "
                 "'softmax_logits', 'sigmoid_logits'. For a regression take "
                 "L2SP or EWC."
             )
 
     def penalty(
-        self, old: Iterable[Any], new: Iterable[Any], kinds: Iterable[Kind]
+        self,
+        old: Iterable[object],
+        new: Iterable[object],
+        kinds: Iterable[Kind],
     ) -> Any:
-        """The penalty on old and new answers, output by output."""
+        """Returns the penalty on old and new outputs."""
         divergences: list[Any] = [
             ops.mean(divergence(a, b, kind, self.temperature))
             for a, b, kind in zip(old, new, kinds, strict=True)
@@ -88,7 +92,7 @@ class LwF(Retention):
         return self.strength * sum(divergences)
 
     def get_config(self) -> dict[str, Any]:
-        """Its arguments."""
+        """Returns the arguments."""
         return {
             **super().get_config(),
             "temperature": self.temperature,

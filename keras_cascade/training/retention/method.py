@@ -1,8 +1,11 @@
-"""What all methods of retention have in common."""
+"""Defines the base class of the methods of retention.
+
+Tested by `tests/training/retention/test_retention_of_cascades.py`.
+"""
 
 import math
 import numbers
-from typing import Any
+from typing import Any, Self
 
 
 class Retention:
@@ -12,10 +15,10 @@ class Retention:
         strength: The factor of the penalty; a finite number of at least 0.
 
     Raises:
-        ValueError: If the strength is none.
+        ValueError: If the strength is another value.
     """
 
-    # What its loss is called in the logs: `l2sp_loss`.
+    # The name of its loss in the logs.
     loss_name = "retention_loss"
 
     def __init__(self, strength: float):
@@ -24,12 +27,12 @@ class Retention:
         )
 
     def get_config(self) -> dict[str, Any]:
-        """Its arguments, but for data."""
+        """Returns the arguments without data."""
         return {"strength": self.strength}
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "Retention":
-        """The method that `get_config` wrote."""
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """Returns the method of a config."""
         return cls(**config)
 
     def __repr__(self) -> str:
@@ -39,13 +42,13 @@ class Retention:
         return f"{type(self).__name__}({arguments})"
 
 
-def finite_number(value: Any, what: str, zero: bool) -> float:
-    """A number as a float, or an error that says what it is not.
+def finite_number(value: object, what: str, zero: bool) -> float:
+    """Returns a number as a float, or raises a ValueError.
 
     Args:
-        value: What was received.
-        what: What it is, for the message.
-        zero: Whether it may be 0.
+        value: The value received.
+        what: The name of the argument, for the message.
+        zero: Whether the number may be 0.
     """
     if isinstance(value, numbers.Real) and not isinstance(value, bool):
         number = float(value)

@@ -1,71 +1,76 @@
-"""What a network's outputs are as answers: probabilities, logits, numbers."""
+"""Treats network outputs as probabilities, logits or plain numbers.
+
+Tested by `tests/training/retention/test_fisher.py` and
+`tests/training/retention/test_lwf.py`.
+"""
 
 from typing import Any
 
 import keras
 from keras import ops
 
+from keras_cascade._messages import listed
 from keras_cascade.graph.graph import Graph, Node
 
-# What the outputs of a network can be said to be.
+# One of KINDS.
 Kind = str
 KINDS = ("softmax", "sigmoid", "softmax_logits", "sigmoid_logits", "linear")
 
 # Far below any probability that counts; its inverse root is finite.
 TINY = 1e-30
-# The next that float32 tells from 0 and 1 alike.
+# The smallest distance from 0 and from 1 that float32 can represent at both.
 EDGE = 1e-7
 
 
 def check_kind(outputs: object, method: str) -> Kind | None:
-    """What the user says that outputs are, or an error.
+    """Returns the argument `outputs` of a method, or raises a ValueError.
 
     Args:
         outputs: One of `KINDS`, or None.
-        method: Whose argument it is, for the message.
+        method: The name of the method, for the message.
     """
-    if outputs is None or outputs in KINDS:
-        return outputs  # type: ignore[return-value]
+    if outputs is None:
+        return None
+    if isinstance(outputs, str) and outputs in KINDS:
+        return outputs
     raise ValueError(
         f"{method}'s outputs is {outputs!r}. It must be None or one of: "
-        f"{', '.join(map(repr, KINDS))}."
+        f"{listed(KINDS)}."
     )
 
 
-def kinds_of(graph: Graph, said: Kind | None) -> list[Kind]:
-    """What each output of a network is.
+def find_kinds(graph: Graph, given: Kind | None) -> list[Kind]:
+    """Returns the kind of each output of a network.
 
     Args:
         graph: The network's graph.
-        said: What the user says; None goes by the last layers' activations,
-            `"linear"` being everything but softmax and sigmoid.
+        given: The kind that the user gave. None reads the last layers'
+            activations, `"linear"` being all but softmax and sigmoid.
     """
-    if said is not None:
-        return [said] * len(graph.outputs)
-    return [_kind(graph, tensor) for tensor in graph.outputs]
+    positions = range(len(graph.outputs))
+    return [given or _kind(find_last_call(graph, i)) for i in positions]
 
 
-def last_layer(graph: Graph, position: int) -> Node:
-    """The call that gives an output, down to the innermost network."""
+def find_last_call(graph: Graph, position: int) -> Node:
+    """Returns the call that computes an output, in the innermost network."""
     node, index = graph.sources[id(graph.outputs[position])]
-    return node if node.inner is None else last_layer(node.inner, index)
+    return node if node.inner is None else find_last_call(node.inner, index)
 
 
-def statistic(output: Any, kind: Kind) -> Any:
-    """What has the Fisher information as its plain sum of squared gradients.
+def fisher_statistic(output: object, kind: Kind) -> Any:
+    """Returns a statistic whose squared gradients add up to the Fisher matrix.
 
-    For a categorical distribution that is `2 sqrt(p)`, for a Bernoulli one
+    For a categorical distribution it is `2 sqrt(p)`, for a Bernoulli one
     `2 arcsin(sqrt(p))`, for a Gaussian of variance 1 its mean.
 
     Args:
         output: An output, batch first.
-        kind: What it is.
+        kind: Its kind.
 
     Returns:
-        Of shape (batch, outputs), in float32.
+        A float32 tensor of shape (batch, outputs).
     """
     output = ops.cast(output, "float32")
-    p: Any
     if kind in ("softmax", "softmax_logits"):
         p = ops.softmax(output) if kind.endswith("logits") else output
         output = ops.multiply(2, ops.sqrt(ops.maximum(p, TINY)))
@@ -77,17 +82,17 @@ def statistic(output: Any, kind: Kind) -> Any:
     return ops.reshape(output, (rows[0], -1))
 
 
-def divergence(old: Any, new: Any, kind: Kind, temperature: float) -> Any:
-    """KL(old || new) at a temperature, over the classes.
+def divergence(old: object, new: object, kind: Kind, temperature: float) -> Any:
+    """Returns KL(old || new) at a temperature, over the classes.
 
     Args:
-        old: The old answers, of any shape with the classes last.
-        new: The new ones.
-        kind: What they are.
+        old: The old outputs, of any shape with the classes last.
+        new: The new outputs.
+        kind: Their kind.
         temperature: Divides the logits.
 
     Returns:
-        Of their shape without the classes.
+        A tensor of their shape without the classes.
     """
     a = _log_probabilities(old, kind, temperature)
     b = _log_probabilities(new, kind, temperature)
@@ -95,28 +100,25 @@ def divergence(old: Any, new: Any, kind: Kind, temperature: float) -> Any:
     return ops.sum(sum(terms), axis=-1)
 
 
-def _kind(graph: Graph, tensor: keras.KerasTensor) -> Kind:
-    operation = last_layer(
-        graph, [id(x) for x in graph.outputs].index(id(tensor))
-    ).operation
-    if isinstance(operation, keras.layers.Softmax):
+def _kind(call: Node) -> Kind:
+    if isinstance(call.operation, keras.layers.Softmax):
         return "softmax"
-    activation = getattr(operation, "activation", None)
+    activation = getattr(call.operation, "activation", None)
     name = getattr(activation, "__name__", "")
     return name if name in ("softmax", "sigmoid") else "linear"
 
 
 def _log_probabilities(
-    answers: Any, kind: Kind, temperature: float
+    outputs: object, kind: Kind, temperature: float
 ) -> list[Any]:
-    """Of the class; of a sigmoid's unit, that it is on and that it is off."""
-    answers = ops.cast(answers, "float32")
+    """Returns those of the class, or of a sigmoid's unit being on and off."""
+    outputs = ops.cast(outputs, "float32")
     if kind == "softmax":
-        answers = ops.log(ops.maximum(answers, TINY))
+        outputs = ops.log(ops.maximum(outputs, TINY))
     elif kind == "sigmoid":
-        p: Any = ops.clip(answers, EDGE, 1 - EDGE)
-        answers = ops.subtract(ops.log(p), ops.log(1 - p))
-    logits = answers / temperature
+        p: Any = ops.clip(outputs, EDGE, 1 - EDGE)
+        outputs = ops.subtract(ops.log(p), ops.log(1 - p))
+    logits: Any = ops.divide(outputs, temperature)
     if kind in ("softmax", "softmax_logits"):
         return [ops.log_softmax(logits)]
     return [ops.log_sigmoid(logits), ops.log_sigmoid(-logits)]

@@ -1,7 +1,10 @@
-"""Makes the keeper of a cascade: checks, remembers, estimates."""
+"""Sets up retention: checks the methods, and estimates Fisher information.
+
+Tested by `tests/training/retention/test_retention_of_cascades.py` and
+`tests/training/retention/test_targets.py`.
+"""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import keras
 import numpy as np
@@ -21,14 +24,14 @@ from keras_cascade.training.retention.keeper import Keeper
 from keras_cascade.training.retention.method import Retention
 from keras_cascade.training.retention.output_kinds import (
     Kind,
-    kinds_of,
-    last_layer,
+    find_kinds,
+    find_last_call,
 )
 from keras_cascade.training.retention.targets import (
     Weight,
-    covered_weights,
+    find_pulled_layers,
+    find_taught_blocks,
     original_layers,
-    taught_blocks,
     weights_at,
     weights_of,
 )
@@ -39,7 +42,7 @@ def build_keeper(
     retention: Mapping[str, Retention],
     graphs: Mapping[str, Graph],
 ) -> Keeper:
-    """What a cascade keeps of its networks.
+    """Returns the layer with the pretrained values of a cascade's networks.
 
     Everything is checked before anything is estimated.
 
@@ -49,18 +52,19 @@ def build_keeper(
         graphs: The original networks, by their blocks.
 
     Raises:
-        ValueError: If a method cannot keep what it is asked to.
+        ValueError: If a method is not possible for its pattern.
     """
     lookup = LayerLookup(cascade)
-    taught = taught_blocks(cascade.upstreams, retention, graphs)
+    taught = find_taught_blocks(cascade.upstreams, retention, graphs)
     kinds = {
-        block: _kinds(graphs[block], pattern, retention[pattern])
+        block: _find_kinds(graphs[block], pattern, retention[pattern])
         for block, pattern in taught.items()
     }
     originals = original_layers(graphs)
+    layers = find_pulled_layers(lookup, retention, graphs)
     found = {
         pattern: weights_at(paths, lookup.layers, originals)
-        for pattern, paths in covered_weights(lookup, retention, graphs).items()
+        for pattern, paths in layers.items()
     }
     weights = {p: [weight for weight, _ in pairs] for p, pairs in found.items()}
     _check_weights(weights)
@@ -76,7 +80,7 @@ def build_keeper(
     fishers: dict[str, np.ndarray] = {}
     for pattern, several in weights.items():
         if isinstance(method := retention[pattern], EWC):
-            fishers |= _fishers(method, several, graphs)
+            fishers |= _estimate(method, several, graphs)
     anchors = {
         weight.path: np.array(ops.convert_to_numpy(original()))
         for pairs in found.values()
@@ -86,21 +90,19 @@ def build_keeper(
     return keeper
 
 
-def _kinds(graph: Graph, pattern: str, method: Any) -> list[Kind]:
-    """What the answers of a network are; an error if it gives none."""
-    kinds = kinds_of(graph, method.outputs)
+def _find_kinds(graph: Graph, pattern: str, method: Retention) -> list[Kind]:
+    kinds = find_kinds(graph, getattr(method, "outputs", None))
     if "linear" not in kinds:
         return kinds
-    layer = last_layer(graph, kinds.index("linear")).operation
+    layer = find_last_call(graph, kinds.index("linear")).operation
     activation = getattr(getattr(layer, "activation", None), "__name__", None)
     kind = ", ".join(filter(None, (type(layer).__name__, activation)))
     raise ValueError(
         f"retention['{pattern}'] is LwF, and network '{graph.name}' ends in "
-        f"'{layer.name}' ({kind}): these are features, no answers, so there "
-        "is no old head to keep. Pass the network with the head that it was "
-        "trained with, which may lie behind the last tap; if its outputs are "
-        "logits, say so: LwF(..., outputs='softmax_logits'); or take L2SP or "
-        "EWC."
+        f"'{layer.name}' ({kind}): its outputs are features, and there is no "
+        "old head to keep. Pass the network with the head that it was trained "
+        "with, which may come after the last tap; if its outputs are logits, "
+        "say so: LwF(..., outputs='softmax_logits'); or take L2SP or EWC."
     )
 
 
@@ -116,18 +118,18 @@ def _check_weights(weights: Mapping[str, Sequence[Weight]]) -> None:
 def _check_data(
     retention: Mapping[str, Retention], weights: Mapping[str, Sequence[Weight]]
 ) -> None:
-    """EWC's data are there, and can be read as often as is needed."""
+    """Raises a ValueError if EWC lacks data, or cannot read them again."""
     for pattern, several in weights.items():
         method = retention[pattern]
         if not isinstance(method, EWC) or _is_known(method, several):
             continue
         if method.data is None:
             raise ValueError(
-                f"retention['{pattern}'] is EWC without data: a file keeps "
-                "the Fisher information, not the data. Give them again: "
+                f"retention['{pattern}'] is EWC without data: a file contains "
+                "the Fisher information, not the data. Pass them again: "
                 "EWC(strength, data)."
             )
-        blocks = list(dict.fromkeys(weight.layer[0] for weight in several))
+        blocks = {weight.layer[0] for weight in several}
         if len(blocks) > 1 and not user_data.is_reiterable(method.data):
             raise ValueError(
                 f"retention['{pattern}'] is EWC of {len(blocks)} networks, "
@@ -144,31 +146,34 @@ def _is_known(method: EWC, weights: Sequence[Weight]) -> bool:
     )
 
 
-def _fishers(
+def _estimate(
     method: EWC, weights: Sequence[Weight], graphs: Mapping[str, Graph]
 ) -> dict[str, np.ndarray]:
-    """The Fisher information of weights, by their paths."""
+    """Returns the Fisher information of weights, by their paths."""
     if _is_known(method, weights):
         return {weight.path: method.known[weight.path] for weight in weights}
     found: dict[str, np.ndarray] = {}
     for block in dict.fromkeys(weight.layer[0] for weight in weights):
-        own_weights = [w for w in weights if w.layer[0] == block]
-        found |= _fishers_of_network(method, own_weights, graphs[block], block)
+        of_block = [w for w in weights if w.layer[0] == block]
+        found |= _estimate_block(method, of_block, graphs[block], block)
     return found
 
 
-def _fishers_of_network(
+def _estimate_block(
     method: EWC, weights: Sequence[Weight], graph: Graph, block: str
 ) -> dict[str, np.ndarray]:
     network = copy_graph(graph, block)
     layers: dict[LayerPath, keras.Layer] = {
         (block, *path): layer for path, layer in leaf_layers(network)
     }
-    _train_only(layers, {weight.layer for weight in weights})
+    wanted = {weight.layer for weight in weights}
+    for path, layer in layers.items():
+        for inner in compat.sublayers(layer):
+            inner.trainable = path in wanted  # no gradient for the others
     diagonal = fisher_diagonal(
         network,
         method.data,
-        kinds_of(graph, method.outputs),
+        find_kinds(graph, method.outputs),
         method.probes,
         method.batch_size,
         method.seed,
@@ -181,12 +186,3 @@ def _fishers_of_network(
         ]
         for weight in weights
     }
-
-
-def _train_only(
-    layers: Mapping[LayerPath, keras.Layer], wanted: set[tuple[str, ...]]
-) -> None:
-    """Frees the layers that are asked about: no gradient for the others."""
-    for path, layer in layers.items():
-        for inner in compat.sublayers(layer):
-            inner.trainable = path in wanted

@@ -1,6 +1,6 @@
-"""Which weights and networks a mapping of retention covers."""
+"""Finds the weights and networks that a mapping of retention covers."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -8,10 +8,15 @@ from typing import Any
 import keras
 
 from keras_cascade import _keras_compat as compat
+from keras_cascade._messages import listed
 from keras_cascade.graph import low_rank
 from keras_cascade.graph.graph import Graph
 from keras_cascade.graph.paths import LayerPath
-from keras_cascade.training.layer_lookup import LayerLookup
+from keras_cascade.training.layer_lookup import (
+    LayerLookup,
+    operations_by_path,
+    overridden,
+)
 from keras_cascade.training.retention.lwf import LwF
 from keras_cascade.training.retention.method import Retention
 
@@ -20,43 +25,38 @@ Methods = Mapping[str, Retention]
 
 @dataclass(frozen=True)
 class Weight:
-    """A weight that is kept.
+    """A weight that is pulled to its pretrained value.
 
     Attributes:
         path: Its path in the cascade.
         layer: The path of its layer.
-        number: Its place among the weights of the layer.
+        number: Its position among the weights of the layer.
         shape: Its shape.
         dtype: Its dtype.
     """
 
     path: str
-    layer: tuple[str, ...]
+    layer: LayerPath
     number: int
     shape: tuple[int, ...]
     dtype: str
 
     def get_config(self) -> dict[str, Any]:
-        """Plain values."""
+        """Returns plain values."""
         return asdict(self)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "Weight":
-        """The weight that `get_config` wrote."""
-        return cls(
-            **{
-                **config,
-                "layer": tuple(config["layer"]),
-                "shape": tuple(config["shape"]),
-            }
-        )
+        """Returns the weight of a config, whose tuples JSON made lists."""
+        tuples = {key: tuple(config[key]) for key in ("layer", "shape")}
+        return cls(**{**config, **tuples})
 
 
-def normalise_retention(retention: Any) -> dict[str, Retention]:
-    """Path pattern to method, as the user gave them.
+def normalise_retention(retention: object) -> dict[str, Retention]:
+    """Returns the argument `retention` as a dict.
 
     Raises:
-        TypeError: If it is no mapping of path patterns to methods.
+        TypeError: If it is not a mapping of path patterns to methods.
     """
     if retention is None:
         return {}
@@ -80,10 +80,9 @@ def normalise_retention(retention: Any) -> dict[str, Retention]:
 
 
 def weights_of(layer: keras.Layer) -> list[keras.Variable]:
-    """The weights of a layer that training can move, frozen or not.
+    """Returns the weights of a layer without moments, frozen or not.
 
-    Of a layer with low-rank updates these are the weights that it had before:
-    what it computes with instead, `current_values` tells.
+    Of a layer with low-rank updates they are the weights of the plain layer.
     """
     found = []
     for inner in compat.sublayers(layer):
@@ -94,10 +93,10 @@ def weights_of(layer: keras.Layer) -> list[keras.Variable]:
     return found
 
 
-def current_values(layer: keras.Layer) -> list[Callable[[], Any]]:
-    """What gives the values that a layer computes with, of each weight.
+def value_readers(layer: keras.Layer) -> list[Callable[[], Any]]:
+    """Returns for each of `weights_of` a function that reads its value.
 
-    A kernel with a low-rank update is what comes of both.
+    A kernel with a low-rank update is read with the update merged.
     """
     merged = {
         id(low_rank.base(inner)): partial(low_rank.merged, inner)
@@ -109,27 +108,24 @@ def current_values(layer: keras.Layer) -> list[Callable[[], Any]]:
     ]
 
 
-def _itself(variable: keras.Variable) -> keras.Variable:
-    return variable
-
-
 def original_layers(
     graphs: Mapping[str, Graph],
 ) -> dict[LayerPath, keras.Layer]:
-    """The layers of the original networks, by their paths in the cascade."""
+    """Returns the layers of the original networks, by path in the cascade."""
     return {
-        path: layer
+        path: operation
         for block, graph in graphs.items()
-        for path, layer in _layers_of(graph, (block,))
+        for path, operation in operations_by_path(graph, (block,)).items()
+        if isinstance(operation, keras.Layer)
     }
 
 
-def covered_weights(
+def find_pulled_layers(
     lookup: LayerLookup, methods: Methods, networks: Iterable[str]
 ) -> dict[str, list[LayerPath]]:
-    """The layers that each method pulls: the last that covers one counts.
+    """Returns the layers that each method pulls, `LwF` left out.
 
-    `LwF` is left out: it pulls answers, not weights.
+    Of several patterns that cover a layer the last counts.
 
     Args:
         lookup: The cascade's layers.
@@ -137,29 +133,24 @@ def covered_weights(
         networks: The blocks that were pretrained.
 
     Raises:
-        ValueError: If a pattern matches nothing, covers what was never
-            pretrained, or says nothing that later ones leave standing.
+        ValueError: If a pattern matches nothing, covers a block that was not
+            pretrained, or is overridden wholly by later ones.
     """
     pulling = [p for p, m in methods.items() if not isinstance(m, LwF)]
     for pattern in pulling:
         _check_pretrained(lookup, pattern, list(networks))
-    owners = lookup.deciding_patterns(pulling, "retention")
+    deciding = lookup.deciding_patterns(pulling, "retention")
+    lookup.check_none_overridden(pulling, deciding, "retention")
     found: dict[str, list[LayerPath]] = {pattern: [] for pattern in pulling}
-    for path, pattern in owners.items():
+    for path, pattern in deciding.items():
         found[pattern].append(path)
-    for pattern, paths in found.items():
-        if not paths:
-            later = {
-                owners[path] for path in lookup.covered(pattern, "retention")
-            }
-            raise ValueError(_overridden(pattern, later))
     return found
 
 
-def taught_blocks(
+def find_taught_blocks(
     upstreams: list[str], methods: Methods, networks: Iterable[str]
 ) -> dict[str, str]:
-    """The networks whose answers are kept, and the pattern that says so.
+    """Returns the networks that `LwF` distils, and the pattern of each.
 
     Args:
         upstreams: The names of the upstreams.
@@ -167,27 +158,27 @@ def taught_blocks(
         networks: The blocks that were pretrained.
 
     Raises:
-        ValueError: If a pattern of `LwF` is no whole network.
+        ValueError: If a pattern of `LwF` is not a whole network.
     """
     possible = list(dict.fromkeys(networks))
-    owners: dict[str, str] = {}
+    deciding: dict[str, str] = {}
     patterns = [p for p, m in methods.items() if isinstance(m, LwF)]
     for pattern in patterns:
         blocks = [pattern] if pattern in possible else []
         if pattern == "upstream":
             blocks = upstreams
         if not blocks:
-            names = ", ".join(f"'{name}'" for name in possible)
             raise ValueError(
-                f"retention['{pattern}'] is LwF, which keeps the answers of a "
-                f"whole network. Give it one of: {names}. For a part of a "
-                "network take L2SP or EWC."
+                f"retention['{pattern}'] is LwF, which keeps the outputs of a "
+                f"whole network. Give it one of: {listed(possible)}. For a "
+                "part of a network take L2SP or EWC."
             )
-        owners |= dict.fromkeys(blocks, pattern)
+        deciding |= dict.fromkeys(blocks, pattern)
     for pattern in patterns:
-        if pattern not in owners.values():
-            raise ValueError(_overridden(pattern, set(owners.values())))
-    return owners
+        if pattern not in deciding.values():
+            later = set(deciding.values())
+            raise ValueError(overridden("retention", pattern, later))
+    return deciding
 
 
 def weights_at(
@@ -195,9 +186,9 @@ def weights_at(
     layers: Mapping[LayerPath, keras.Layer],
     originals: Mapping[LayerPath, keras.Layer],
 ) -> list[tuple[Weight, Callable[[], Any]]]:
-    """The weights of layers, with what gives the original network's values.
+    """Returns the weights of layers, and functions that read the originals.
 
-    Layers that entered with an injection have no original, and none is kept.
+    Layers that were added by an injection have no original and are left out.
     """
     return [
         (_weight(path, number, variable), original)
@@ -206,28 +197,21 @@ def weights_at(
         for number, (variable, original) in enumerate(
             zip(
                 weights_of(layers[path]),
-                current_values(originals[path]),
+                value_readers(originals[path]),
                 strict=True,
             )
         )
     ]
 
 
-def _layers_of(
-    graph: Graph, prefix: LayerPath
-) -> Iterator[tuple[LayerPath, Any]]:
-    for node in graph.nodes:
-        path = (*prefix, node.name)
-        if node.inner is not None:
-            yield from _layers_of(node.inner, path)
-        elif isinstance(node.operation, keras.Layer):
-            yield path, node.operation
+def _itself(variable: keras.Variable) -> keras.Variable:
+    return variable
 
 
 def _weight(path: LayerPath, number: int, variable: keras.Variable) -> Weight:
     prefix, name = "/".join(path), variable.path
     if not name.startswith(f"{prefix}/"):
-        # The network's own layers, under the names that they have.
+        # With copy=False the layers have the names of the user's network.
         name = f"{prefix}/{number}_{variable.name}"
     return Weight(name, path, number, tuple(variable.shape), variable.dtype)
 
@@ -235,21 +219,10 @@ def _weight(path: LayerPath, number: int, variable: keras.Variable) -> Weight:
 def _check_pretrained(
     lookup: LayerLookup, pattern: str, networks: list[str]
 ) -> None:
-    covered = lookup.covered(pattern, "retention")
-    anew = dict.fromkeys(path[0] for path in covered if path[0] not in networks)
-    if anew:
-        names = ", ".join(f"'{name}'" for name in anew)
-        possible = ", ".join(f"'{name}'" for name in networks)
+    blocks = dict.fromkeys(p[0] for p in lookup.covered(pattern, "retention"))
+    if new := [block for block in blocks if block not in networks]:
         raise ValueError(
-            f"retention['{pattern}'] covers {names}, which begins anew and has "
-            "no pretrained weights to keep. Possible are the networks: "
-            f"{possible}."
+            f"retention['{pattern}'] covers {listed(new)}, which is randomly "
+            "initialised and has no pretrained weights to keep. Possible are "
+            f"the networks: {listed(networks)}."
         )
-
-
-def _overridden(pattern: str, later: set[str]) -> str:
-    names = ", ".join(f"'{name}'" for name in sorted(later))
-    return (
-        f"retention: '{pattern}' changes nothing, as the later {names} "
-        "overrides it everywhere. Put the general pattern first, or drop it."
-    )

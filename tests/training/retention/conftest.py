@@ -1,4 +1,4 @@
-"""Networks that the tests of retention share."""
+"""Provides networks that the tests of retention share."""
 
 import keras
 import numpy as np
@@ -10,7 +10,7 @@ from tests.training.retention import linear
 
 @pytest.fixture
 def two_layers():
-    """A Dense layer as in `linear`, a softmax of five behind it; weights."""
+    """A Dense layer as in `linear`, a softmax of five after it; weights."""
     head = np.random.default_rng(2).normal(size=(4, 5))
     x = inputs = keras.Input((3,))
     x = layers.Dense(4, name="dense")(x)

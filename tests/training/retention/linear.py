@@ -1,4 +1,4 @@
-"""A linear network, its cascade, and what the penalties on it are by hand."""
+"""Builds a linear network and its cascade, and computes losses by hand."""
 
 import keras
 import numpy as np
@@ -16,7 +16,7 @@ RATE = 0.1
 
 
 def network(activation="linear", units=4):
-    """One Dense layer, its weights those above."""
+    """Returns one Dense layer with the weights above."""
     model = keras.Sequential(
         [keras.Input((3,)), layers.Dense(units, activation, name="dense")],
         name="linear",
@@ -26,7 +26,7 @@ def network(activation="linear", units=4):
 
 
 def cascade(retention, source=None, **arguments):
-    """A cascade of the network and a linear head, all of it to be trained."""
+    """Returns a cascade of the network and a linear head that trains whole."""
     arguments = {
         "adapters": None,
         "head": layers.Dense(2, name="out"),
@@ -40,7 +40,7 @@ def cascade(retention, source=None, **arguments):
 
 
 def move(model, path="upstream/dense/kernel"):
-    """Moves the kernel, as training would; gives it in float64."""
+    """Moves the kernel, as training would, and returns it in float64."""
     variable = by_path(model)[path]
     variable.assign(
         KERNEL[:, : variable.shape[1]] + MOVED[:, : variable.shape[1]]
@@ -57,7 +57,7 @@ def value(variable):
 
 
 def loss_of(model, x=X, y=Y):
-    """Of a custom training loop: the loss as `compute_loss` gives it."""
+    """Returns the loss of `compute_loss`, as in a custom training loop."""
     prediction = model(x, training=True)
     loss = model.compute_loss(
         x=x, y=ops.convert_to_tensor(y), y_pred=prediction
@@ -66,7 +66,7 @@ def loss_of(model, x=X, y=Y):
 
 
 def mse(model, x=X, y=Y):
-    """The task's loss by hand."""
+    """Returns the task's loss, computed by hand."""
     weights = {path: value(v) for path, v in by_path(model).items()}
     hidden = (
         x @ weights["upstream/dense/kernel"] + weights["upstream/dense/bias"]
@@ -76,7 +76,7 @@ def mse(model, x=X, y=Y):
 
 
 def task_gradient(model, x=X, y=Y):
-    """Of the task's loss in the upstream's kernel, by hand."""
+    """Returns the gradient of the task's loss in the upstream's kernel."""
     weights = {path: value(v) for path, v in by_path(model).items()}
     hidden = (
         x @ weights["upstream/dense/kernel"] + weights["upstream/dense/bias"]

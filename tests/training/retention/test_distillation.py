@@ -1,4 +1,4 @@
-"""Old and new answers are those of the network, of whatever kind it is."""
+"""Compares old and new outputs with those of the network itself."""
 
 import keras
 import numpy as np
@@ -48,22 +48,22 @@ def several_outputs():
     return keras.Model(inputs, outputs), X, "dense"
 
 
-def numpy(answers):
-    return [ops.convert_to_numpy(x) for x in keras.tree.flatten(answers)]
+def numpy(outputs):
+    return [ops.convert_to_numpy(x) for x in keras.tree.flatten(outputs)]
 
 
 @pytest.mark.parametrize(
     "make", [plain, nested_and_called_twice, masked, several_outputs]
 )
-def test_answers_are_those_of_the_network_as_it_was_and_as_it_is(make):
-    """The network itself, its weights moved alike, says what it is now."""
+def test_outputs_are_those_of_the_network_before_and_after_training(make):
+    """The network itself, its weights moved alike, gives the new outputs."""
     keras.utils.set_random_seed(0)
     network, x, tap = make()
     cascade = kc.build_cascade(
         network, taps=tap, adapters=None, fusion=None, trainable=True
     )
     teacher = copy_network(network, "teacher")
-    lesson = Distillation(cascade, "upstream", teacher)
+    distillation = Distillation(cascade, "upstream", teacher)
     expected_old = numpy(network(x))
     own = dict(leaf_layers(network))
     for path, layer in leaf_layers(cascade.blocks["upstream"]):
@@ -71,28 +71,27 @@ def test_answers_are_those_of_the_network_as_it_was_and_as_it_is(make):
             one.set_weights([1.5 * value for value in one.get_weights()])
     expected_new = numpy(network(x))
     assert not np.allclose(expected_old[0], expected_new[0], atol=1e-5)
-    old, new = lesson.answers(x)
+    old, new = distillation.outputs(x)
     for found, expected in zip(numpy(old), expected_old, strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
     for found, expected in zip(numpy(new), expected_new, strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_the_network_is_asked_about_what_its_preprocessing_gives():
+def test_the_inputs_of_the_network_are_preprocessed():
     twice = layers.Rescaling(2.0)
     cascade = kc.build_cascade(
         linear.network("softmax"), preprocess=twice, adapters=None
     )
     teacher = copy_network(linear.network("softmax"), "teacher")
-    old, _ = Distillation(cascade, "upstream", teacher).answers(X)
+    old, _ = Distillation(cascade, "upstream", teacher).outputs(X)
     logits = 2 * X.astype("float64") @ linear.KERNEL + linear.BIAS
     np.testing.assert_allclose(
         numpy(old)[0], linear.softmax(logits), rtol=1e-4, atol=1e-6
     )
 
 
-def test_an_injected_downstream_is_asked_about_its_own_input_alone():
-    """What entered it is no part of what it knew."""
+def test_an_injection_does_not_enter_the_outputs_of_a_downstream():
     x = inputs = keras.Input((3,), name="x")
     x = layers.Dense(4, name="dense")(x)
     downstream = keras.Model(inputs, layers.Softmax(name="old")(x))
@@ -104,13 +103,13 @@ def test_an_injected_downstream_is_asked_about_its_own_input_alone():
         taps=["dense"],
     )
     teacher = copy_network(downstream, "teacher")
-    _, new = Distillation(cascade, "downstream", teacher).answers(X)
+    _, new = Distillation(cascade, "downstream", teacher).outputs(X)
     np.testing.assert_allclose(
         numpy(new)[0], numpy(downstream(X))[0], rtol=1e-5, atol=1e-6
     )
 
 
-def test_what_feeds_a_network_gets_no_gradient_from_its_answers():
+def test_layers_that_feed_a_network_get_no_gradient_from_its_outputs():
     cascade = kc.build_cascade(
         linear.network("tanh"),
         linear.network("softmax", units=2),
@@ -132,5 +131,5 @@ def test_what_feeds_a_network_gets_no_gradient_from_its_answers():
 
 
 def _nothing(y_true, y_pred):
-    """A task without a gradient."""
+    """Returns a task's loss without a gradient."""
     return 0.0 * ops.sum(y_pred, axis=-1)

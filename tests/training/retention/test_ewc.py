@@ -1,4 +1,4 @@
-"""EWC against its formula on a linear network, in float64."""
+"""Compares EWC with its formula on a linear network, in float64."""
 
 import numpy as np
 import pytest
@@ -42,8 +42,8 @@ def test_a_bias_of_a_linear_output_has_information_1():
     np.testing.assert_allclose(linear.value(fisher), np.ones(4), rtol=1e-6)
 
 
-def test_it_is_that_of_the_network_with_the_head_that_is_cut_off(two_layers):
-    """Behind the tap: a softmax. F = mean x_i² sum_c p_c (v_jc - v_j·p)²."""
+def test_the_information_is_that_of_the_network_with_its_old_head(two_layers):
+    """The head is a softmax: F = mean x_i² sum_c p_c (v_jc - v_j·p)²."""
     network, (_, head) = two_layers
     cascade = linear.cascade(
         {"upstream": ewc()}, network, taps="dense", head=None, loss=None
@@ -62,7 +62,7 @@ def test_unknown_outputs_are_an_error():
         kc.EWC(1.0, OLD, outputs="logits")
 
 
-def test_no_probe_is_an_error():
+def test_zero_probes_are_an_error():
     with pytest.raises(ValueError, match=r"EWC's probes is 0.*at least 1"):
         kc.EWC(1.0, OLD, probes=0)
 

@@ -1,4 +1,4 @@
-"""The Fisher information against closed forms, and in a stream."""
+"""Compares the Fisher information with closed forms, also in a stream."""
 
 import gc
 import weakref
@@ -24,7 +24,7 @@ def probabilities(kind):
 
 @pytest.mark.parametrize("kind", ["softmax", "sigmoid"])
 @pytest.mark.parametrize("logits", [False, True], ids=["", "logits"])
-def test_that_of_a_regression_is_x_squared_p_times_1_less_p(kind, logits):
+def test_a_regression_has_x_squared_times_p_times_1_minus_p(kind, logits):
     """Softmax and logistic regression have the same diagonal."""
     network = linear.network("linear" if logits else kind)
     kinds = [f"{kind}_logits" if logits else kind]
@@ -36,7 +36,7 @@ def test_that_of_a_regression_is_x_squared_p_times_1_less_p(kind, logits):
     np.testing.assert_allclose(bias, variance.mean(axis=0), rtol=1e-4)
 
 
-def test_random_directions_have_it_as_their_mean():
+def test_the_mean_over_random_directions_is_the_exact_information():
     """The mean of n squares has an error of about sqrt(2 / n)."""
     network = linear.network("softmax")
     probes = 400
@@ -48,7 +48,7 @@ def test_random_directions_have_it_as_their_mean():
     assert np.abs(error.mean()) < 4 * np.sqrt(2 / probes / error.size)
 
 
-def test_certain_answers_have_no_information_and_no_nan():
+def test_certain_outputs_have_no_information_and_no_nan():
     network = linear.network("softmax")
     kernel, _ = fisher_diagonal(network, 1e4 * X, ["softmax"], probes=None)
     assert np.isfinite(kernel).all()
@@ -71,7 +71,7 @@ def test_the_network_stays_as_it_is():
 
 
 def test_a_generator_gives_what_the_array_gives():
-    """One pass; labels are not read, the last batch is smaller."""
+    """It takes one pass; labels are ignored, the last batch is smaller."""
     network = linear.network("softmax")
     batches = ((X[i : i + 5], "no labels") for i in range(0, len(X), 5))
     given = [(x, None) for x, _ in batches]
@@ -81,7 +81,7 @@ def test_a_generator_gives_what_the_array_gives():
         np.testing.assert_allclose(first, second, rtol=1e-6)
 
 
-def test_batches_are_let_go_one_by_one():
+def test_no_batch_stays_in_memory():
     """Memory does not depend on the number of samples."""
     alive, most = weakref.WeakSet(), 0
 

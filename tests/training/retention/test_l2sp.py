@@ -1,4 +1,4 @@
-"""L2-SP against its formula on a linear network, in float64."""
+"""Compares L2-SP with its formula on a linear network, in float64."""
 
 import numpy as np
 import pytest
@@ -35,6 +35,6 @@ def test_nothing_is_pulled_at_first():
 
 
 @pytest.mark.parametrize("strength", [-0.1, float("nan"), "much", True, None])
-def test_a_strength_that_is_none_is_an_error(strength):
+def test_a_strength_that_is_not_a_positive_number_is_an_error(strength):
     with pytest.raises(ValueError, match=r"The strength of L2SP is .* not neg"):
         kc.L2SP(strength)

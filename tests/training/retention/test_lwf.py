@@ -1,4 +1,4 @@
-"""LwF against its formula on a linear network, in float64."""
+"""Compares LwF with its formula on a linear network, in float64."""
 
 import numpy as np
 import pytest
@@ -35,7 +35,7 @@ def test_the_loss_is_that_of_the_task_and_the_divergence(two_layers):
     )
 
 
-def test_a_step_pulls_towards_the_old_answers(two_layers):
+def test_a_step_pulls_towards_the_old_outputs(two_layers):
     cascade = build(two_layers)
     moved = linear.move(cascade)
     _, (kernel, head) = two_layers
@@ -52,7 +52,7 @@ def test_a_step_pulls_towards_the_old_answers(two_layers):
     )
 
 
-def test_nothing_is_lost_at_first(two_layers):
+def test_the_penalty_is_0_at_first(two_layers):
     cascade = build(two_layers)
     assert linear.loss_of(cascade) == pytest.approx(
         linear.mse(cascade), rel=1e-6
@@ -74,7 +74,7 @@ def test_the_old_head_and_the_old_network_stay_as_they_were(two_layers):
 
 
 def test_a_sigmoid_is_kept_unit_by_unit():
-    """Nothing lies behind the tap: the block's own answers are kept."""
+    """No layer follows the tap: the block's own outputs are kept."""
     cascade = linear.cascade({"upstream": lwf()}, linear.network("sigmoid"))
     moved = linear.move(cascade)
     x = linear.X.astype("float64")
@@ -93,7 +93,7 @@ def test_a_sigmoid_is_kept_unit_by_unit():
     )
 
 
-def test_logits_are_kept_where_the_user_says_that_they_are_some():
+def test_logits_are_kept_where_the_user_says_so():
     method = lwf(outputs="softmax_logits")
     cascade = linear.cascade({"upstream": method})
     moved = linear.move(cascade)
@@ -114,7 +114,7 @@ def test_features_have_no_head_to_keep():
         linear.cascade({"upstream": kc.LwF(1.0)})
 
 
-def test_a_part_of_a_network_gives_no_answers(two_layers):
+def test_a_part_of_a_network_cannot_be_distilled(two_layers):
     network, _ = two_layers
     with pytest.raises(ValueError, match=r"whole network.* one of: 'upstream'"):
         linear.cascade({"upstream/dense": kc.LwF(1.0)}, network, taps="dense")
@@ -134,5 +134,7 @@ def test_a_temperature_is_positive(temperature):
 
 
 def test_linear_outputs_have_no_temperature():
-    with pytest.raises(ValueError, match=r"'linear', which is no answer"):
+    with pytest.raises(
+        ValueError, match=r"'linear', and such outputs have no temperature"
+    ):
         kc.LwF(1.0, outputs="linear")

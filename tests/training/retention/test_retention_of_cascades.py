@@ -1,4 +1,4 @@
-"""Retention through training, files, rebuilding; with everything else."""
+"""Checks retention through training, files and rebuilding."""
 
 import keras
 import numpy as np
@@ -16,7 +16,7 @@ Y = RNG.integers(0, 2, 12)
 
 @pytest.fixture
 def classifier():
-    """With moments, dropout, and an old head behind the tap."""
+    """Returns a network with moments, dropout, and a head after the tap."""
     keras.utils.set_random_seed(0)
     x = inputs = keras.Input((3,))
     x = layers.Dense(4, "tanh", name="dense")(x)
@@ -66,7 +66,7 @@ def kept(cascade):
     return [v.path for v in cascade.variables if "retention/" in v.path]
 
 
-def test_going_on_after_loading_is_equal_to_the_bit(classifier, tmp_path):
+def test_training_continues_after_loading_bit_by_bit(classifier, tmp_path):
     """All three methods, in the middle of training."""
     cascade = build(classifier)
     fit(cascade)
@@ -77,7 +77,7 @@ def test_going_on_after_loading_is_equal_to_the_bit(classifier, tmp_path):
     assert_equal(values(cascade), values(loaded))
 
 
-def test_each_method_is_a_loss_of_its_own_in_the_logs(classifier):
+def test_each_method_has_its_own_loss_in_the_logs(classifier):
     cascade = build(classifier)
     history = fit(cascade, epochs=2, validation_data=(X, Y))
     assert set(history) == {
@@ -98,7 +98,7 @@ def test_each_method_is_a_loss_of_its_own_in_the_logs(classifier):
     assert history["val_ewc_loss"][-1] == pytest.approx(gamma + beta, rel=1e-5)
 
 
-def test_the_loss_is_the_sum_of_the_task_and_what_the_logs_show(classifier):
+def test_the_loss_is_the_sum_of_the_task_and_the_logged_penalties(classifier):
     cascade = build(classifier)
     fit(cascade)
     found = cascade.evaluate(X, Y, verbose=0, return_dict=True)
@@ -136,7 +136,7 @@ def test_the_later_of_two_pulls_on_a_weight_counts(classifier):
     ]
 
 
-def test_no_flag_makes_what_is_kept_train(classifier):
+def test_no_flag_makes_retained_values_train(classifier):
     cascade = build(classifier)
     before = [v.path for v in cascade.trainable_variables]
     cascade.trainable = False
@@ -146,7 +146,7 @@ def test_no_flag_makes_what_is_kept_train(classifier):
     assert not any(path.startswith("retention/") for path in after)
 
 
-def test_what_is_frozen_costs_nothing_and_stays(classifier):
+def test_frozen_weights_have_no_penalty_and_do_not_move(classifier):
     cascade = build(classifier, trainable=None)
     before = values(cascade)
     history = fit(cascade, epochs=2)
@@ -157,7 +157,7 @@ def test_what_is_frozen_costs_nothing_and_stays(classifier):
             np.testing.assert_array_equal(value, after[path], err_msg=path)
 
 
-def test_it_is_no_block_no_layer_and_not_in_the_plain_model(classifier):
+def test_the_keeper_is_no_block_no_layer_and_not_in_the_plain_model(classifier):
     cascade, without = build(classifier), build(classifier, retention=None)
     assert list(cascade.blocks) == list(without.blocks)
     assert [x.name for x in cascade.layers] == [x.name for x in without.layers]
@@ -169,11 +169,11 @@ def test_it_is_no_block_no_layer_and_not_in_the_plain_model(classifier):
     np.testing.assert_array_equal(*answers)
 
 
-def test_a_cascade_with_retention_keeps_what_cascades_promise(classifier):
+def test_a_cascade_with_retention_passes_the_common_checks(classifier):
     assert check_cascade(build(classifier), X)
 
 
-def test_exports_leave_it_out(classifier, tmp_path):
+def test_exports_leave_the_keeper_out(classifier, tmp_path):
     tf = pytest.importorskip("tensorflow")
     if keras.backend.backend() != "tensorflow":
         pytest.skip("Keras's SavedModel of the running backend is TensorFlow's")
@@ -186,7 +186,7 @@ def test_exports_leave_it_out(classifier, tmp_path):
     assert kept(cascade) == before
 
 
-def test_compile_replaces_it_and_none_keeps_it(classifier):
+def test_compile_replaces_retention_and_none_keeps_it(classifier):
     cascade = build(classifier)
     cascade.compile("sgd", "mse")
     assert len(kept(cascade)) == len(kept(build(classifier)))
@@ -200,7 +200,7 @@ def test_compile_replaces_it_and_none_keeps_it(classifier):
     assert kept(cascade) == []
 
 
-def test_compile_keeps_the_network_as_it_was_not_as_it_is(classifier):
+def test_compile_retains_the_network_as_it_was_not_as_it_is(classifier):
     cascade = build(classifier, retention=None)
     fit(cascade)
     cascade.compile("sgd", "mse", retention={"upstream": kc.L2SP(1.0)})
@@ -226,7 +226,7 @@ def test_compile_of_shared_layers_says_what_to_do(classifier):
         cascade.compile("sgd", "mse", retention={"upstream": kc.L2SP(1.0)})
 
 
-def test_shared_layers_are_pulled_to_what_they_were(classifier):
+def test_shared_layers_are_pulled_to_their_first_values(classifier):
     then = classifier.get_layer("dense").get_weights()[0]
     retention = {"upstream/dense": kc.L2SP(2.0)}
     cascade = build(classifier, retention=retention, copy=False)
@@ -236,7 +236,7 @@ def test_shared_layers_are_pulled_to_what_they_were(classifier):
     assert found["l2sp_loss"] == pytest.approx(then.size, rel=1e-5)
 
 
-def test_a_rebuilt_cascade_keeps_the_networks_as_they_were(classifier):
+def test_a_rebuilt_cascade_retains_the_networks_as_they_were(classifier):
     cascade = build(classifier)
     fit(cascade)
     again = cascade.rebuild(head=layers.Dense(2, "softmax", name="other"))
@@ -246,7 +246,7 @@ def test_a_rebuilt_cascade_keeps_the_networks_as_they_were(classifier):
     assert again.spec.reinitialized == ("head/other/kernel", "head/other/bias")
 
 
-def test_so_does_one_that_was_loaded_without_the_old_data(classifier, tmp_path):
+def test_a_loaded_cascade_is_rebuilt_without_the_old_data(classifier, tmp_path):
     cascade = build(classifier)
     fit(cascade)
     cascade.save(tmp_path / "cascade.keras")
@@ -273,7 +273,7 @@ def test_new_retention_of_a_loaded_cascade_needs_the_networks(
     assert "retention/anchors/upstream/norm/gamma" in kept(again)
 
 
-def test_another_network_is_kept_as_it_comes(classifier):
+def test_a_replaced_network_is_retained_with_its_own_weights(classifier):
     cascade = build(classifier, retention={"upstream/dense": kc.L2SP(1.0)})
     other = keras.models.clone_model(classifier)
     again = cascade.rebuild(upstream=other)
@@ -281,8 +281,8 @@ def test_another_network_is_kept_as_it_comes(classifier):
     np.testing.assert_array_equal(anchor, other.get_layer("dense").kernel)
 
 
-def test_a_downstream_is_asked_about_the_features_that_it_gets(classifier):
-    """The divergence moves the downstream, not what feeds it."""
+def test_a_downstream_is_distilled_on_the_features_that_it_gets(classifier):
+    """The divergence moves the downstream, not the layers that feed it."""
     encoder = linear.network("tanh")
     cascade = kc.build_cascade(
         encoder,
@@ -309,14 +309,14 @@ def test_a_downstream_is_asked_about_the_features_that_it_gets(classifier):
     assert found["lwf_loss"] == pytest.approx(expected, rel=1e-4)
 
 
-def test_several_inputs_come_by_their_names(classifier):
+def test_several_inputs_are_found_by_their_names(classifier):
     cascade = build(classifier, extra_inputs={"side": (2,)})
     x = {"side": np.ones((12, 2), "float32"), "inputs": X}
     history = cascade.fit(x, Y, verbose=0).history
     assert history["lwf_loss"][0] >= 0
 
 
-def test_it_works_in_mixed_precision_and_with_accumulation(classifier):
+def test_retention_works_in_mixed_precision_and_with_accumulation(classifier):
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
         x = inputs = keras.Input((3,))
@@ -340,7 +340,7 @@ def test_it_works_in_mixed_precision_and_with_accumulation(classifier):
     assert np.isfinite(history["loss"]).all()
 
 
-def test_a_cascade_is_a_network_of_the_next_without_what_it_keeps(classifier):
+def test_a_cascade_used_as_a_network_leaves_its_keeper_behind(classifier):
     inner = build(classifier)
     retention = {"upstream": kc.LwF(1.0), "upstream/upstream": kc.L2SP(1.0)}
     outer = kc.build_cascade(
@@ -354,8 +354,8 @@ def test_a_cascade_is_a_network_of_the_next_without_what_it_keeps(classifier):
     assert not any("old" in variable.path for variable in outer.variables)
 
 
-def test_of_what_trains_low_rank_the_kernel_with_its_update_is_pulled():
-    """0.5 * strength * |alpha / rank * A B|^2; the bias is as it was."""
+def test_a_kernel_with_a_low_rank_update_is_pulled_with_the_update():
+    """0.5 * strength * |alpha / rank * A B|^2; the bias does not move."""
     cascade = kc.build_cascade(
         keras.Sequential([keras.Input((5,)), layers.Dense(4, name="low")]),
         head=1,

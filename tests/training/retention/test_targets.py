@@ -1,4 +1,4 @@
-"""Which weights and networks are covered, and what is a mistake."""
+"""Checks which weights and networks are covered, and the errors."""
 
 import keras
 import pytest
@@ -21,14 +21,14 @@ def build(retention, **arguments):
 
 
 @pytest.mark.parametrize("pattern", ["upstream", "upstream/*", "upstream/-1"])
-def test_a_pattern_covers_all_below_what_it_matches(pattern):
+def test_a_pattern_covers_all_below_its_matches(pattern):
     assert kept(build({pattern: kc.L2SP(1.0)})) == {
         "retention/anchors/upstream/dense/kernel",
         "retention/anchors/upstream/dense/bias",
     }
 
 
-def test_upstream_means_all_of_them():
+def test_upstream_means_every_upstream():
     cascade = kc.build_cascade(
         {"a": linear.network(), "b": linear.network()},
         retention={"upstream": kc.L2SP(1.0)},
@@ -60,13 +60,13 @@ def test_moments_are_not_pulled():
 
 
 @pytest.mark.parametrize("pattern", ["head", "head/out", "**"])
-def test_a_block_that_begins_anew_has_nothing_to_keep(pattern):
-    message = r"covers .*'head', which begins anew .*Possible .*: 'upstream'"
+def test_a_randomly_initialised_block_has_nothing_to_keep(pattern):
+    message = r"covers .*'head', which is randomly .*Possible .*: 'upstream'"
     with pytest.raises(ValueError, match=message):
         build({pattern: kc.L2SP(1.0)})
 
 
-def test_lwf_of_a_block_that_begins_anew_names_the_networks():
+def test_lwf_of_a_randomly_initialised_block_names_the_networks():
     with pytest.raises(ValueError, match=r"Give it one of: 'upstream'"):
         build({"adapters": kc.LwF(1.0)})
 
@@ -78,13 +78,13 @@ def test_a_pattern_that_matches_nothing_names_the_closest():
         build({"upstream/dens": kc.L2SP(1.0)})
 
 
-def test_a_pattern_without_weights_keeps_nothing():
+def test_a_pattern_without_weights_is_an_error():
     source = keras.Sequential([keras.Input((3,)), layers.ReLU(name="relu")])
     with pytest.raises(ValueError, match=r"'upstream/relu'. covers no weights"):
         build({"upstream/relu": kc.L2SP(1.0)}, source=source)
 
 
-def test_a_pattern_that_later_ones_override_is_a_mistake():
+def test_a_pattern_that_later_ones_override_is_an_error():
     pulls = {"upstream/dense": kc.L2SP(1.0), "upstream": kc.L2SP(2.0)}
     with pytest.raises(ValueError, match=r"'upstream/dense' changes nothing"):
         build(pulls)
@@ -98,7 +98,7 @@ def test_ewc_of_two_networks_cannot_read_a_generator_twice():
         )
 
 
-def test_ewc_that_was_loaded_has_no_data():
+def test_loaded_ewc_needs_data():
     saved = keras.saving.serialize_keras_object(kc.EWC(1.0, linear.X))
     loaded = keras.saving.deserialize_keras_object(saved)
     with pytest.raises(ValueError, match=r"EWC without data"):
@@ -115,18 +115,18 @@ def test_lwf_needs_all_inputs_of_the_network():
 
 
 @pytest.mark.parametrize("retention", [kc.L2SP(1.0), ["upstream"], 0.1])
-def test_it_is_a_mapping(retention):
+def test_retention_that_is_no_mapping_is_an_error(retention):
     with pytest.raises(TypeError, match=r"retention must be a mapping"):
         build(retention)
 
 
-def test_values_are_methods():
+def test_a_value_that_is_no_method_is_an_error():
     with pytest.raises(
         TypeError, match=r"retention\['upstream'\] must be a met"
     ):
         build({"upstream": 0.1})
 
 
-def test_patterns_are_text():
+def test_a_pattern_that_is_no_text_is_an_error():
     with pytest.raises(TypeError, match=r"retention names 3; a path pattern"):
         build({3: kc.L2SP(1.0)})
