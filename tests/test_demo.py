@@ -11,10 +11,12 @@ import pytest
 from rich.console import Console
 
 from keras_cascade.cli import main
-from keras_cascade.demo import files, ways
+from keras_cascade.demo import exports, strategies
 
 pytest.importorskip("sklearn")
-BRIEF = {name: way._replace(epochs=1) for name, way in ways.WAYS.items()}
+BRIEF = {
+    name: way._replace(epochs=1) for name, way in strategies.STRATEGIES.items()
+}
 
 needs_tensorflow = pytest.mark.skipif(
     keras.config.backend() != "tensorflow",
@@ -29,14 +31,14 @@ def console():
 
 @pytest.fixture(scope="module")
 def task():
-    return ways.draw_task(seed=0)
+    return strategies.draw_task(seed=0)
 
 
 @pytest.fixture
 def chain():
     """The two networks one behind the other, which need no training."""
     names = "glyph_encoder", "digits_expert"
-    return ways.chain(*map(ways.kc.zoo.load, names))
+    return strategies.chain(*map(strategies.kc.zoo.load, names))
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +68,7 @@ def test_the_command_succeeds_and_prints_one_json_object(run):
 def test_fine_tuning_beats_the_other_ways_on_the_same_labels(run):
     result, _ = run
     accuracy = json.loads(result.stdout)["accuracy"]
-    assert list(accuracy) == list(ways.WAYS)
+    assert list(accuracy) == list(strategies.STRATEGIES)
     tuned = accuracy.pop("jointly fine-tuned")
     assert tuned > 0.9
     assert tuned > max(accuracy.values())
@@ -83,7 +85,7 @@ def test_the_command_leaves_four_files_that_agree(run):
     for check in reported.values():
         assert check["difference"] < 1e-3
         assert check["agreement"] > 0.995
-    assert {path.name for path in output.iterdir()} == {*files.FILES.values()}
+    assert {path.name for path in output.iterdir()} == {*exports.FILES.values()}
 
 
 def test_each_digit_has_as_many_labels(task):
@@ -92,7 +94,7 @@ def test_each_digit_has_as_many_labels(task):
 
 
 def test_the_labels_drawn_depend_on_nothing_but_the_seed(task):
-    again, other = ways.draw_task(0), ways.draw_task(1)
+    again, other = strategies.draw_task(0), strategies.draw_task(1)
     first = task.few[0]["inputs"]
     np.testing.assert_array_equal(first, again.few[0]["inputs"])
     assert (first != other.few[0]["inputs"]).any()
@@ -104,7 +106,7 @@ def test_no_test_image_is_among_those_to_learn_from(task):
 
 
 def test_the_four_ways_train_what_they_say(task, console):
-    cascades = ways.make_cascades(task, console, BRIEF)
+    cascades = strategies.make_cascades(task, console, BRIEF)
     learning = {
         way: {v.path.split("/")[0] for v in cascade.trainable_variables}
         for way, cascade in cascades.items()
@@ -120,11 +122,13 @@ def test_the_four_ways_train_what_they_say(task, console):
 
 def test_the_chain_as_it_is_equals_its_networks_by_hand(task, chain):
     inputs, labels = task.test
-    encoder, expert = map(ways.kc.zoo.load, ("glyph_encoder", "digits_expert"))
+    encoder, expert = map(
+        strategies.kc.zoo.load, ("glyph_encoder", "digits_expert")
+    )
     features = encoder.predict(inputs["inputs"], verbose=0)
     evidence = np.concatenate([features, inputs["metadata"]], axis=1)
     answers = expert.predict(evidence, verbose=0).argmax(1)
-    assert ways.accuracy(chain, task) == pytest.approx(
+    assert strategies.accuracy(chain, task) == pytest.approx(
         (answers == labels).mean(), abs=2 / len(labels)
     )
 
@@ -137,7 +141,7 @@ def test_without_tensorflow_exports_are_skipped_in_a_line_each(
     tmp_path, task, chain, capsys
 ):
     console = Console(width=80)
-    checks = files.write_files(
+    checks = exports.write_files(
         chain, task.test[0], task.images, tmp_path, console
     )
     out = capsys.readouterr().out
@@ -148,13 +152,13 @@ def test_without_tensorflow_exports_are_skipped_in_a_line_each(
 
 @needs_tensorflow
 def test_files_of_an_earlier_run_are_replaced(tmp_path, task, chain, console):
-    (tmp_path / files.FILES["saved_model"]).mkdir()
-    (tmp_path / files.FILES["saved_model"] / "saved_model.pb").touch()
-    (tmp_path / files.FILES["saved_model"] / "old").touch()
-    (tmp_path / files.FILES["tflite"]).write_text("old")
-    files.write_files(chain, task.test[0], task.images, tmp_path, console)
+    (tmp_path / exports.FILES["saved_model"]).mkdir()
+    (tmp_path / exports.FILES["saved_model"] / "saved_model.pb").touch()
+    (tmp_path / exports.FILES["saved_model"] / "old").touch()
+    (tmp_path / exports.FILES["tflite"]).write_text("old")
+    exports.write_files(chain, task.test[0], task.images, tmp_path, console)
     assert not list(tmp_path.rglob("old"))
-    assert (tmp_path / files.FILES["tflite"]).stat().st_size > 1000
+    assert (tmp_path / exports.FILES["tflite"]).stat().st_size > 1000
 
 
 def test_without_scikit_learn_the_error_is_one_line(

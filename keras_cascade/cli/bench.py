@@ -1,4 +1,7 @@
-"""`bench`: runs benchmarks, and shows what they found."""
+"""The subcommand `bench`: runs benchmarks, and prints their figures.
+
+Tested by `tests/cli/test_entry.py`.
+"""
 
 import argparse
 import contextlib
@@ -15,31 +18,27 @@ from rich.console import Console
 from rich.table import Table
 
 from keras_cascade._resources import folder
-from keras_cascade.cli.commands import add_command, print_json
+from keras_cascade.cli.commands import Subcommands, add_command, show
 
 Row = dict[str, Any]
-# Heading and how a row fills it: ("ratio", "{ratio:.3g}").
+# The heading and the format of a row of each column: ("ratio", "{ratio:.3g}").
 Columns = tuple[tuple[str, str], ...]
-
-# Of benchmarks that have no TITLE and COLUMNS of their own.
-_TITLE = "Times in seconds; the ratio is ours / reference"
-_COLUMNS = (
-    ("ours", "{ours_s:.4g}"),
-    ("reference", "{reference_s:.4g}"),
-    ("ratio", "{ratio:.3g}"),
-    ("bound", "{bound}"),
-)
 
 
 class Report(NamedTuple):
-    """What a benchmark found, and the table that shows it."""
+    """The rows of a benchmark, with the title and columns of their table."""
 
-    rows: list[Row]
-    title: str = _TITLE
-    columns: Columns = _COLUMNS
+    rows: Sequence[Row]
+    title: str = "Times in seconds; the ratio is ours / reference"
+    columns: Columns = (
+        ("ours", "{ours_s:.4g}"),
+        ("reference", "{reference_s:.4g}"),
+        ("ratio", "{ratio:.3g}"),
+        ("bound", "{bound}"),
+    )
 
 
-def add_bench(commands: Any) -> None:
+def add_bench(commands: Subcommands) -> None:
     """Adds the subcommand."""
     parser = add_command(
         commands,
@@ -65,37 +64,33 @@ def add_bench(commands: Any) -> None:
         help="another size than that of the documented figures, for those "
         "benchmarks that have it, such as samples=512; may be repeated",
     )
-    parser.set_defaults(usage_error=parser.error)
 
 
 def _bench(arguments: argparse.Namespace) -> int:
     try:
         chosen = _settings_of(arguments.names, arguments.settings)
     except ValueError as error:
-        arguments.usage_error(str(error))
+        return arguments.usage_error(str(error))
     reports = [
         (name, _run_benchmark(path, chosen[name]))
         for name, path in arguments.names
     ]
-    rows = [
-        {"benchmark": name, **row}
-        for name, report in reports
-        for row in report.rows
-    ]
+    # Benchmarks that have the same columns share a table.
+    tables: dict[tuple[str, Columns], list[Row]] = {}
+    for name, report in reports:
+        rows = tables.setdefault((report.title, report.columns), [])
+        rows += [{"benchmark": name, **row} for row in report.rows]
     if arguments.json:
-        print_json(rows)
+        every = [{"benchmark": n, **row} for n, r in reports for row in r.rows]
+        show(every, as_json=True)
         return 0
-    # One table for all that have the same columns.
-    for heads in dict.fromkeys((r.title, r.columns) for _, r in reports):
-        alike = {n for n, r in reports if (r.title, r.columns) == heads}
-        Console().print(
-            _table(*heads, [r for r in rows if r["benchmark"] in alike])
-        )
+    for (title, columns), rows in tables.items():
+        Console().print(_table(title, columns, rows))
     return 0
 
 
 def _benchmark(name: str) -> tuple[str, Path]:
-    """Resolves a benchmark's name, as argparse's `type`."""
+    """Finds a benchmark by its name, as argparse's `type`."""
     paths = {
         path.stem.removeprefix("bench_"): path
         for path in sorted(folder("benchmarks").glob("bench_*.py"))
@@ -117,29 +112,29 @@ def _setting(text: str) -> tuple[str, str]:
 
 def _settings_of(
     names: Sequence[tuple[str, Path]], settings: Sequence[tuple[str, str]]
-) -> dict[str, dict[str, Any]]:
-    """By benchmark, those settings that it has, as its defaults are typed.
+) -> dict[str, dict[str, object]]:
+    """Returns the settings that each benchmark has, typed as its defaults.
 
     Raises:
-        ValueError: None of them has a setting, or its value is of another
+        ValueError: No benchmark has a setting, or its value is of another
             type.
     """
     defaults = {name: _defaults(path) for name, path in names}
+    known = sorted({key for own in defaults.values() for key in own})
     for key, _ in settings:
-        if not any(key in own for own in defaults.values()):
-            there = sorted({key for own in defaults.values() for key in own})
+        if key not in known:
             raise ValueError(
                 f"no setting {key!r} in {', '.join(defaults)}; there are: "
-                f"{', '.join(there) or 'none'}"
+                f"{', '.join(known) or 'none'}"
             )
     return {
-        name: {k: _as(type(own[k]), k, v) for k, v in settings if k in own}
+        name: {k: _cast(type(own[k]), k, v) for k, v in settings if k in own}
         for name, own in defaults.items()
     }
 
 
-def _defaults(path: Path) -> dict[str, Any]:
-    """What can be set of a benchmark: numbers and text, with defaults."""
+def _defaults(path: Path) -> dict[str, object]:
+    """Returns the numbers and texts among the arguments of a benchmark."""
     run = runpy.run_path(str(path))["run"]
     return {
         name: parameter.default
@@ -148,32 +143,32 @@ def _defaults(path: Path) -> dict[str, Any]:
     }
 
 
-def _as(kind: type, name: str, text: str) -> Any:
+def _cast(kind: type, name: str, text: str) -> object:
     try:
         return kind(text)
     except ValueError as error:
         raise ValueError(f"{name}={text!r} is no {kind.__name__}") from error
 
 
-def _run_benchmark(path: Path, settings: Mapping[str, Any]) -> Report:
-    """Runs a benchmark's `run()` in a process that nothing ran in before."""
+def _run_benchmark(path: Path, settings: Mapping[str, object]) -> Report:
+    """Runs a benchmark's `run()` in a fresh process."""
+    # Earlier benchmarks would leave allocated memory and compiled functions.
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(_run_file, path, settings).result()
 
 
-def _run_file(path: Path, settings: Mapping[str, Any]) -> Report:
+def _run_file(path: Path, settings: Mapping[str, object]) -> Report:
     # Standard output belongs to the table or the JSON.
     with contextlib.redirect_stdout(sys.stderr):
         module = runpy.run_path(str(path))
-        rows = module["run"](**settings)
-    columns = module.get("COLUMNS", dict(_COLUMNS))
-    return Report(rows, module.get("TITLE", _TITLE), tuple(columns.items()))
+        report = Report(module["run"](**settings))
+    if "COLUMNS" in module:
+        report = report._replace(columns=tuple(module["COLUMNS"].items()))
+    return report._replace(title=module.get("TITLE", report.title))
 
 
 def _table(title: str, columns: Columns, rows: Sequence[Row]) -> Table:
-    table = Table(title=title)
-    table.add_column("benchmark")
-    table.add_column("case")
+    table = Table("benchmark", "case", title=title)
     for column, _ in columns:
         table.add_column(column, justify="right")
     table.add_column("holds")

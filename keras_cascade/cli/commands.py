@@ -1,33 +1,65 @@
-"""What all subcommands share: how they are added, and how they print."""
+"""Adds subcommands, loads the models they are given, prints their results."""
 
 import argparse
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 from keras_cascade._messages import to_json
 
+if TYPE_CHECKING:
+    import keras
+
+
+class Subcommands(Protocol):
+    """The result of argparse's `add_subparsers`, whose class is private."""
+
+    def add_parser(
+        self, name: str, *, help: str, description: str
+    ) -> argparse.ArgumentParser:
+        """Adds the parser of a subcommand."""
+        ...
+
 
 def add_command(
-    commands: Any, name: str, run: Callable[..., int], text: str
+    commands: Subcommands,
+    name: str,
+    run: Callable[[argparse.Namespace], int],
+    text: str,
 ) -> argparse.ArgumentParser:
-    """Adds a subcommand with what all of them share.
+    """Adds a subcommand with the options that all of them share.
 
     Args:
-        commands: What argparse's `add_subparsers` gave.
-        name: What it is called.
+        commands: The result of argparse's `add_subparsers`.
+        name: The name of the subcommand.
         run: Takes the parsed arguments and returns the exit status: 0, or 1
             on failure.
-        text: What it does, for `--help`.
+        text: What the subcommand does, for `--help`.
     """
     parser = commands.add_parser(name, help=text, description=text)
-    parser.set_defaults(run=run)
+    # `usage_error` exits with status 2, for mistakes that argparse misses.
+    parser.set_defaults(run=run, usage_error=parser.error)
     parser.add_argument(
         "--json", action="store_true", help="print JSON instead of a table"
     )
     return parser
 
 
-def print_json(value: Any) -> None:
-    """Prints a value as JSON, which knows no infinity: null stands for it."""
-    text = to_json(value)
-    print(text)  # noqa: T201
+def load_model(path: Path, compile: bool = True) -> "keras.Model":
+    """Loads a `.keras` file, compiled by default.
+
+    Raises:
+        ValueError: There is no such file.
+    """
+    # Imported late: Keras takes seconds to import, and --help needs none.
+    import keras
+
+    if not path.is_file():
+        raise ValueError(f"There is no file '{path}'.")
+    return keras.saving.load_model(path, compile=compile)
+
+
+def show(result: object, as_json: bool) -> None:
+    """Prints a result as JSON, or as its text."""
+    # JSON has no infinity: `to_json` writes null.
+    print(to_json(result) if as_json else result)  # noqa: T201

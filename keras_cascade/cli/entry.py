@@ -1,8 +1,4 @@
-"""The `keras-cascade` command: reads its arguments, runs one subcommand.
-
-Each subcommand is a function that takes the parsed arguments and returns the
-exit status: 0, or 1 on failure. Bad usage exits with 2.
-"""
+"""The `keras-cascade` command: reads its arguments, runs one subcommand."""
 
 import argparse
 import os
@@ -11,11 +7,14 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from keras_cascade.cli.bench import add_bench
+from keras_cascade.cli.demo import add_demo
 from keras_cascade.cli.export import add_export
-from keras_cascade.cli.showing import add_demo, add_inspect, add_taps
+from keras_cascade.cli.inspect import add_inspect
+from keras_cascade.cli.taps import add_taps
 
-# What the library and those below it raise for mistakes and for what the
-# machine lacks. Anything else is a bug, whose traceback is worth having.
+# The library and its dependencies raise these for mistakes of the user and
+# for a machine that lacks something. Any other error is a bug, whose
+# traceback is needed.
 _EXPECTED = (ImportError, OSError, RuntimeError, TypeError, ValueError)
 _DEBUG = "KERAS_CASCADE_DEBUG"
 
@@ -24,14 +23,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line.
 
     Args:
-        argv: the arguments after the program's name; None reads those of the
+        argv: The arguments after the program's name; None reads those of the
             process. Defaults to `None`.
 
     Returns:
-        The exit status: 0, or 1 when the subcommand failed.
+        The exit status: 0, or 1 if the subcommand failed.
 
     Raises:
-        SystemExit: with status 2 on bad usage, 0 after `--help`.
+        SystemExit: With status 2 on bad usage, 0 after `--help`.
 
     Example:
         ```python
@@ -57,11 +56,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(
         title="subcommands", metavar="COMMAND", required=True
     )
-    add_demo(commands)
-    add_taps(commands)
-    add_inspect(commands)
-    add_export(commands)
-    add_bench(commands)
+    for add in (add_demo, add_taps, add_inspect, add_export, add_bench):
+        add(commands)
     return parser
 
 

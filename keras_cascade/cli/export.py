@@ -1,21 +1,29 @@
-"""`export`: writes a saved model for where it runs, and proves the file."""
+"""The subcommand `export`: writes a saved model for where it is to run."""
 
 import argparse
 import contextlib
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from keras_cascade.cli.commands import add_command, print_json
-from keras_cascade.exporting.request import (
+from keras_cascade.cli.commands import (
+    Subcommands,
+    add_command,
+    load_model,
+    show,
+)
+from keras_cascade.exporting.options import (
     DTYPES,
     ENDINGS,
     FORMATS,
-    INTEGER,
+    NEED_CALIBRATION,
     QUANTIZATIONS,
-    make_request,
+    make_options,
 )
+
+if TYPE_CHECKING:
+    from keras_cascade.exporting import ExportReport
 
 _DATA = (
     "A DIR holds images, or a folder of images for each class; or .npz files "
@@ -26,7 +34,7 @@ _DATA = (
 )
 
 
-def add_export(commands: Any) -> None:
+def add_export(commands: Subcommands) -> None:
     """Adds the subcommand."""
     parser = add_command(
         commands,
@@ -36,7 +44,6 @@ def add_export(commands: Any) -> None:
         "to run, and compare the file's answers with the model's.",
     )
     parser.epilog = _DATA
-    parser.set_defaults(usage_error=parser.error)
     _add_paths(parser)
     _add_data(parser)
     _add_choices(parser)
@@ -143,72 +150,55 @@ def _export(arguments: argparse.Namespace) -> int:
 
 
 def _check_usage(arguments: argparse.Namespace) -> None:
-    """What can be told to be wrong before anything is loaded."""
-    if arguments.quantize in INTEGER and arguments.calibration is None:
+    """Exits on mistakes that are seen before anything is loaded."""
+    if arguments.quantize in NEED_CALIBRATION and arguments.calibration is None:
         arguments.usage_error(
             f"--quantize {arguments.quantize} needs --calibration DIR"
         )
     try:
-        make_request(
-            arguments.path,
-            arguments.format,
-            arguments.quantize,
-            arguments.tolerance,
-            arguments.input_dtype,
-            arguments.output_dtype,
-            not arguments.no_fold,
-            arguments.timeout,
-        )
+        make_options(arguments.path, **_options(arguments))
     except ValueError as error:
         arguments.usage_error(str(error).rstrip("."))
 
 
-def _written(arguments: argparse.Namespace) -> Any:
-    import keras
+def _options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Returns the arguments that `export` checks without a model."""
+    names = ("format", "quantize", "tolerance", "input_dtype", "output_dtype")
+    given = {name: getattr(arguments, name) for name in names}
+    fold, timeout = not arguments.no_fold, arguments.timeout
+    return {**given, "fold": fold, "timeout": timeout}
 
-    from keras_cascade.cli.data.directories import check_labels
+
+def _written(arguments: argparse.Namespace) -> "ExportReport":
+    from keras_cascade.cli.data.directories import check_labels, open_directory
     from keras_cascade.exporting import export
 
     labels = _labels(arguments.labels)
-    if not arguments.model.is_file():
-        raise ValueError(f"There is no file '{arguments.model}'.")
-    model: Any = keras.saving.load_model(
-        arguments.model, compile=not arguments.no_metrics
+    model = load_model(arguments.model, compile=not arguments.no_metrics)
+    calibration, check = (
+        path and open_directory(path, model)
+        for path in (arguments.calibration, arguments.check)
     )
-    calibration = _data(arguments.calibration, model)
-    check = _data(arguments.check, model)
     if check is not None:
         check_labels(check, model)
     return export(
         model,
         arguments.path,
-        format=arguments.format,
-        quantize=arguments.quantize,
         calibration_data=calibration,
         check_data=check,
-        tolerance=arguments.tolerance,
-        input_dtype=arguments.input_dtype,
-        output_dtype=arguments.output_dtype,
         labels=labels,
         outputs=arguments.outputs,
-        fold=not arguments.no_fold,
-        timeout=arguments.timeout,
+        **_options(arguments),
     )
-
-
-def _data(path: Path | None, model: Any) -> Any:
-    from keras_cascade.cli.data.directories import open_directory
-
-    return None if path is None else open_directory(path, model)
 
 
 def _labels(
     path: Path | None,
 ) -> Sequence[str] | Mapping[str, Sequence[str]] | None:
-    """The names in a file, as a file that was exported keeps them."""
+    """Reads class names as an exported file keeps them."""
     if path is None:
         return None
-    # Editors of Windows begin a file with a mark.
+    # Editors of Windows begin a file with a byte order mark.
     lines = path.read_text("utf-8-sig").rstrip().splitlines()
     if not lines or not all("\t" in line for line in lines):
         return [line.strip() for line in lines]
@@ -219,8 +209,5 @@ def _labels(
     return found
 
 
-def _show(report: Any, as_json: bool) -> None:
-    if as_json:
-        print_json(report.to_dict())
-    else:
-        print(report)  # noqa: T201
+def _show(report: "ExportReport", as_json: bool) -> None:
+    show(report.to_dict() if as_json else report, as_json)

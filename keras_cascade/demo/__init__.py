@@ -1,7 +1,4 @@
-"""The demo: two networks that know printed characters read handwriting.
-
-`main` is its table of contents.
-"""
+"""Runs the demo: two networks that know printed characters read handwriting."""
 
 import time
 from collections.abc import Mapping
@@ -12,10 +9,10 @@ import keras
 from rich.console import Console
 from rich.table import Table
 
-from keras_cascade.demo.files import Check, write_files
-from keras_cascade.demo.ways import (
+from keras_cascade.demo.exports import Check, write_files
+from keras_cascade.demo.strategies import (
     LABELS_PER_DIGIT,
-    WAYS,
+    STRATEGIES,
     Task,
     accuracy,
     draw_task,
@@ -27,16 +24,16 @@ def main(*, output: Path, seed: int = 0, as_json: bool = False) -> None:
     """Runs the demo: four ways to read handwriting, and the exports.
 
     Args:
-        output: folder for the files, made if it is missing.
-        seed: int, of weights and of the labels drawn. Defaults to `0`.
-        as_json: whether standard output gets one JSON object instead of
+        output: The folder of the files, which is created.
+        seed: The seed of weights and of the labels drawn. Defaults to `0`.
+        as_json: Whether standard output gets one JSON object instead of
             tables. Progress is then shown on standard error. Defaults to
             `False`.
 
     Raises:
-        ImportError: if scikit-learn is not installed.
-        OSError: if `output` cannot be written to.
-        RuntimeError: if a written file does not answer as the cascade does.
+        ImportError: scikit-learn is not installed.
+        OSError: `output` cannot be written to.
+        RuntimeError: A written file does not answer as the cascade does.
 
     Example:
         ```python
@@ -52,7 +49,7 @@ def main(*, output: Path, seed: int = 0, as_json: bool = False) -> None:
     task = draw_task(seed)
     _introduce(console, task)
     cascades = make_cascades(task, console)
-    accuracies = {way: accuracy(c, task) for way, c in cascades.items()}
+    accuracies = {name: accuracy(c, task) for name, c in cascades.items()}
     tuned = cascades["jointly fine-tuned"]
     checks = write_files(tuned, task.test[0], task.images, output, console)
     seconds = time.perf_counter() - started
@@ -80,8 +77,8 @@ def _report(
     seconds: float,
 ) -> None:
     ways = Table("way", "what learns", "accuracy", title="On the test images")
-    for way, share in accuracies.items():
-        ways.add_row(way, WAYS[way].learns, f"{share:.3f}")
+    for name, share in accuracies.items():
+        ways.add_row(name, STRATEGIES[name].learns, f"{share:.3f}")
     files = Table("file", "bytes", "largest difference", "same digit")
     files.title = "The files' answers and the cascade's"
     for check in checks.values():

@@ -1,10 +1,9 @@
-"""export(): the whole flow, a line a stage."""
+"""Exports a cascade: the whole flow, a line for each stage."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import keras
 from rich.console import Console
@@ -12,22 +11,25 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from keras_cascade._cascade_view import CascadeView
 from keras_cascade.adapters.fitting import check_fitted
-from keras_cascade.exporting import routes
-from keras_cascade.exporting.attempts import write_right
-from keras_cascade.exporting.card import put_card
-from keras_cascade.exporting.freezing import computes_in_half, stock
-from keras_cascade.exporting.job import Job, size_of
-from keras_cascade.exporting.placing import put, workspace
-from keras_cascade.exporting.report import ExportReport, ParityError
-from keras_cascade.exporting.request import (
-    Request,
+from keras_cascade.exporting.atomic_write import move_into_place, workspace
+from keras_cascade.exporting.backend_fallback import write_first_right
+from keras_cascade.exporting.backends import backends_for
+from keras_cascade.exporting.card import output_shapes, put_card
+from keras_cascade.exporting.inference_program import (
+    computes_in_half,
+    to_stock_layers,
+)
+from keras_cascade.exporting.job import Job
+from keras_cascade.exporting.options import (
+    TOLERANCES,
+    ExportOptions,
     check_calibration,
     check_labels,
     check_outputs,
     check_ports,
-    half_tolerance,
-    make_request,
+    make_options,
 )
+from keras_cascade.exporting.report import ExportReport, ParityError
 from keras_cascade.graph.program import Program, as_program
 from keras_cascade.networks.loading import as_functional
 
@@ -37,8 +39,8 @@ def export(
     path: str | Path,
     format: str | None = None,
     quantize: str | None = None,
-    calibration_data: Any = None,
-    check_data: Any = None,
+    calibration_data: object = None,
+    check_data: object = None,
     tolerance: float | None = None,
     input_dtype: str | None = None,
     output_dtype: str | None = None,
@@ -49,59 +51,62 @@ def export(
     timeout: float = 3600.0,
     verbose: bool = True,
 ) -> ExportReport:
-    """Writes a cascade for where it is to run, and proves that it answers so.
+    """Writes a cascade for where it is to run, and checks the file's answers.
 
-    The file takes raw inputs by the names of the cascade's, in batches of any
-    size: preprocessing is in it, what only training needs is not. Where the
-    running backend cannot write the format, a process under one that can does.
+    The file takes raw inputs by the names of the cascade's inputs, in batches
+    of any size. It contains the preprocessing, and nothing that only training
+    needs. If the running backend cannot write the format, a subprocess under
+    one that can writes it.
 
     Args:
-        cascade: The cascade, or any Functional `keras.Model`; it stays as it
-            is.
-        path: Where the file goes; its folder is made. Nothing stands there
-            until the file is whole.
+        cascade: The cascade, or any Functional `keras.Model`. It is not
+            changed.
+        path: The path of the file, whose folder is created. Nothing is there
+            until the file is complete.
         format: `"saved_model"`, `"tflite"`, `"onnx"`, `"keras"` (stock layers
             that load without this package), or `"torch"` (`.pt2`). Defaults
             to `None`: by the path's ending, and without one a SavedModel.
         quantize: For LiteRT `"float16"`, `"dynamic"` (8-bit weights),
-            `"int8"` (everything), `"mixed"` (8 bits, the layers that they
-            hurt most in float16); for ONNX `"dynamic"`, `"int8"`. Defaults to
-            `None`: float32.
-        calibration_data: Inputs that int8 is calibrated on, raw, of any kind
-            that `fit` takes; the first 512 are used. Defaults to `None`.
+            `"int8"` (everything), `"mixed"` (8 bits, and float16 for the
+            layers that 8 bits hurt most); for ONNX `"dynamic"`, `"int8"`.
+            Defaults to `None`: float32.
+        calibration_data: Raw inputs to calibrate int8 on, of any kind that
+            `fit` takes; the first 512 samples are used. Defaults to `None`.
         check_data: Inputs on which the written file, run by its own runtime
-            in a process of its own, is compared with the model; with labels
-            also the metrics that the model was compiled with. Defaults to
-            `None`: it is not run.
-        tolerance: How far the answers may be from the model's, in deviations
-            of the model's answers over the samples: the largest difference
-            for float32 (1e-3) and float16 (5e-2, also of models that compute
-            in half precision, which files do not); the mean difference, as 8
-            bits have outliers, for `"dynamic"` (5e-2), `"int8"` and `"mixed"`
-            (1e-1). Defaults to `None`: these.
+            in a subprocess, is compared with the model; with labels also the
+            metrics that the model was compiled with. Defaults to `None`: the
+            file is not run.
+        tolerance: The tolerated difference of the answers from the model's,
+            in standard deviations of the model's answers over the samples. It
+            bounds the largest difference for float32 (1e-3) and float16
+            (5e-2, also of models that compute in half precision, which files
+            do not), and the mean difference, as 8 bits have outliers, for
+            `"dynamic"` (5e-2), `"int8"` and `"mixed"` (1e-1). Defaults to
+            `None`: these numbers.
         input_dtype: With `quantize="int8"` in LiteRT, `"int8"` or `"uint8"`
             for a file that takes integers. Defaults to `None`: float32.
-        output_dtype: Likewise for what it gives. Defaults to `None`: float32.
-        labels: Names of the classes, or `{output: names}`, which are kept in
-            the file. Defaults to `None`.
-        outputs: The names of the outputs that are written; what the others
-            alone need is left out. Defaults to `None`: all.
+        output_dtype: As `input_dtype`, for the outputs. Defaults to `None`:
+            float32.
+        labels: The names of the classes, or `{output: names}`, which the file
+            keeps. Defaults to `None`.
+        outputs: The names of the outputs that are written; layers that only
+            the others need are left out. Defaults to `None`: all.
         fold: Whether linear layers are folded into each other. Defaults to
             `True`.
-        timeout: Seconds that a process which writes or runs the file may
-            take. Defaults to `3600.0`.
+        timeout: The seconds that a subprocess which writes or runs the file
+            may take. Defaults to `3600.0`.
         verbose: Whether to show what is being done. Defaults to `True`.
 
     Returns:
-        The report; it prints as a table.
+        The report, which prints as a table.
 
     Raises:
         ValueError: An argument is not possible, or data does not fit.
-        ModuleNotFoundError: Nothing installed here writes the format.
-        ParityError: The file answers otherwise than the model; it is kept
-            under a name that says so.
-        RuntimeError: No way of writing it worked.
-        OSError: It cannot be written there, or the disk is full.
+        ModuleNotFoundError: No installed backend writes the format.
+        ParityError: The file's answers differ from the model's by more than
+            the tolerance. The file is kept under a name that says so.
+        RuntimeError: All ways of writing the file failed.
+        OSError: The file cannot be written there, or the disk is full.
 
     Example:
     >>> import tempfile
@@ -111,7 +116,7 @@ def export(
     >>> report.outputs
     {'head': (None, 2)}
     """
-    request = make_request(
+    options = make_options(
         path,
         format,
         quantize,
@@ -121,29 +126,29 @@ def export(
         fold,
         timeout,
     )
-    check_calibration(request, calibration_data)
-    backends = routes.backends_for(request)
+    check_calibration(options, calibration_data)
+    backends = backends_for(options)
     model = _checked_model(cascade)
     if tolerance is None and computes_in_half(model):
-        request = replace(request, tolerance=half_tolerance(request))
-    whole = as_program(stock(model))
-    request = _with_signature(request, whole, outputs, labels)
-    with workspace(request.path) as folder, _progress(verbose) as show:
-        job = Job(model, whole, request, folder, show)
+        least = max(options.tolerance, TOLERANCES["float16"])
+        options = replace(options, tolerance=least)
+    whole = as_program(to_stock_layers(model))
+    options = _with_signature(options, whole, outputs, labels)
+    with workspace(options.path) as folder, _progress(verbose) as show:
+        job = Job(model, whole, options, folder, show)
         samples = job.calibration(calibration_data)
         check = job.check(check_data)
-        made = write_right(job, backends, samples, check)
-        report = job.report(made)
-        put_card(made.path, request.format, job.card(report))
-        report = replace(report, size_bytes=size_of(made.path))
+        file = write_first_right(job, backends, samples, check)
+        put_card(file.path, options.format, job.card(file))
+        report = job.report(file)
         if report.holds is False:
-            raise _kept_apart(made.path, report)
-        put(made.path, request.path)
+            raise _kept_apart(file.path, report)
+        move_into_place(file.path, options.path)
     return report
 
 
-def _checked_model(model: Any) -> Any:
-    """A model that can be written: functional, its adapters fitted."""
+def _checked_model(model: object) -> keras.Model:
+    """Returns the model if it is functional, and its adapters fitted."""
     if not isinstance(model, keras.Model):
         raise TypeError(
             f"export takes a cascade or a keras.Model; received {model!r} of "
@@ -159,19 +164,19 @@ def _checked_model(model: Any) -> Any:
 
 
 def _with_signature(
-    request: Request, program: Program, outputs: Any, labels: Any
-) -> Request:
+    options: ExportOptions, program: Program, outputs: object, labels: object
+) -> ExportOptions:
     names = check_outputs(outputs, list(program.outputs))
-    shapes = {name: program.shapes[program.outputs[name]] for name in names}
-    check_ports(program.inputs, request)
-    return replace(request, outputs=names, labels=check_labels(labels, shapes))
+    shapes = output_shapes(program.pruned(names))
+    check_ports(program.inputs, options)
+    return replace(options, outputs=names, labels=check_labels(labels, shapes))
 
 
 def _kept_apart(staged: Path, report: ExportReport) -> ParityError:
-    """Puts the file under a name that says what it is."""
+    """Moves a wrong file to a name that says so; returns the error."""
     path = report.path
     kept = path.with_name(f"{path.stem}.beyond_tolerance{path.suffix}")
-    put(staged, kept)
+    move_into_place(staged, kept)
     what = "largest" if report.bounds == "maximum" else "mean"
     return ParityError(
         f"'{path.name}' does not answer as the model does: the {what} "
@@ -194,14 +199,14 @@ def _advice(report: ExportReport) -> str:
 
 
 @contextmanager
-def _progress(verbose: bool) -> Iterator[Any]:
-    """A line that says what is being done, and for how long."""
-    columns = SpinnerColumn(), TextColumn("{task.description}")
+def _progress(verbose: bool) -> Iterator[Callable[[str], None]]:
+    """Shows a line that says what is being done, and for how long."""
     console = Console(stderr=True)
-    # Elsewhere it would be an empty line.
+    # In a file or a pipe, rich would leave an empty line.
     seen = console.is_terminal or console.is_jupyter
     with Progress(
-        *columns,
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
         TimeElapsedColumn(),
         console=console,
         transient=True,

@@ -1,54 +1,60 @@
-"""The stages of an export, and what all of them know."""
+"""The stages of an export, and the facts that all of them share.
 
-from dataclasses import asdict, dataclass, replace
+Tested by `tests/exporting/test_exporter.py`.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import keras
 
-from keras_cascade.exporting import routes, writing
-from keras_cascade.exporting.card import make_card
-from keras_cascade.exporting.checking import parity, proving
+from keras_cascade.exporting import backends, writing
+from keras_cascade.exporting.card import make_card, output_shapes
+from keras_cascade.exporting.checking import parity, verification
 from keras_cascade.exporting.checking.parity import Answers
-from keras_cascade.exporting.checking.proving import Proof
-from keras_cascade.exporting.formats.litert import CALIBRATION_SAMPLES
-from keras_cascade.exporting.freezing import freeze
-from keras_cascade.exporting.rehosting import write_elsewhere
+from keras_cascade.exporting.checking.verification import Verification
+from keras_cascade.exporting.inference_program import to_inference_program
+from keras_cascade.exporting.options import ExportOptions
 from keras_cascade.exporting.report import ExportReport
-from keras_cascade.exporting.request import Request
 from keras_cascade.exporting.samples import Samples, store_samples
+from keras_cascade.exporting.subprocess_export import write_in_subprocess
 from keras_cascade.exporting.writing import Written
 from keras_cascade.graph.program import Program
 from keras_cascade.networks.loading import as_functional
 
+# More samples hardly change the ranges that 8 bits are spread over.
+_CALIBRATION_SAMPLES = 512
+
 
 @dataclass(frozen=True)
-class Made:
+class WrittenFile:
     """A file that was written.
 
     Attributes:
-        path: Where it is, for the time being.
-        backend: What wrote it.
-        written: What is known of it.
-        proof: How it answers, if that was checked.
-        tried: What did not work before.
+        path: Its path in the workspace.
+        backend: The backend that wrote it.
+        written: The facts that its writer knows.
+        verification: How it answers; None if that was not checked.
+        failures: The backends that failed before, and why.
     """
 
     path: Path
     backend: str
     written: Written
-    proof: Proof | None
-    tried: dict[str, str]
+    verification: Verification | None = None
+    failures: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Check:
-    """Inputs, and what the model answers.
+class CheckData:
+    """Inputs, and the answers of the model.
 
     Attributes:
         samples: The inputs.
         expected: The answers.
-        given: Whether they are the user's, or made up.
+        given: Whether the inputs are the user's, not made up.
     """
 
     samples: Samples
@@ -58,26 +64,34 @@ class Check:
 
 @dataclass(frozen=True)
 class Job:
-    """What all stages know."""
+    """One export.
 
-    model: Any
+    Attributes:
+        model: The model.
+        whole: Its program with all outputs, not folded.
+        options: The arguments.
+        folder: The workspace.
+        show: Shows the user what is being done.
+    """
+
+    model: keras.Model
     whole: Program
-    request: Request
+    options: ExportOptions
     folder: Path
-    show: Any
+    show: Callable[[str], None]
 
     @property
     def program(self) -> Program:
-        """What is written, before anything is folded."""
-        return self.whole.pruned(self.request.outputs)
+        """The program of the outputs that are written, not folded."""
+        return self.whole.pruned(self.options.outputs)
 
     @property
-    def _structure(self) -> Any:
+    def _structure(self) -> object:
         """The structure of the inputs of the model."""
         return (as_functional(self.model) or self.model).input
 
-    def calibration(self, data: Any) -> Samples | None:
-        """The samples that 8 bits are calibrated on."""
+    def calibration(self, data: object) -> Samples | None:
+        """Stores the samples that 8 bits are calibrated on."""
         if data is None:
             return None
         self.show("reading calibration_data")
@@ -86,22 +100,23 @@ class Job:
             self.program.inputs,
             self.folder / "calibration",
             "calibration_data",
-            CALIBRATION_SAMPLES,
+            _CALIBRATION_SAMPLES,
             self._structure,
         )
 
-    def check(self, data: Any) -> Check | None:
-        """What the file is compared on; made up for ONNX, if it is not given.
+    def check(self, data: object) -> CheckData | None:
+        """Stores the inputs that the file is checked on, and their answers.
 
-        Of several converters, the first is taken that is right.
+        ONNX, which several backends can write, is checked without the user's
+        data too, to choose the backend.
         """
-        given = data is not None
+        given, options = data is not None, self.options
         if given:
-            routes.check_runtime(self.request)
-        elif self.request.format != "onnx" or not routes.has_onnxruntime():
-            return None
+            backends.check_runtime(options)
+        elif options.format == "onnx" and backends.is_installed("onnxruntime"):
+            data = verification.made_up_inputs(self.whole.inputs)
         else:
-            data = proving.made_up_inputs(self.whole.inputs)
+            return None
         self.show("reading check_data")
         folder = self.folder / "check"
         samples = store_samples(
@@ -112,89 +127,80 @@ class Job:
             structure=self._structure,
         )
         if given:
-            proving.check_labels_for_metrics(self.model, samples)
+            verification.check_labels_for_metrics(self.model, samples)
         self.show("asking the model")
         expected = parity.model_answers(
-            self.model, samples, self.whole.outputs, self.request.outputs
+            self.model, samples, list(self.whole.outputs), options.outputs
         )
-        return Check(samples, expected, given)
+        return CheckData(samples, expected, given)
 
     def write(
         self, backend: str, samples: Samples | None, apart: bool = False
-    ) -> Made:
+    ) -> WrittenFile:
         """Writes the file under a backend.
 
-        Args:
-            backend: Its name.
-            samples: What 8 bits are calibrated on.
-            apart: Whether a process of its own writes also where the running
-                backend could. Defaults to `False`.
+        A subprocess writes under other backends, and with `apart` always.
         """
-        place = self.folder / backend
-        place.mkdir()
-        path = place / self.request.path.name
-        if backend == keras.config.backend() and not apart:
-            self.show("folding")
-            frozen = freeze(
-                self.model, list(self.request.outputs), self.request.fold
+        folder = self.folder / backend
+        folder.mkdir()
+        path = folder / self.options.path.name
+        if backend != keras.config.backend() or apart:
+            written = write_in_subprocess(
+                self.model, path, self.options, samples, backend, self.show
             )
-            self.show(f"writing {self.request.format}")
-            written = writing.write(
-                self.model, frozen, path, self.request, samples
-            )
-        else:
-            written = write_elsewhere(
-                self.model, path, self.request, samples, backend, self.show
-            )
-        return Made(path, backend, written, None, {})
+            return WrittenFile(path, backend, written)
+        self.show("folding")
+        frozen = to_inference_program(
+            self.model, self.options.outputs, self.options.fold
+        )
+        self.show(f"writing {self.options.format}")
+        return WrittenFile(
+            path,
+            backend,
+            writing.write(self.model, frozen, path, self.options, samples),
+        )
 
-    def prove(self, made: Made, check: Check) -> Made:
-        """Runs the file, and compares."""
+    def verify(self, file: WrittenFile, check: CheckData) -> WrittenFile:
+        """Runs a file, and compares its answers with the model's."""
         self.show("running the file")
-        proof = proving.prove(
-            self.model, made.path, self.request, check.samples, check.expected
+        found = verification.verify(
+            self.model, file.path, self.options, check.samples, check.expected
         )
-        return replace(made, proof=proof)
+        return replace(file, verification=found)
 
-    def report(self, made: Made) -> ExportReport:
-        """What came of it."""
-        request, program, proof = self.request, self.program, made.proof
-        used = writing.operators(made.path, request.format)
-        report = ExportReport(
-            path=request.path,
-            format=request.format,
-            backend=made.backend,
-            rehosted=made.backend != keras.config.backend(),
-            quantize=request.quantize,
-            size_bytes=size_of(made.path),
+    def card(self, file: WrittenFile) -> dict[str, Any]:
+        """Returns the model card, with how the file answers."""
+        checked = file.verification
+        answers = asdict(checked)["parity"] if checked else {}
+        card = make_card(self.model, self.program, self.options)
+        return {**card, "backend": file.backend, "parity": answers}
+
+    def report(self, file: WrittenFile) -> ExportReport:
+        """Returns the report on a finished file."""
+        options, program = self.options, self.program
+        used = writing.operators(file.path, options.format)
+        builtin_only = not verification.borrowed_operators(used)
+        return ExportReport(
+            path=options.path,
+            format=options.format,
+            backend=file.backend,
+            rehosted=file.backend != keras.config.backend(),
+            quantize=options.quantize,
+            size_bytes=_size_of(file.path),
             inputs={port.name: port.shape for port in program.inputs},
-            outputs={
-                name: program.shapes[reference]
-                for name, reference in program.outputs.items()
-            },
-            folded=made.written.folded,
+            outputs=output_shapes(program),
+            folded=file.written.folded,
             operators=used,
-            builtin_only=not proving.borrowed_operators(
-                made.path, request.format
-            )
-            if request.format == "tflite"
-            else None,
-            layers=tuple(made.written.layers),
-            tolerance=request.tolerance,
-            bounds="mean" if request.by_mean else "maximum",
-            tried=made.tried,
+            builtin_only=builtin_only if options.format == "tflite" else None,
+            layers=tuple(file.written.layers),
+            tolerance=options.tolerance,
+            bounds="mean" if options.by_mean else "maximum",
+            tried=file.failures,
+            **(vars(file.verification) if file.verification else {}),
         )
-        return report if proof is None else replace(report, **vars(proof))
-
-    def card(self, report: ExportReport) -> dict[str, Any]:
-        """The model card, with how the file answers."""
-        card = make_card(self.model, self.program, self.request)
-        answers = {name: asdict(x) for name, x in report.parity.items()}
-        return {**card, "backend": report.backend, "parity": answers}
 
 
-def size_of(path: Path) -> int:
-    """The bytes of a file, or of all in a folder."""
-    if path.is_file():
-        return path.stat().st_size
-    return sum(x.stat().st_size for x in path.rglob("*") if x.is_file())
+def _size_of(path: Path) -> int:
+    """Returns the bytes of a file, or of all files in a folder."""
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(x.stat().st_size for x in files if x.is_file())

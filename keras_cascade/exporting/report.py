@@ -1,4 +1,7 @@
-"""What `export` wrote, and how it answers."""
+"""The report of an export: the file's facts, and how it compares.
+
+Tested by `tests/exporting/test_exporter.py`.
+"""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -8,18 +11,19 @@ from typing import Any
 from keras_cascade import _tables
 from keras_cascade.exporting.checking.parity import OutputParity
 
-# Of the table, in characters.
+_Shapes = Mapping[str, tuple[int | None, ...]]
+# The width of the table, in characters.
 _WIDTH = 100
 
 
 @dataclass(frozen=True)
 class Latency:
-    """How long one sample takes.
+    """How long a single sample takes.
 
     Attributes:
-        median_ms: In milliseconds.
-        p95_ms: What 95 of 100 runs stay below.
-        runs: How many were timed.
+        median_ms: The median time, in milliseconds.
+        p95_ms: The time that 95 of 100 runs stay below.
+        runs: How many runs were timed.
     """
 
     median_ms: float
@@ -29,32 +33,34 @@ class Latency:
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What was written, and how it compares with the model.
+    """The facts about a written file, and how it compares with the model.
 
-    It prints as a table. What needs `check_data` is empty without.
+    It prints as a table. Without `check_data` the comparison is empty.
 
     Attributes:
         path: The file or folder.
         format: `"saved_model"`, `"tflite"`, `"onnx"`, `"keras"`, `"torch"`.
-        backend: The backend that wrote it.
-        rehosted: Whether that was another one, in a process of its own.
-        quantize: How its numbers are stored; None is float32.
-        size_bytes: Its size.
-        inputs: Name to shape, with the batch.
-        outputs: Likewise.
-        folded: What was folded, in words, and how often.
+        backend: The backend that wrote the file.
+        rehosted: Whether that was another one than the running one, in a
+            subprocess.
+        quantize: The quantization; None is float32.
+        size_bytes: The size of the file.
+        inputs: Input name to shape, with the batch.
+        outputs: Output name to shape, with the batch.
+        folded: The folding rules that were applied, and how often.
         operators: Operator to how often it is used; empty for formats that
             name none.
-        builtin_only: Whether LiteRT's own operators suffice; None for other
-            formats.
-        layers: Of `"mixed"`: a row a layer with its error, worst first.
-        tolerance: How far the answers may be apart, in spreads.
-        bounds: What it bounds: `"maximum"` or `"mean"`.
+        builtin_only: Whether LiteRT's built-in operators suffice; None for
+            other formats.
+        layers: For `"mixed"`, a row for each layer with its error, worst
+            first.
+        tolerance: The tolerated difference, in standard deviations.
+        bounds: The difference that it bounds: `"maximum"` or `"mean"`.
         parity: Output to how far its answers are from the model's.
         metrics: Metric to its values: `model`, `file`.
-        latency: `one_thread` and `all_threads`.
-        peak_memory_bytes: The most that the process held which ran it, its
-            runtime included.
+        latency: The latency with `one_thread` and `all_threads`.
+        peak_memory_bytes: The peak memory of the process that ran the file,
+            its runtime included.
         tried: The backends whose file was not right, and why.
     """
 
@@ -64,8 +70,8 @@ class ExportReport:
     rehosted: bool
     quantize: str | None
     size_bytes: int
-    inputs: Mapping[str, tuple[int | None, ...]]
-    outputs: Mapping[str, tuple[int | None, ...]]
+    inputs: _Shapes
+    outputs: _Shapes
     folded: Mapping[str, int] = field(default_factory=dict)
     operators: Mapping[str, int] = field(default_factory=dict)
     builtin_only: bool | None = None
@@ -80,7 +86,7 @@ class ExportReport:
 
     @property
     def difference(self) -> float | None:
-        """What the tolerance bounds, of the worst output."""
+        """The bounded difference of the worst output; None if unchecked."""
         found = [getattr(x, self.bounds) for x in self.parity.values()]
         return max(found) if found else None
 
@@ -91,7 +97,7 @@ class ExportReport:
         return None if difference is None else difference <= self.tolerance
 
     def to_dict(self) -> dict[str, Any]:
-        """The report in plain values, for JSON."""
+        """Returns the report in plain values, for JSON."""
         found = asdict(self)
         for name in ("inputs", "outputs"):
             found[name] = {k: list(v) for k, v in found[name].items()}
@@ -113,10 +119,10 @@ class ExportReport:
 
 
 class ParityError(RuntimeError):
-    """A file does not answer as the model does.
+    """Says that a file's answers differ too much from the model's.
 
     Attributes:
-        report: The `ExportReport`; its path is where the file was kept.
+        report: The `ExportReport`; its path is that of the kept file.
     """
 
     def __init__(self, message: str, report: ExportReport):
@@ -125,14 +131,15 @@ class ParityError(RuntimeError):
 
 
 def _facts(report: ExportReport) -> list[tuple[str, str]]:
+    """Returns the rows of the table that need no `check_data`."""
     where = ", in a process of its own" if report.rehosted else ""
     rows = [
         ("written by", f"{report.backend}{where}"),
         *((f"  not by {k}", why) for k, why in report.tried.items()),
         ("numbers", report.quantize or "float32"),
         ("size", f"{report.size_bytes:,} bytes"),
-        ("inputs", _tensors(report.inputs)),
-        ("outputs", _tensors(report.outputs)),
+        ("inputs", _shapes_text(report.inputs)),
+        ("outputs", _shapes_text(report.outputs)),
         *((f"  {what}", _times(n)) for what, n in report.folded.items()),
     ]
     if report.operators:
@@ -192,9 +199,9 @@ def _layers(layers: tuple[Mapping[str, Any], ...]) -> str:
     return _tables.as_text(title, columns, rows, right=("error",))
 
 
-def _tensors(tensors: Mapping[str, tuple[int | None, ...]]) -> str:
+def _shapes_text(shapes: _Shapes) -> str:
     return ", ".join(
-        f"{name} ({_tables.shape(shape)})" for name, shape in tensors.items()
+        f"{name} ({_tables.shape(shape)})" for name, shape in shapes.items()
     )
 
 

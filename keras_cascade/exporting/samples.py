@@ -1,4 +1,4 @@
-"""Batches of the user's data, checked, as files: memory does not grow."""
+"""Stores the user's data as checked batches in files, so memory stays small."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,21 +15,19 @@ from keras_cascade.data.inputs import (
     input_paths,
     sort_inputs,
 )
+from keras_cascade.exporting.checking.runner import read_batch, write_batch
 from keras_cascade.graph.program import Port
 
 Batch = dict[str, np.ndarray]
 
-# What the names of arrays begin with in files: NumPy has words of its own.
-_KEY = "tensor:"
-
 
 @dataclass(frozen=True)
 class Samples:
-    """Batches of inputs in a folder, a file each.
+    """Batches of inputs in a folder, a file for each.
 
     Attributes:
-        folder: Where they are.
-        rows: How many samples there are.
+        folder: The folder.
+        rows: The number of samples.
         labels: The labels of each batch; None where there are none.
     """
 
@@ -47,45 +45,44 @@ class Samples:
         known = [label is not None for label in self.labels]
         return bool(known) and all(known)
 
-    def single(self, limit: int | None = None) -> Iterator[Batch]:
-        """The samples one by one, each a batch of one."""
-        left = self.rows if limit is None else min(limit, self.rows)
+    def single(self) -> Iterator[Batch]:
+        """Yields the samples one by one, each a batch of one."""
         for batch in self:
-            count = len(next(iter(batch.values())))
-            for row in range(min(count, left)):
+            for row in range(_rows(batch)):
                 yield {name: x[row : row + 1] for name, x in batch.items()}
-            left -= count
-            if left <= 0:
-                return
 
 
-def read_batch(path: Path) -> Batch:
-    """The arrays of one file."""
-    with np.load(path, allow_pickle=False) as arrays:
-        return {key.removeprefix(_KEY): x for key, x in arrays.items()}
+def calibration(samples: Samples | None) -> Iterator[Batch]:
+    """Returns single samples to calibrate 8 bits on.
+
+    Raises:
+        ValueError: There are none.
+    """
+    if samples is None:
+        raise ValueError("8 bits need samples to calibrate on.")
+    return samples.single()
 
 
 def open_samples(folder: Path) -> Samples:
-    """What another process stored; without its labels."""
-    found = [read_batch(path) for path in sorted(folder.glob("*.npz"))]
-    return Samples(folder, sum(len(next(iter(x.values()))) for x in found))
+    """Opens the samples that another process stored, without their labels."""
+    return Samples(folder, sum(map(_rows, Samples(folder, 0))))
 
 
 def store_samples(
-    data: Any,
+    data: object,
     ports: Sequence[Port],
     folder: Path,
     argument: str,
     limit: int | None = None,
-    structure: Any = None,
+    structure: object = None,
 ) -> Samples:
     """Reads data, checks each batch against the inputs, and stores it.
 
     Args:
         data: What `keras_cascade.data.batches` accepts.
         ports: The inputs.
-        folder: Where the files go; it is made.
-        argument: What the data was passed as, for errors.
+        folder: The folder of the files, which is created.
+        argument: The name of the argument that the data is, for errors.
         limit: The number of samples to stop at. Defaults to `None`: all.
         structure: The structure of the inputs of the whole model, in which
             the data may come as well. Defaults to `None`: that of `ports`.
@@ -97,12 +94,13 @@ def store_samples(
     rows, labels = 0, []
     for x, y in _batches(data, argument):
         batch = _checked(x, ports, argument, structure)
-        count = len(next(iter(batch.values())))
+        count = _rows(batch)
         if not count:
             continue
         keep = count if limit is None else min(count, limit - rows)
-        stored: Any = {_KEY + name: x[:keep] for name, x in batch.items()}
-        np.savez(folder / f"{len(labels):06d}.npz", **stored)
+        kept = {name: x[:keep] for name, x in batch.items()}
+        write_batch(folder / f"{len(labels):06d}.npz", kept)
+        # `map_structure` would call the function on None as well.
         labels.append(
             y
             if y is None
@@ -116,8 +114,12 @@ def store_samples(
     return Samples(folder, rows, labels)
 
 
-def _batches(data: Any, argument: str) -> Iterator[tuple[Any, Any]]:
-    """The batches; an error says what the data was passed as."""
+def _rows(batch: Batch) -> int:
+    return len(next(iter(batch.values())))
+
+
+def _batches(data: object, argument: str) -> Iterator[tuple[Any, Any]]:
+    """Yields the batches; errors begin with the name of the argument."""
     try:
         yield from labelled_batches(data)
     except (TypeError, ValueError) as error:
@@ -126,14 +128,14 @@ def _batches(data: Any, argument: str) -> Iterator[tuple[Any, Any]]:
 
 
 def _checked(
-    x: Any, ports: Sequence[Port], argument: str, structure: Any
+    x: object, ports: Sequence[Port], argument: str, structure: object
 ) -> Batch:
-    """One batch by the inputs' names, in their dtypes."""
+    """Returns a batch by the names of the inputs, in their dtypes."""
     names = [port.name for port in ports]
     paths = input_paths(list(ports) if structure is None else structure)
     found = sort_inputs(x, paths, argument, names, alone=True)
     batch = {
-        port.name: _one(to_numpy(found[port.name]), port, argument)
+        port.name: _checked_array(to_numpy(found[port.name]), port, argument)
         for port in ports
     }
     if len({len(array) for array in batch.values()}) > 1:
@@ -145,9 +147,10 @@ def _checked(
     return batch
 
 
-def _one(array: np.ndarray, port: Port, argument: str) -> np.ndarray:
+def _checked_array(array: np.ndarray, port: Port, argument: str) -> np.ndarray:
     array = fit_last_axis(array, port.shape)
     check_shape(array, port.shape, port.name, argument)
+    # NumPy has no kind for bfloat16, which ml_dtypes adds.
     if array.dtype.kind not in "biuf" and array.dtype.name != "bfloat16":
         raise ValueError(
             f"{argument}: input '{port.name}' holds values of dtype "

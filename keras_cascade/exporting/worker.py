@@ -1,4 +1,7 @@
-"""What a child process does: loads a model, and writes it in a format."""
+"""The child process of an export: loads a model, and writes it in a format.
+
+Tested by `tests/exporting/test_subprocess_export.py`.
+"""
 
 import importlib
 import json
@@ -7,39 +10,37 @@ from typing import Any
 
 import keras
 
-from keras_cascade.exporting.freezing import freeze
+from keras_cascade.exporting.inference_program import to_inference_program
+from keras_cascade.exporting.options import ExportOptions
 from keras_cascade.exporting.processes import STAGE
-from keras_cascade.exporting.request import Request
 from keras_cascade.exporting.samples import open_samples
 from keras_cascade.exporting.writing import write
 
 
 def main(request_path: str) -> None:
-    """Does what a request file says, and writes what came of it.
-
-    Args:
-        request_path: The JSON that `rehosting` wrote.
-    """
+    """Writes the file that a request of `subprocess_export` asks for."""
     work = json.loads(Path(request_path).read_text())
     keras.config.set_floatx(work["floatx"])
     keras.config.set_image_data_format(work["image_data_format"])
+    # Importing them registers the user's layers.
     for module in work["modules"]:
         importlib.import_module(module)
-    _say("loading the model")
+    _report("loading the model")
     model: Any = keras.saving.load_model(work["model"], compile=False)
-    request = _request(work["request"])
-    _say("folding")
-    frozen = freeze(model, list(request.outputs), request.fold)
+    options = _options(work["options"])
+    _report("folding")
+    frozen = to_inference_program(model, options.outputs, options.fold)
     samples = work["samples"] and open_samples(Path(work["samples"]))
-    _say("writing")
-    written = write(model, frozen, request.path, request, samples)
+    _report("writing")
+    written = write(model, frozen, options.path, options, samples)
     Path(work["result"]).write_text(json.dumps(written._asdict()))
 
 
-def _request(values: dict[str, Any]) -> Request:
-    values = {**values, "path": Path(values["path"])}
-    return Request(**{**values, "outputs": tuple(values["outputs"])})
+def _options(values: dict[str, Any]) -> ExportOptions:
+    outputs = tuple(values["outputs"])
+    path = Path(values["path"])
+    return ExportOptions(**{**values, "path": path, "outputs": outputs})
 
 
-def _say(stage: str) -> None:
+def _report(stage: str) -> None:
     print(f"{STAGE}{stage}", flush=True)  # noqa: T201

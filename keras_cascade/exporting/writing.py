@@ -1,29 +1,34 @@
-"""Writes a model in a format, on the running backend."""
+"""Writes a model in a format, on the running backend.
+
+Tested by `tests/exporting/test_every_format.py`.
+"""
 
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import keras
 
 from keras_cascade.exporting.folding.rules import Folded
 from keras_cascade.exporting.formats import (
     keras_file,
     litert,
+    litert_file,
+    litert_mixed,
     onnx_file,
-    onnx_quantizing,
+    onnx_quantization,
     saved_model,
     torch_program,
 )
-from keras_cascade.exporting.formats import litert_file as flatbuffer
-from keras_cascade.exporting.formats.litert import Quantization
-from keras_cascade.exporting.request import Request
+from keras_cascade.exporting.options import ExportOptions
 from keras_cascade.exporting.samples import Samples
 
 
 class Written(NamedTuple):
-    """What is known of a file once it is written.
+    """The facts about a file that only its writer knows.
 
     Attributes:
-        folded: What was folded, and how often.
-        layers: Of `"mixed"`: a row a layer.
+        folded: The folding rules that were applied, and how often.
+        layers: For `"mixed"`, a row for each layer.
     """
 
     folded: dict[str, int]
@@ -31,47 +36,41 @@ class Written(NamedTuple):
 
 
 def write(
-    model: Any,
+    model: keras.Model,
     frozen: Folded,
     path: Path,
-    request: Request,
+    options: ExportOptions,
     samples: Samples | None,
 ) -> Written:
     """Writes a file.
 
     Args:
-        model: The model.
-        frozen: What of it is written.
+        model: The model, of which a `.keras` file is made.
+        frozen: Its program, of which all other files are made.
         path: The file.
-        request: What was asked for.
-        samples: What 8 bits are calibrated on.
+        options: The format and quantization.
+        samples: The samples that 8 bits are calibrated on.
     """
     program, layers = frozen.program, []
-    if request.format == "keras":
-        keras_file.write(model, path, request.outputs)
+    if options.format == "keras":
+        keras_file.write(model, path, options.outputs)
         return Written({}, [])
-    if request.format == "tflite":
-        layers = litert.write(program, path, _quantization(request, samples))
-    elif request.format == "onnx":
-        onnx_file.write(program, path)
-        onnx_quantizing.quantize(path, request.quantize, samples)
-    elif request.format == "saved_model":
+    if options.format == "saved_model":
         saved_model.write(program, path)
-    else:
+    elif options.format == "torch":
         torch_program.write(program, path)
+    elif options.format == "onnx":
+        onnx_file.write(program, path)
+        onnx_quantization.quantize(path, options.quantize, samples)
+    elif options.quantize == "mixed":
+        layers = litert_mixed.write(program, path, options, samples)
+    else:
+        litert.write(program, path, options, samples)
     return Written(frozen.counts, layers)
 
 
 def operators(path: Path, format: str) -> dict[str, int]:
-    """Which operators a file uses, and how often."""
+    """Counts the operators of a file, for formats that name them."""
     if format == "tflite":
-        return flatbuffer.operators(path)
-    if format == "onnx":
-        return onnx_file.operators(path)
-    return {}
-
-
-def _quantization(request: Request, samples: Samples | None) -> Quantization:
-    return Quantization(
-        request.quantize, request.input_dtype, request.output_dtype, samples
-    )
+        return litert_file.operators(path)
+    return onnx_file.operators(path) if format == "onnx" else {}

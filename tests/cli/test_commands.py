@@ -2,12 +2,12 @@
 
 import json
 
-from keras_cascade.cli.commands import print_json
+from keras_cascade.cli.commands import show
 
 
 def test_json_has_null_for_what_is_not_finite(capsys):
     value = {"a": float("nan"), "b": [1.5, float("inf")], "c": (True, "x")}
-    print_json(value)
+    show(value, as_json=True)
 
     def never(constant):
         raise ValueError(f"{constant} is no JSON")

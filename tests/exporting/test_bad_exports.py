@@ -11,7 +11,7 @@ import pytest
 from keras import layers
 
 import keras_cascade as kc
-from keras_cascade.exporting import routes, writing
+from keras_cascade.exporting import backends, writing
 
 BACKEND = keras.config.backend()
 X = np.random.default_rng(0).normal(size=(8, 4)).astype("float32")
@@ -193,8 +193,7 @@ def test_an_interrupt_leaves_the_old_file(cascade, folder, monkeypatch):
 
 
 def test_a_backend_that_is_not_installed_is_named(cascade, folder, monkeypatch):
-    monkeypatch.setattr(routes, "is_installed", lambda backend: False)
-    monkeypatch.setattr(routes, "_found", lambda module: False)
+    monkeypatch.setattr(backends, "is_installed", lambda module: False)
     with pytest.raises(ModuleNotFoundError) as caught:
         export(cascade, folder / "file.tflite")
     assert 'pip install "keras_cascade[tensorflow]"' in str(caught.value)

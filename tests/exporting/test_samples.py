@@ -127,13 +127,9 @@ def test_a_file_holds_one_batch(stored):
 
 def test_single_samples_come_one_by_one(stored):
     samples = stored(Batches())
-    singles = list(samples.single(6))
-    assert [x["a"].shape for x in singles] == [(1, 4)] * 6
-    np.testing.assert_array_equal(
-        np.concatenate([x["b"] for x in singles]), B[:6]
-    )
-    assert len(list(samples.single())) == 10
-    assert len(list(samples.single(99))) == 10
+    singles = list(samples.single())
+    assert [x["a"].shape for x in singles] == [(1, 4)] * 10
+    np.testing.assert_array_equal(np.concatenate([x["b"] for x in singles]), B)
 
 
 def test_another_process_finds_the_same(stored):

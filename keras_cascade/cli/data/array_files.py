@@ -1,4 +1,7 @@
-"""Arrays in `.npz` and `.npy` files as batches."""
+"""Reads arrays in `.npz` and `.npy` files as batches.
+
+Tested by `tests/cli/data/test_directories.py`.
+"""
 
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,9 +13,13 @@ import keras
 import numpy as np
 
 from keras_cascade._messages import listed
+from keras_cascade.data.inputs import check_shape
 
 ARRAY_ENDINGS = (".npy", ".npz")
 LABELS = "labels"
+# A name, or several in the structure of a model's outputs.
+_Names = str | Mapping[str, str] | Sequence[str]
+_Arrays = Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -20,20 +27,20 @@ class ArrayFiles:
     """Batches cut from arrays, file by file.
 
     Attributes:
-        path: What the user named.
-        sources: The files; a folder stands for the `.npy` files in it.
-        inputs: The model's inputs.
-        keys: Input to the name of its array.
+        path: The path that the user gave.
+        sources: The `.npz` files, or the folder of the `.npy` files.
+        inputs: The inputs of the model.
+        keys: The name of the array of each input.
         labels: The names of the arrays of labels in the structure of the
             model's outputs; None where there are none.
-        batch_size: Rows of a batch.
+        batch_size: The rows of a batch.
     """
 
     path: Path
     sources: Sequence[Path]
-    inputs: Sequence[Any]
+    inputs: Sequence[keras.KerasTensor]
     keys: Mapping[str, str]
-    labels: Any
+    labels: _Names | None
     batch_size: int
 
     how_to_label = f"Add an array '{LABELS}'."
@@ -45,20 +52,15 @@ class ArrayFiles:
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
         for source in self.sources:
-            arrays = self._read(source)
+            arrays = _read(source, [*self.keys.values(), *_flat(self.labels)])
+            for tensor in self.inputs:
+                array = arrays[self.keys[tensor.name]]
+                check_shape(array, tensor.shape, tensor.name, f"'{source}'")
             rows = _count_rows(source, arrays)
             for start in range(0, rows, self.batch_size):
                 yield self._batch(arrays, slice(start, start + self.batch_size))
 
-    def _read(self, source: Path) -> dict[str, np.ndarray]:
-        found = _read(source, [*self.keys.values(), *_flat(self.labels)])
-        for tensor in self.inputs:
-            _check_shape(source, tensor, found[self.keys[tensor.name]])
-        return found
-
-    def _batch(
-        self, arrays: Mapping[str, np.ndarray], rows: slice
-    ) -> tuple[Any, ...]:
+    def _batch(self, arrays: _Arrays, rows: slice) -> tuple[Any, ...]:
         x = {name: arrays[key][rows] for name, key in self.keys.items()}
         if not self.has_labels:
             return (x,)
@@ -67,15 +69,15 @@ class ArrayFiles:
 
 
 def open_arrays(
-    path: Path, sources: Sequence[Path], model: Any, batch_size: int
+    path: Path, sources: Sequence[Path], model: keras.Model, batch_size: int
 ) -> ArrayFiles:
     """Finds the arrays of a model's inputs, and labels, by their names.
 
     Args:
-        path: What the user named.
+        path: The path that the user gave.
         sources: `.npz` files, or a folder of `.npy` files.
         model: The model.
-        batch_size: Rows of a batch.
+        batch_size: The rows of a batch.
 
     Raises:
         ValueError: An input has no array, or a file cannot be read.
@@ -95,18 +97,20 @@ def open_arrays(
 
 def _names(source: Path) -> list[str]:
     if source.is_dir():
-        return sorted(path.stem for path in _npy_files(source))
+        return sorted(_npy_files(source))
     with _archive(source) as archive:
         return list(archive)
 
 
-def _keys(source: Path, names: Sequence[str], model: Any) -> dict[str, str]:
-    """The array of each input."""
+def _keys(
+    source: Path, names: Sequence[str], model: keras.Model
+) -> dict[str, str]:
+    """Returns the name of the array of each input."""
     inputs = [tensor.name for tensor in model.inputs]
     missing = [name for name in inputs if name not in names]
     others = [name for name in names if not _is_labels(name)]
+    # A single array can only be that of a single input, whatever its name.
     if len(inputs) == len(others) == 1:
-        # There is no doubt which one, whatever it is called.
         return {inputs[0]: others[0]}
     if missing:
         raise ValueError(
@@ -116,15 +120,17 @@ def _keys(source: Path, names: Sequence[str], model: Any) -> dict[str, str]:
     return {name: name for name in inputs}
 
 
-def _labels(source: Path, names: Sequence[str], model: Any) -> Any:
-    """The names of the arrays of labels, in the structure of the outputs."""
+def _labels(
+    source: Path, names: Sequence[str], model: keras.Model
+) -> _Names | None:
+    """Returns the names of the arrays of labels, structured as the outputs."""
     if not isinstance(model.output, (dict, list, tuple)):
         return LABELS if LABELS in names else None
     if isinstance(model.output, dict):
-        wanted: Any = {name: f"{LABELS}.{name}" for name in model.output}
+        wanted = {name: f"{LABELS}.{name}" for name in model.output}
     else:
         wanted = [f"{LABELS}.{name}" for name in model.output_names]
-        # Keras gives a list of one for a model that was made with one.
+        # A model that was made with a list of one output still gives a list.
         wanted = [LABELS] if len(wanted) == 1 else wanted
     given = [name for name in names if _is_labels(name)]
     if not given:
@@ -141,38 +147,36 @@ def _is_labels(name: str) -> bool:
     return name.partition(".")[0] == LABELS
 
 
-def _flat(labels: Any) -> list[str]:
+def _flat(labels: _Names | None) -> list[str]:
     return [] if labels is None else keras.tree.flatten(labels)
 
 
 def _read(source: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """Arrays by their names; those of `.npy` files are not loaded yet."""
+    """Returns arrays by name; those of `.npy` files are mapped, not loaded."""
     if source.is_dir():
-        paths = {path.stem: path for path in _npy_files(source)}
+        paths = _npy_files(source)
         return {name: _mapped(paths[name]) for name in names}
     with _archive(source) as archive:
         return {name: _member(source, archive, name) for name in names}
 
 
-def _npy_files(folder: Path) -> list[Path]:
-    return [
-        path
+def _npy_files(folder: Path) -> dict[str, Path]:
+    return {
+        path.stem: path
         for path in folder.iterdir()
         if path.suffix.lower() == ".npy" and not path.name.startswith(".")
-    ]
+    }
 
 
 def _mapped(path: Path) -> np.ndarray:
-    """The array of a `.npy` file, of which only what is used is loaded."""
     try:
         return np.lib.format.open_memmap(path, mode="r")
     except (ValueError, OSError, EOFError) as error:
         raise ValueError(_unreadable(path, error)) from error
 
 
-def _archive(path: Path) -> Any:
-    """A `.npz` file, open."""
-    # NumPy leaves open what it finds to be no archive.
+def _archive(path: Path) -> np.lib.npyio.NpzFile:
+    # `np.load` would leave a file open that turns out to be no archive.
     if not zipfile.is_zipfile(path):
         raise ValueError(_unreadable(path, "it is no zip archive"))
     try:
@@ -181,13 +185,14 @@ def _archive(path: Path) -> Any:
         raise ValueError(_unreadable(path, error)) from error
 
 
-def _member(path: Path, archive: Any, name: str) -> np.ndarray:
+def _member(path: Path, archive: np.lib.npyio.NpzFile, name: str) -> np.ndarray:
     try:
         found = archive[name]
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(
             f"Array '{name}': {_unreadable(path, error)}"
         ) from error
+    # NumPy gives a member that is no `.npy` file as bytes.
     if not isinstance(found, np.ndarray):
         raise ValueError(_unreadable(path, f"'{name}' is no array"))
     return found
@@ -200,20 +205,8 @@ def _unreadable(path: Path, error: Exception | str) -> str:
     )
 
 
-def _check_shape(source: Path, tensor: Any, array: np.ndarray) -> None:
-    wanted, given = tuple(tensor.shape)[1:], array.shape[1:]
-    fits = len(wanted) == len(given) and all(
-        size in (None, n) for size, n in zip(wanted, given, strict=True)
-    )
-    if not fits or not array.ndim:
-        raise ValueError(
-            f"'{source}' has samples of shape {given} for input "
-            f"'{tensor.name}', the model takes {wanted}."
-        )
-
-
-def _count_rows(source: Path, arrays: Mapping[str, np.ndarray]) -> int:
-    """The rows that all arrays have."""
+def _count_rows(source: Path, arrays: _Arrays) -> int:
+    """Returns the number of rows, which all arrays have to have."""
     if single := [name for name, x in arrays.items() if not x.ndim]:
         raise ValueError(
             f"'{source}' has single values in {listed(single)}, not one for "
@@ -221,9 +214,9 @@ def _count_rows(source: Path, arrays: Mapping[str, np.ndarray]) -> int:
         )
     rows = {name: len(x) for name, x in arrays.items()}
     if len(set(rows.values())) > 1 or not all(rows.values()):
-        told = ", ".join(f"'{name}' {n}" for name, n in rows.items())
+        counts = ", ".join(f"'{name}' {n}" for name, n in rows.items())
         raise ValueError(
             f"'{source}': each array has a row for each sample; the rows are: "
-            f"{told}."
+            f"{counts}."
         )
     return next(iter(rows.values()))

@@ -1,11 +1,12 @@
-"""A folder or file on the console as batches of data.
+"""Opens a folder or file on the console as batches of data.
 
-What kind it is is told by what is in it; each kind has a module of its own.
+The contents decide the kind; each kind has a module of its own.
 """
 
 from collections import Counter
 from pathlib import Path
-from typing import Any
+
+import keras
 
 from keras_cascade.cli.data.array_files import (
     ARRAY_ENDINGS,
@@ -30,28 +31,27 @@ _POSSIBLE = (
 
 
 def open_directory(
-    path: Path | str, model: Any, batch_size: int = 32
+    path: Path | str, model: keras.Model, batch_size: int = 32
 ) -> Directory:
-    """Opens data on disk as what a model takes, in batches that are streamed.
+    """Opens data on disk in batches that a model takes, and streams them.
 
-    For commands, whose data is what the user has: images, in a folder or in a
-    folder a class, whose position among the sorted names is the label, as in
+    The data is images, in a folder or in a folder for each class, whose
+    position among the sorted names is the label, as in
     `keras.utils.image_dataset_from_directory`; or arrays by the names of the
     model's inputs, with `labels` if there are any, in a `.npz` file, a folder
     of these, or a folder with a `.npy` file for each.
 
     Args:
         path: The folder, or a `.npz` file.
-        model: A Functional model, whose inputs say what is wanted.
-        batch_size: Samples a batch. Defaults to `32`.
+        model: A Functional model, whose inputs the data has to fit.
+        batch_size: The samples of a batch. Defaults to `32`.
 
     Returns:
         An iterable of `(x, y)`, or `(x,)` where there are no labels; `x` is a
         dict of arrays by the names of the inputs. Each pass reads it again.
 
     Raises:
-        ValueError: It is not there, holds nothing of use, or does not fit the
-            model's inputs.
+        ValueError: There is no data, or it does not fit the model's inputs.
         ModuleNotFoundError: Images need Pillow, which is not installed.
 
     Example:
@@ -65,28 +65,29 @@ def open_directory(
         return open_arrays(path, [path], model, batch_size)
     if not path.is_dir():
         raise ValueError(f"There is no folder or .npz file '{path}'.")
-    arrays = _by_ending(path, ARRAY_ENDINGS)
+    arrays = sorted(
+        x
+        for x in path.iterdir()
+        if x.suffix.lower() in ARRAY_ENDINGS and not x.name.startswith(".")
+    )
     images = find_images(path)
     kinds = {x.suffix.lower() for x in arrays}
     if images:
         kinds.add("images")
     if len(kinds) != 1:
-        raise ValueError(_what_is_there(path, kinds))
+        raise ValueError(_not_one_kind(path, kinds))
     if images:
         return open_images(path, images, model, batch_size)
     sources = arrays if ".npz" in kinds else [path]
     return open_arrays(path, sources, model, batch_size)
 
 
-def check_labels(data: Directory, model: Any) -> None:
-    """Whether data has the labels that the model's metrics need.
+def check_labels(data: Directory, model: keras.Model) -> None:
+    """Raises a ValueError if a model's metrics need other labels than data has.
 
     Args:
-        data: What the model is to be compared on.
-        model: The model; without metrics no labels are needed.
-
-    Raises:
-        ValueError: There are none, or folders that cannot be its classes.
+        data: The data that the model is to be compared on.
+        model: The model. Without metrics no labels are needed.
     """
     if not parity.has_metrics(model):
         return
@@ -101,15 +102,7 @@ def check_labels(data: Directory, model: Any) -> None:
         raise ValueError(f"{wrong} {without}")
 
 
-def _by_ending(folder: Path, endings: tuple[str, ...]) -> list[Path]:
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in endings and not path.name.startswith(".")
-    )
-
-
-def _what_is_there(folder: Path, kinds: set[str]) -> str:
+def _not_one_kind(folder: Path, kinds: set[str]) -> str:
     if kinds:
         found = ", ".join(sorted(kinds))
         return f"'{folder}' holds {found}: it has to be one kind. {_POSSIBLE}"

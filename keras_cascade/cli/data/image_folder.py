@@ -1,4 +1,7 @@
-"""Images in a folder, or in a folder a class, as batches of raw pixels."""
+"""Reads images in a folder, or in a folder for each class, as raw pixels.
+
+Tested by `tests/cli/data/test_directories.py`.
+"""
 
 import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,33 +12,35 @@ from typing import Any
 import keras
 import numpy as np
 
-# Those of keras.utils.image_dataset_from_directory.
+from keras_cascade._messages import listed
+
+# The endings that `keras.utils.image_dataset_from_directory` reads.
 IMAGE_ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
-# Channels, and what Pillow calls images that have them.
+# Numbers of channels, and Pillow's mode of images that have them.
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """Batches of images, decoded as they are read.
+    """Batches of images, which are decoded as they are read.
 
-    They come in an order that is mixed, and always the same: the first ones
-    are of all classes.
+    Their order is shuffled, and always the same: the first images are of all
+    classes, as calibration needs.
 
     Attributes:
         path: The folder.
         files: The images.
-        labels: The class of each; None where the folder has no classes.
-        classes: Their names; a label is a position among them.
+        labels: The class of each image; None if the folder has no classes.
+        classes: The names of the classes; a label is a position among them.
         tensor: The model's input.
-        batch_size: Images a batch.
+        batch_size: The images of a batch.
     """
 
     path: Path
     files: Sequence[Path]
     labels: Sequence[int] | None
     classes: Sequence[str]
-    tensor: Any
+    tensor: keras.KerasTensor
     batch_size: int
 
     how_to_label = "Put the images into a folder a class."
@@ -45,15 +50,15 @@ class ImageFolder:
         """Whether the images are in folders of classes."""
         return self.labels is not None
 
-    def misfit(self, model: Any) -> str | None:
-        """What is wrong if the folders cannot be the classes of a model."""
+    def misfit(self, model: keras.Model) -> str | None:
+        """Returns why the folders cannot be a model's classes, or None."""
         shape = model.output_shape
         if not isinstance(shape, tuple):
             return (
                 f"'{self.path}' has one class for each image, the model "
                 f"{len(model.outputs)} outputs: labels are to be in .npz files."
             )
-        # One value tells two classes apart.
+        # A single value tells two classes apart.
         wanted = 2 if shape[-1] == 1 else shape[-1]
         if wanted == len(self.classes):
             return None
@@ -78,28 +83,28 @@ class ImageFolder:
     def _image(self, path: Path) -> np.ndarray:
         height, width, channels = _size(self.tensor)
         pixels = _decoded(path, _MODES[channels])
-        pixels = _resized(
-            pixels.reshape(*pixels.shape[:2], channels), 0, height
-        )
-        pixels = _resized(pixels, 1, width)
+        # Pillow gives gray images without an axis of channels.
+        pixels = pixels.reshape(*pixels.shape[:2], channels)
+        pixels = _resized(_resized(pixels, 0, height), 1, width)
         if "int" in self.tensor.dtype:
             pixels = np.rint(pixels)
-        first = keras.config.image_data_format() == "channels_first"
-        return pixels.transpose(2, 0, 1) if first else pixels
+        return pixels.transpose(2, 0, 1) if _channels_first() else pixels
 
 
 def find_images(folder: Path) -> dict[str, list[Path]]:
-    """The images in a folder, by the class whose folder they are in.
-
-    Args:
-        folder: The folder. Hidden files and folders are left out.
+    """Finds the images in a folder, by the class whose folder they are in.
 
     Returns:
         Class to its images, sorted; classes may be empty. The key of images
-        in the folder itself is `""`. Nothing where there are no images.
+        in the folder itself is `""`. The dict is empty if there are no images.
+        Hidden files and folders are left out.
     """
     entries = sorted(x for x in folder.iterdir() if not _is_hidden(x))
-    found = {x.name: _below(x) for x in entries if x.is_dir()}
+    found = {
+        x.name: sorted(image for image in x.rglob("*") if _is_image(image))
+        for x in entries
+        if x.is_dir()
+    }
     if own := [x for x in entries if _is_image(x)]:
         found[""] = own
     return found if any(found.values()) else {}
@@ -108,19 +113,19 @@ def find_images(folder: Path) -> dict[str, list[Path]]:
 def open_images(
     folder: Path,
     found: Mapping[str, Sequence[Path]],
-    model: Any,
+    model: keras.Model,
     batch_size: int,
 ) -> ImageFolder:
-    """Images as what a model takes.
+    """Opens images as a model takes them.
 
     Args:
         folder: The folder.
-        found: Its images, as `find_images` gives them.
+        found: Its images, as `find_images` returns them.
         model: The model.
-        batch_size: Images a batch.
+        batch_size: The images of a batch.
 
     Raises:
-        ValueError: The model takes no images, or not only one.
+        ValueError: The model takes no images, or has other inputs as well.
         ModuleNotFoundError: Pillow is not installed.
     """
     tensor = _image_input(folder, model)
@@ -130,10 +135,8 @@ def open_images(
             "installed: pip install pillow"
         )
     if "" not in found:
-        files = [x for paths in found.values() for x in paths]
-        labels = [
-            label for label, paths in enumerate(found.values()) for _ in paths
-        ]
+        pairs = [(x, i) for i, own in enumerate(found.values()) for x in own]
+        files, labels = [x for x, _ in pairs], [label for _, label in pairs]
         return ImageFolder(
             folder, files, labels, tuple(found), tensor, batch_size
         )
@@ -146,34 +149,35 @@ def open_images(
     return ImageFolder(folder, found[""], None, (), tensor, batch_size)
 
 
-def _image_input(folder: Path, model: Any) -> Any:
-    """The one input of a model, which takes images."""
-    inputs = [(x.name, tuple(x.shape)) for x in model.inputs]
-    told = ", ".join(f"'{name}' {shape}" for name, shape in inputs)
+def _image_input(folder: Path, model: keras.Model) -> keras.KerasTensor:
+    """Returns the only input of a model, if it takes images."""
+    inputs = model.inputs
+    shapes = ", ".join(f"'{x.name}' {tuple(x.shape)}" for x in inputs)
     if len(inputs) > 1:
         raise ValueError(
             f"'{folder}' holds images, which are one input; the model has "
-            f"{len(inputs)}: {told}. Put arrays of these names into .npz files."
+            f"{len(inputs)}: {shapes}. Put arrays of these names into .npz "
+            "files."
         )
-    if len(inputs[0][1]) != 4 or _size(model.inputs[0])[2] not in _MODES:
+    if len(inputs[0].shape) != 4 or _size(inputs[0])[2] not in _MODES:
         raise ValueError(
-            f"'{folder}' holds images; the model takes none: {told}. Images "
+            f"'{folder}' holds images; the model takes none: {shapes}. Images "
             f"have {_shown(list(map(str, _MODES)))} channels. Put arrays of "
             "this name into .npz files."
         )
-    return model.inputs[0]
+    return inputs[0]
 
 
-def _size(tensor: Any) -> tuple[int | None, int | None, Any]:
-    """Height, width and channels; None where any will do."""
+def _size(tensor: keras.KerasTensor) -> tuple[int | None, int | None, Any]:
+    """Returns height, width and channels; None where any will do."""
     _, *shape = tensor.shape
-    if keras.config.image_data_format() == "channels_first":
+    if _channels_first():
         shape = [*shape[1:], shape[0]]
     return shape[0], shape[1], shape[2]
 
 
-def _below(folder: Path) -> list[Path]:
-    return sorted(x for x in folder.rglob("*") if _is_image(x))
+def _channels_first() -> bool:
+    return keras.config.image_data_format() == "channels_first"
 
 
 def _is_image(path: Path) -> bool:
@@ -193,8 +197,14 @@ def _decoded(path: Path, mode: str) -> np.ndarray:
 
     try:
         with Image.open(path) as image:
+            # The modes of integers and floats, whose range is not known.
             if image.mode[0] in "IF":
-                raise ValueError(_too_deep(path, image.mode))
+                raise ValueError(
+                    f"The image '{path}' has more than 8 bits a channel "
+                    f"(Pillow's mode '{image.mode}'): what they are in [0, "
+                    "255] is not known. Save it with 8 bits, or put arrays "
+                    "into .npz files."
+                )
             return np.asarray(image.convert(mode), dtype="float32")
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(
@@ -203,19 +213,9 @@ def _decoded(path: Path, mode: str) -> np.ndarray:
         ) from error
 
 
-def _too_deep(path: Path, mode: str) -> str:
-    return (
-        f"The image '{path}' has more than 8 bits a channel (Pillow's mode "
-        f"'{mode}'): what they are in [0, 255] is not known. Save it with 8 "
-        "bits, or put arrays into .npz files."
-    )
-
-
 def _resized(pixels: np.ndarray, axis: int, size: int | None) -> np.ndarray:
-    """Bilinear, as `image_dataset_from_directory` does it.
-
-    By hand, as JAX would compile anew for each size of an image.
-    """
+    """Resizes an axis bilinearly, as `image_dataset_from_directory` does."""
+    # Not by `keras.ops.image`: JAX would compile for each size of an image.
     given = pixels.shape[axis]
     if size in (None, given):
         return pixels
@@ -239,5 +239,4 @@ def _stacked(images: Sequence[np.ndarray], folder: Path) -> np.ndarray:
 
 
 def _shown(names: Sequence[str], most: int = 5) -> str:
-    shown = ", ".join(f"'{name}'" for name in names[:most])
-    return shown + (", …" if len(names) > most else "")
+    return listed(names[:most]) + (", …" if len(names) > most else "")

@@ -1,1 +1,1 @@
-"""Runs an exported file with its own runtime, and compares."""
+"""Runs written files, and compares their answers with the model's."""

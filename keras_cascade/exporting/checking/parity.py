@@ -1,6 +1,6 @@
-"""How far a file's answers are from the model's."""
+"""Compares a file's answers with the model's."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from keras_cascade import _keras_compat as compat
+from keras_cascade.data import to_numpy
 from keras_cascade.exporting.samples import Samples
 from keras_cascade.networks.loading import as_functional
 
@@ -16,16 +17,16 @@ Answers = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class OutputParity:
-    """The two answers of one output.
+    """How far the answers of one output are apart.
 
     Attributes:
-        spread: The deviation of the model's answers over the samples, a mean
-            over the output's values.
+        spread: The standard deviation of the model's answers over the
+            samples, a mean over the output's values.
         maximum: The largest difference, in spreads.
         mean: The mean difference, in spreads.
         agreement: The share of samples whose top answer is the same: the
-            largest value, or of a single one its rounding; None where
-            neither makes sense.
+            largest value, or the rounding of a single one; None if neither
+            makes sense.
     """
 
     spread: float
@@ -35,14 +36,10 @@ class OutputParity:
 
 
 def compare(expected: Answers, found: Answers) -> dict[str, OutputParity]:
-    """Compares the answers, output by output.
-
-    Args:
-        expected: The model's.
-        found: The file's, by the same names.
+    """Compares the model's answers with the file's, output by output.
 
     Raises:
-        ValueError: The file gives other outputs or shapes.
+        ValueError: The file has other outputs or shapes.
     """
     return {
         name: _compare(name, values, found) for name, values in expected.items()
@@ -69,7 +66,7 @@ def _compare(name: str, expected: np.ndarray, found: Answers) -> OutputParity:
 
 
 def _spread(wanted: np.ndarray) -> float:
-    """Over the samples; of a single one, over its values."""
+    """Returns the standard deviation over samples, or over a single one."""
     finite = np.ma.masked_invalid(wanted)
     if not finite.count():
         return 1.0
@@ -77,7 +74,10 @@ def _spread(wanted: np.ndarray) -> float:
 
 
 def _difference(wanted: np.ndarray, given: np.ndarray) -> np.ndarray:
-    """Infinite where one is NaN or infinite, and the other is not the same."""
+    """Returns the absolute differences.
+
+    Infinity is the difference of a value that is not finite from any other.
+    """
     same = (wanted == given) | (np.isnan(wanted) & np.isnan(given))
     finite = np.isfinite(wanted) & np.isfinite(given)
     apart = np.subtract(wanted, given, out=np.zeros_like(wanted), where=finite)
@@ -86,28 +86,30 @@ def _difference(wanted: np.ndarray, given: np.ndarray) -> np.ndarray:
 
 def _agreement(wanted: np.ndarray, given: np.ndarray) -> float | None:
     if wanted.shape[1] > 1:
-        # To NumPy a NaN is the largest value.
-        told = np.isnan(wanted).any(1) == np.isnan(given).any(1)
+        # `argmax` takes NaN for the largest value.
+        both = np.isnan(wanted).any(1) == np.isnan(given).any(1)
         same = wanted.argmax(1) == given.argmax(1)
-        return float((told & same).mean())
+        return float((both & same).mean())
     if (wanted < 0).any() or (wanted > 1).any():
         return None
     return float((wanted.round() == given.round()).mean())
 
 
 def model_answers(
-    model: Any, samples: Samples, names: Iterable[str], kept: Iterable[str]
+    model: keras.Model,
+    samples: Samples,
+    names: Sequence[str],
+    kept: Sequence[str],
 ) -> Answers:
-    """What the model answers.
+    """Returns the model's answers.
 
     Args:
-        model: It.
+        model: The model.
         samples: The inputs.
-        names: What its outputs are called, flat.
-        kept: Those that are wanted.
+        names: The names of the model's outputs, flat.
+        kept: The names of those that are wanted.
     """
-    batches, names, kept = [], list(names), set(kept)
-    graph = _graph_of(model)
+    graph, batches = _graph_of(model), []
     for batch in samples:
         flat = [batch[tensor.name] for tensor in graph.inputs]
         given = keras.tree.pack_sequence_as(graph.input, flat)
@@ -120,29 +122,33 @@ def model_answers(
     }
 
 
-def has_metrics(model: Any) -> bool:
+def has_metrics(model: keras.Model) -> bool:
     """Whether a model was compiled with metrics."""
     return bool(_metrics_of(model))
 
 
-def metric_names(model: Any) -> str:
-    """What the metrics are, for errors."""
-    names = [_name(x) for x in keras.tree.flatten(_metrics_of(model))]
+def metric_names(model: keras.Model) -> str:
+    """Returns the names of the metrics, for errors."""
+    # Each is a metric, a function, or a string.
+    names = (
+        getattr(x, "name", getattr(x, "__name__", None)) or x
+        for x in keras.tree.flatten(_metrics_of(model))
+    )
     return ", ".join(f"'{name}'" for name in names)
 
 
 def score(
-    model: Any, answers: Mapping[str, np.ndarray], labels: list[Any]
+    model: keras.Model, answers: Answers, labels: Sequence[Any]
 ) -> dict[str, float]:
-    """The model's own metrics of some answers.
+    """Computes the model's own metrics of some answers, and resets them.
 
     Args:
-        model: What was compiled with metrics; they are reset.
+        model: The model, compiled with metrics.
         answers: Its outputs by name, in its own order.
-        labels: Of each batch.
+        labels: The labels of each batch.
 
     Returns:
-        Metric to its value; of one that has a value a class, their mean.
+        Metric to its value, or to the mean of a value for each class.
     """
     flat = [keras.ops.convert_to_tensor(x) for x in answers.values()]
     given = keras.tree.pack_sequence_as(_graph_of(model).output, flat)
@@ -152,39 +158,30 @@ def score(
     )
     model.reset_metrics()
     found = model.compute_metrics(None, truth, given)
-    idle = _idle(model)
-    values = {k: _number(x) for k, x in found.items() if k not in idle}
+    # Training tracks losses in means, which have nothing to show here.
+    idle = {
+        x.name
+        for x in model.metrics
+        if isinstance(x, keras.metrics.Mean) and not float(x.count)
+    }
+    values = {
+        name: float(np.mean(to_numpy(x)))
+        for name, x in found.items()
+        if name not in idle
+    }
     model.reset_metrics()
     return values
 
 
-def _graph_of(model: Any) -> Any:
-    """A Sequential has inputs and outputs only inside."""
+def _graph_of(model: keras.Model) -> keras.Model:
+    # A Sequential has inputs and outputs only in its functional model.
     return as_functional(model) or model
 
 
-def _metrics_of(model: Any) -> list[Any]:
-    """What a model was compiled with to be measured by."""
+def _metrics_of(model: keras.Model) -> list[Any]:
+    """Returns the metrics that a model was compiled with, as given."""
     if not getattr(model, "compiled", False):
         return []
     arguments = compat.compile_arguments(model)
     given = [arguments.get(x) for x in ("metrics", "weighted_metrics")]
     return [x for x in given if x]
-
-
-def _name(metric: Any) -> str:
-    """Of a metric, a function or a string."""
-    own = getattr(metric, "name", getattr(metric, "__name__", None))
-    return own or str(metric)
-
-
-def _idle(model: Any) -> set[str]:
-    """The means that nothing was added to: those of losses, in training."""
-    means = [x for x in model.metrics if isinstance(x, keras.metrics.Mean)]
-    return {mean.name for mean in means if not float(mean.count)}
-
-
-def _number(result: Any) -> float:
-    """A metric's value; of one a class, such as F1, the mean."""
-    values: Any = keras.ops.convert_to_numpy(result)
-    return float(np.mean(values))

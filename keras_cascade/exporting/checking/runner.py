@@ -1,7 +1,9 @@
 """Runs an exported file with its own runtime, in a process of its own.
 
 It is run as a script, `python runner.py REQUEST.json`, and imports nothing of
-this package: what it shows is what a process without it sees.
+this package: the file is seen to work without it.
+
+Tested by `tests/exporting/test_every_format.py`.
 """
 
 import json
@@ -17,25 +19,24 @@ import numpy as np
 Batch = Mapping[str, np.ndarray]
 Run = Callable[[Batch], dict[str, np.ndarray]]
 
-# What the names of arrays begin with in files: NumPy has words of its own.
+# The names of arrays in files begin so: NumPy gives some names a meaning.
 _KEY = "tensor:"
-# What is timed: single samples, for so long or so often, after a warm-up.
+# Single samples are timed for so many seconds or runs, after a warm-up.
 _WARM_UP = 5
 _SECONDS = 2.0
 _RUNS = 200
 
 
 def main(request_path: str) -> None:
-    """Answers every batch, times single samples, and writes both down."""
+    """Answers every batch, times single samples, and writes the results."""
     request = json.loads(Path(request_path).read_text())
     run = _OPENERS[request["format"]](request)
     folder = Path(request["answers"])
     folder.mkdir()
     paths = sorted(Path(request["inputs"]).glob("*.npz"))
     for path in paths:
-        _store(folder / path.name, run(_batch(path)))
-    single = {name: x[:1] for name, x in _batch(paths[0]).items()}
-    times = _time(run, single)
+        write_batch(folder / path.name, run(read_batch(path)))
+    times = _time(run, read_batch(paths[0]))
     found = {
         "median_ms": float(np.median(times)),
         "p95_ms": float(np.percentile(times, 95)),
@@ -45,18 +46,21 @@ def main(request_path: str) -> None:
     Path(request["result"]).write_text(json.dumps(found))
 
 
-def _batch(path: Path) -> dict[str, np.ndarray]:
+def read_batch(path: Path) -> dict[str, np.ndarray]:
+    """Reads the arrays of a file by their names."""
     with np.load(path, allow_pickle=False) as arrays:
         return {key.removeprefix(_KEY): x for key, x in arrays.items()}
 
 
-def _store(path: Path, answers: Batch) -> None:
-    named: dict[str, Any] = {_KEY + name: x for name, x in answers.items()}
+def write_batch(path: Path, batch: Batch) -> None:
+    """Writes arrays by their names."""
+    named: dict[str, Any] = {_KEY + name: x for name, x in batch.items()}
     np.savez(path, **named)
 
 
-def _time(run: Run, single: Batch) -> list[float]:
-    """Milliseconds of each run of one sample."""
+def _time(run: Run, batch: Batch) -> list[float]:
+    """Returns the milliseconds of each run of the first sample."""
+    single = {name: x[:1] for name, x in batch.items()}
     for _ in range(_WARM_UP):
         run(single)
     times: list[float] = []
@@ -69,10 +73,10 @@ def _time(run: Run, single: Batch) -> list[float]:
 
 
 def _peak_memory() -> int | None:
-    """The most memory that this process has held; unknown on Windows."""
+    """Returns the peak memory of this process; None on Windows."""
     status = Path("/proc/self/status")
     if status.is_file():
-        # Of this program alone: Linux's `ru_maxrss` knows what started it.
+        # Linux's `ru_maxrss` counts what the parent had when it forked.
         lines = status.read_text().splitlines()
         found = [x.split()[1] for x in lines if x.startswith("VmHWM:")]
         return 1024 * int(found[0]) if found else None
@@ -142,12 +146,12 @@ def _open_saved_model(request: dict[str, Any]) -> Run:
     if request["threads"]:
         tf.config.threading.set_intra_op_parallelism_threads(request["threads"])
         tf.config.threading.set_inter_op_parallelism_threads(request["threads"])
-    # Kept here: the signature alone does not keep the variables alive.
     loaded = tf.saved_model.load(request["file"])
     signature = loaded.signatures["serving_default"]
     wanted = signature.structured_input_signature[1]
 
-    def run(batch: Batch, _loaded: Any = loaded) -> dict[str, np.ndarray]:
+    # A default keeps `loaded`: the signature does not keep variables alive.
+    def run(batch: Batch, _loaded: object = loaded) -> dict[str, np.ndarray]:
         found = signature(**{k: tf.constant(batch[k]) for k in wanted})
         return {name: x.numpy() for name, x in found.items()}
 
@@ -176,7 +180,7 @@ def _open_keras(request: dict[str, Any]) -> Run:
 
     model: Any = keras.saving.load_model(request["file"], compile=False)
     names = request["outputs"]
-    # A Sequential has an input only inside, and but one.
+    # A Sequential has one input, in its functional model.
     structure = getattr(model, "input", None)
 
     def run(batch: Batch) -> dict[str, np.ndarray]:
@@ -190,7 +194,7 @@ def _open_keras(request: dict[str, Any]) -> Run:
 
 
 def _limit_keras_threads(request: dict[str, Any]) -> None:
-    """What the backends read when they are imported."""
+    """Sets the variables that backends read when they are imported."""
     if not (threads := request["threads"]):
         return
     for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"):

@@ -1,1 +1,1 @@
-"""Folds scales, shifts and linear adapters into their neighbours."""
+"""Folds scales, shifts and linear adapters into the layers beside them."""

@@ -1,16 +1,14 @@
-"""Which layers of a network are linear, and what they do, as arrays."""
+"""Tells which layers are linear, and gives their weights as arrays."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, TypeGuard
 
 import keras
 import numpy as np
 
-Array = np.ndarray
-
-# Layers whose kernel ends in the channels that they give.
+# Types are compared, not `isinstance`: a subclass may compute something else.
 CONVOLUTIONS = (
     keras.layers.Conv1D,
     keras.layers.Conv2D,
@@ -23,18 +21,26 @@ TRANSPOSED = (
     keras.layers.Conv2DTranspose,
     keras.layers.Conv3DTranspose,
 )
-KERNELS = (
-    keras.layers.Dense,
-    *CONVOLUTIONS,
-    *DEPTHWISE,
-    *SEPARABLE,
-    *TRANSPOSED,
-)
+# The layers whose kernel ends in the channels of their output.
+_MIXERS = (keras.layers.Dense, *CONVOLUTIONS)
+_KERNELS = (*_MIXERS, *DEPTHWISE, *SEPARABLE, *TRANSPOSED)
+
+
+class KernelLayer(Protocol):
+    """The members that Dense and Keras's convolutions have in common."""
+
+    name: str
+    kernel: keras.Variable
+    bias: keras.Variable
+    use_bias: bool
+    lora_enabled: bool
+    activation: Callable[[Any], Any] | None
+    dtype_policy: keras.DTypePolicy
 
 
 @dataclass(frozen=True)
 class Scaling:
-    """`x * scale + shift`, a number a channel.
+    """`x * scale + shift` for each channel.
 
     Attributes:
         scale: `(channels,)`.
@@ -42,12 +48,12 @@ class Scaling:
         axis: The axis of the channels.
     """
 
-    scale: Array
-    shift: Array
+    scale: np.ndarray
+    shift: np.ndarray
     axis: int
 
 
-def is_float32(layer: keras.Layer) -> bool:
+def is_float32(layer: keras.Layer | KernelLayer) -> bool:
     """Whether a layer computes in float32 with plain weights."""
     policy = layer.dtype_policy
     return (
@@ -57,107 +63,112 @@ def is_float32(layer: keras.Layer) -> bool:
     )
 
 
-def is_linear(layer: Any) -> bool:
-    """Whether a layer with a kernel does nothing after its bias."""
-    return (
-        type(layer) in KERNELS
-        and layer.activation in (None, keras.activations.linear)
-        and is_float32(layer)
-        and not getattr(layer, "lora_enabled", False)
+def is_linear(layer: object) -> TypeGuard[KernelLayer]:
+    """Whether a layer has a kernel, and does nothing after its bias."""
+    return _is_plain(layer, _KERNELS) and layer.activation in (
+        None,
+        keras.activations.linear,
     )
 
 
-def channel_axis(layer: Any, rank: int) -> int:
-    """The axis of the channels that a layer with a kernel gives."""
-    first = getattr(layer, "data_format", None) == "channels_first"
-    return 1 if first else rank - 1
+def mixes_channels(layer: object) -> TypeGuard[KernelLayer]:
+    """Whether a layer mixes the channels of each position alone.
 
-
-def batch_norm(layer: Any, rank: int) -> Scaling | None:
-    """What a BatchNormalization does in inference."""
-    if type(layer) is not keras.layers.BatchNormalization:
-        return None
-    if not is_float32(layer) or not isinstance(layer.axis, int):
-        return None
-    variance = array(layer.moving_variance) + layer.epsilon
-    scale = 1 / np.sqrt(variance)
-    if layer.scale:
-        scale = scale * array(layer.gamma)
-    shift = -array(layer.moving_mean) * scale
-    if layer.center:
-        shift = shift + array(layer.beta)
-    return Scaling(scale, shift, layer.axis % rank)
-
-
-def normalization(layer: Any, rank: int) -> Scaling | None:
-    """What a Normalization over the last axis does."""
-    if type(layer) is not keras.layers.Normalization or layer.invert:
-        return None
-    axes = [axis % rank for axis in layer.axis]
-    if axes != [rank - 1] or not is_float32(layer):
-        return None
-    mean = array(layer.mean).reshape(-1)
-    deviation = np.sqrt(array(layer.variance).reshape(-1))
-    scale = 1 / np.maximum(deviation, keras.config.epsilon())
-    return Scaling(scale, -mean * scale, rank - 1)
-
-
-def mixes(layer: Any) -> bool:
-    """Whether a layer mixes channels, at each position alone.
-
-    A Dense, or a convolution of size and stride one.
+    It is a Dense, or a convolution of size and stride one.
     """
-    if type(layer) not in (keras.layers.Dense, *CONVOLUTIONS):
+    if not _is_plain(layer, _MIXERS):
         return False
-    if not is_float32(layer) or getattr(layer, "lora_enabled", False):
-        return False
-    if type(layer) is keras.layers.Dense:
+    if not isinstance(layer, CONVOLUTIONS):
         return True
     return layer.groups == 1 and all(
         x == 1 for x in (*layer.kernel_size, *layer.strides)
     )
 
 
-def matrix_of(layer: Any) -> Array:
-    """What it mixes them by: `(channels in, channels out)`."""
-    kernel = array(layer.kernel)
-    return kernel.reshape(kernel.shape[-2:])
+def can_absorb_mixer(layer: object) -> TypeGuard[KernelLayer]:
+    """Whether a layer that mixes its output's channels can become part of it.
 
-
-def can_lead(layer: Any) -> bool:
-    """Whether what mixes its channels can become a part of it."""
-    kinds = (keras.layers.Dense, *CONVOLUTIONS)
+    Groups would have to mix, and a depthwise kernel has no second channels.
+    """
     return (
         is_linear(layer)
-        and type(layer) in kinds
+        and type(layer) in _MIXERS
         and getattr(layer, "groups", 1) == 1
     )
 
 
-def saved_by_chaining(first: Any, second: Any) -> int:
-    """How many weights fewer two layers have as one."""
-    kernel, matrix = first.kernel, second.kernel
-    width = kernel.shape[-1]
-    merged = _size(kernel) // width * matrix.shape[-1]
-    return _size(kernel) + _size(matrix) - merged
-
-
-def saved_by_joining(layers: Sequence[Any], last: Any) -> int:
-    """How many weights fewer there are when the last one has it all."""
-    width = last.kernel.shape[-1]
-    return sum(
-        _size(x.kernel)
-        + x.kernel.shape[-1] * width
-        - x.kernel.shape[-2] * width
-        for x in layers
-        if x is not None
+def _is_plain(layer: object, kinds: tuple[type, ...]) -> TypeGuard[KernelLayer]:
+    """Whether a layer of some kinds has float32 weights without LoRA."""
+    return (
+        type(layer) in kinds
+        and isinstance(layer, keras.Layer)
+        and is_float32(layer)
+        and not getattr(layer, "lora_enabled", False)
     )
 
 
-def array(variable: Any) -> Array:
-    """The values in float64."""
+def channel_axis(layer: object, rank: int) -> int:
+    """Returns the axis of the channels that a layer with a kernel gives."""
+    first = getattr(layer, "data_format", None) == "channels_first"
+    return 1 if first else rank - 1
+
+
+def scaling_of(layer: object, rank: int) -> Scaling | None:
+    """Returns the scaling of a layer in inference, or None if it is none."""
+    return batch_norm_scaling(layer, rank) or _normalization(layer, rank)
+
+
+def batch_norm_scaling(layer: object, rank: int) -> Scaling | None:
+    """Returns the scaling of a BatchNormalization in inference."""
+    if type(layer) is not keras.layers.BatchNormalization:
+        return None
+    if not is_float32(layer) or not isinstance(layer.axis, int):
+        return None
+    scale = 1 / np.sqrt(to_float64(layer.moving_variance) + layer.epsilon)
+    if layer.scale:
+        scale = scale * to_float64(layer.gamma)
+    shift = -to_float64(layer.moving_mean) * scale
+    if layer.center:
+        shift = shift + to_float64(layer.beta)
+    return Scaling(scale, shift, layer.axis % rank)
+
+
+def _normalization(layer: object, rank: int) -> Scaling | None:
+    """Returns the scaling of a Normalization over the last axis."""
+    if type(layer) is not keras.layers.Normalization or layer.invert:
+        return None
+    axes = [axis % rank for axis in layer.axis]
+    if axes != [rank - 1] or not is_float32(layer):
+        return None
+    mean = to_float64(layer.mean).reshape(-1)
+    deviation = np.sqrt(to_float64(layer.variance).reshape(-1))
+    # Keras bounds the deviation too, for features that never vary.
+    scale = 1 / np.maximum(deviation, keras.config.epsilon())
+    return Scaling(scale, -mean * scale, rank - 1)
+
+
+def mixing_matrix(layer: KernelLayer) -> np.ndarray:
+    """Returns the kernel of a mixing layer: `(channels in, channels out)`."""
+    kernel = to_float64(layer.kernel)
+    return kernel.reshape(kernel.shape[-2:])
+
+
+def weights_saved_by_chaining(first: KernelLayer, second: KernelLayer) -> int:
+    """Returns how many weights fewer two layers have as one."""
+    kernel, matrix = first.kernel.shape, second.kernel.shape
+    merged = math.prod(kernel[:-1]) * matrix[-1]
+    return math.prod(kernel) + math.prod(matrix) - merged
+
+
+def weights_saved_by_joining(
+    layers: Sequence[KernelLayer | None], last: KernelLayer
+) -> int:
+    """Returns how many weights fewer there are if the last layer has all."""
+    width = last.kernel.shape[-1]
+    shapes = [x.kernel.shape for x in layers if x is not None]
+    return sum(math.prod(x) + (x[-1] - x[-2]) * width for x in shapes)
+
+
+def to_float64(variable: keras.Variable) -> np.ndarray:
+    """Returns the values of a variable in float64."""
     return np.asarray(keras.ops.convert_to_numpy(variable), dtype="float64")
-
-
-def _size(variable: Any) -> int:
-    return math.prod(variable.shape)

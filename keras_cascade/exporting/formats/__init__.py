@@ -1,1 +1,1 @@
-"""Writes the formats, a module each."""
+"""Writes each file format in a module of its own."""

@@ -1,28 +1,31 @@
-"""Writes the plain model as a `.keras` file, on any backend."""
+"""Writes the plain model as a `.keras` file, on any backend.
+
+Tested by `tests/exporting/test_exporter.py`.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import keras
 
 from keras_cascade.graph.program import as_program
 
 
-def write(model: Any, path: Path, outputs: Sequence[str]) -> None:
-    """Writes what Keras loads without this package.
+def write(model: keras.Model, path: Path, outputs: Sequence[str]) -> None:
+    """Writes a file that Keras loads without this package.
 
     Args:
-        model: A cascade, whose `to_plain()` it is, or a stock model.
+        model: A cascade, which is written as its `to_plain()`, or a model of
+            stock layers.
         path: The file.
-        outputs: The names of the outputs that are written; none is all.
+        outputs: The names of the outputs that are written; all if empty.
     """
     plain = model.to_plain() if hasattr(model, "to_plain") else model
     _with_outputs(plain, outputs).save(path)
 
 
-def _with_outputs(model: Any, outputs: Sequence[str]) -> keras.Model:
-    """The model with some of its outputs, packed as it packs them."""
+def _with_outputs(model: keras.Model, outputs: Sequence[str]) -> keras.Model:
+    """Returns the model with some outputs, still in a dict if it has one."""
     names = list(as_program(model).outputs)
     if not outputs or set(names) == set(outputs):
         return model

@@ -1,16 +1,30 @@
-"""LiteRT's files as objects that can be changed."""
+"""Reads and changes LiteRT files as objects of their flatbuffer schema."""
 
+from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-# What every LiteRT file has from its fifth byte on.
+# The bytes from the fifth one on, by which runtimes know the format.
 IDENTIFIER = b"TFL3"
 
 
+class Model(Protocol):
+    """The members of the schema's `ModelT` that this package uses."""
+
+    buffers: list[Any]
+    metadata: list[Any] | None
+    operatorCodes: list[Any]  # noqa: N815, the schema's name
+    subgraphs: list[Any]
+
+    def Pack(self, builder: object) -> int:  # noqa: N802, the schema's name
+        """Writes the model into a flatbuffer."""
+        ...
+
+
 def schema() -> Any:
-    """The module of the file's classes, of whichever package is there."""
+    """Imports the classes of the schema, of whichever package has them."""
     try:
         from ai_edge_litert import schema_py_generated
     except ModuleNotFoundError:
@@ -18,13 +32,13 @@ def schema() -> Any:
     return schema_py_generated
 
 
-def read_model(path: Path) -> Any:
-    """A file as objects."""
+def read_model(path: Path) -> Model:
+    """Reads a file as objects."""
     return schema().ModelT.InitFromPackedBuf(path.read_bytes(), 0)
 
 
-def write_model(model: Any, path: Path) -> None:
-    """Objects as a file."""
+def write_model(model: Model, path: Path) -> None:
+    """Writes objects as a file."""
     import flatbuffers
 
     builder = flatbuffers.Builder(1024)
@@ -32,54 +46,57 @@ def write_model(model: Any, path: Path) -> None:
     path.write_bytes(builder.Output())
 
 
-def set_metadata(model: Any, texts: dict[str, str]) -> None:
-    """Puts texts into the file's metadata, in the place of earlier ones."""
-    classes = schema()
+def add_buffer(model: Model, data: np.ndarray) -> int:
+    """Adds bytes to a model; returns the index of their buffer."""
+    buffer = schema().BufferT()
+    buffer.data = data.view("uint8")
+    model.buffers.append(buffer)
+    return len(model.buffers) - 1
+
+
+def set_metadata(model: Model, texts: dict[str, str]) -> None:
+    """Puts texts into the metadata, in the place of earlier ones."""
     kept = [x for x in model.metadata or [] if _text(x.name) not in texts]
     for name, text in texts.items():
-        entry, buffer = classes.MetadataT(), classes.BufferT()
-        buffer.data = np.frombuffer(text.encode(), dtype="uint8")
-        model.buffers.append(buffer)
-        entry.name, entry.buffer = name, len(model.buffers) - 1
+        entry = schema().MetadataT()
+        data = np.frombuffer(text.encode(), dtype="uint8")
+        entry.name, entry.buffer = name, add_buffer(model, data)
         kept.append(entry)
     model.metadata = kept
 
 
 def metadata(path: Path) -> dict[str, str]:
-    """The texts in a file's metadata.
-
-    Entries that are no text, such as the converter's own, are left out.
-    """
+    """Returns the texts in the metadata of a file."""
     model = read_model(path)
     found = {}
     for entry in model.metadata or []:
-        data = model.buffers[entry.buffer].data
-        if data is not None and not _text(entry.name).isupper():
-            found[_text(entry.name)] = bytes(bytearray(data)).decode(
-                errors="replace"
-            )
+        name, data = _text(entry.name), model.buffers[entry.buffer].data
+        # The converter's own entries, in upper case, are binary.
+        if data is not None and not name.isupper():
+            found[name] = bytes(bytearray(data)).decode(errors="replace")
     return found
 
 
 def operators(path: Path) -> dict[str, int]:
-    """Which operators a file uses, and how often; custom ones by their name."""
-    classes, model = schema(), read_model(path)
-    names = {
-        value: name
-        for name, value in vars(classes.BuiltinOperator).items()
-        if not name.startswith("_")
-    }
-    found: dict[str, int] = {}
-    for graph in model.subgraphs:
-        for operator in graph.operators:
-            code = model.operatorCodes[operator.opcodeIndex]
-            # Files of before 2020 have it in the other field.
-            number = max(code.builtinCode, code.deprecatedBuiltinCode)
-            custom = code.customCode
-            name = _text(custom) if custom else names.get(number, str(number))
-            found[name] = found.get(name, 0) + 1
-    return found
+    """Counts the operators of a file; custom ones have names of their own."""
+    model = read_model(path)
+    builtin = vars(schema().BuiltinOperator).items()
+    names = {n: name for name, n in builtin if not name.startswith("_")}
+    used = [
+        model.operatorCodes[operator.opcodeIndex]
+        for graph in model.subgraphs
+        for operator in graph.operators
+    ]
+    return dict(Counter(_operator_name(code, names) for code in used))
 
 
-def _text(value: Any) -> str:
+def _operator_name(code: Any, names: dict[int, str]) -> str:
+    if code.customCode:
+        return _text(code.customCode)
+    # Files from before 2020 have the number in the other field.
+    number = max(code.builtinCode, code.deprecatedBuiltinCode)
+    return names.get(number, str(number))
+
+
+def _text(value: bytes | str) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)

@@ -1,8 +1,12 @@
-"""Writes an ONNX file, on any backend, by its own converter."""
+"""Writes an ONNX file with the running backend's own converter.
 
+Tested by `tests/exporting/test_every_format.py`.
+"""
+
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
@@ -11,17 +15,15 @@ from keras_cascade.exporting.formats.saved_model import traced
 from keras_cascade.exporting.formats.torch_program import exported
 from keras_cascade.graph.program import Port, Program
 
-# What all runtimes of the last years read.
+if TYPE_CHECKING:
+    import onnx
+
+# All runtimes of recent years read this version of the operators.
 OPSET = 18
 
 
 def write(program: Program, path: Path) -> None:
-    """Writes an ONNX file with an open batch.
-
-    Args:
-        program: What is written, on the running backend's variables.
-        path: The file.
-    """
+    """Writes an ONNX file with an open batch."""
     _WRITERS[keras.config.backend()](program, path)
 
 
@@ -29,7 +31,7 @@ def _by_jax2onnx(program: Program, path: Path) -> None:
     import jax
     import jax2onnx
 
-    def answers(*tensors: Any) -> tuple[Any, ...]:
+    def answers(*tensors: jax.Array) -> tuple[jax.Array, ...]:
         found = program(*tensors)
         return tuple(found[name] for name in program.outputs)
 
@@ -43,7 +45,7 @@ def _by_jax2onnx(program: Program, path: Path) -> None:
         output_names=list(program.outputs),
         return_mode="file",
         output_path=str(path),
-        # One file, whatever its size.
+        # One file whatever its size: others put weights beside it.
         export_mode="web",
     )
 
@@ -55,7 +57,8 @@ def _by_tf2onnx(program: Program, path: Path) -> None:
         convert_variables_to_constants_v2,
     )
 
-    # Its own `from_function` loses constants that are no variables.
+    # tf2onnx's `from_function` loses constants that are no variables, such as
+    # the mean of a Normalization.
     frozen = convert_variables_to_constants_v2(traced(program))
     inputs = [tensor.name for tensor in frozen.inputs]
     outputs = [tensor.name for tensor in frozen.outputs]
@@ -65,14 +68,15 @@ def _by_tf2onnx(program: Program, path: Path) -> None:
         output_names=outputs,
         opset=OPSET,
     )
+    # TensorFlow's names end in the number of an output: `image:0`.
     names = {name: name.partition(":")[0] for name in inputs}
     names |= dict(zip(outputs, sorted(program.outputs), strict=True))
     _rename(written.graph, names)
     onnx.save(written, path)
 
 
-def _rename(graph: Any, names: Mapping[str, str]) -> None:
-    """Calls tensors otherwise, everywhere in an ONNX graph."""
+def _rename(graph: "onnx.GraphProto", names: Mapping[str, str]) -> None:
+    """Renames tensors everywhere in an ONNX graph."""
     for tensor in (*graph.input, *graph.output, *graph.value_info):
         tensor.name = names.get(tensor.name, tensor.name)
     for node in graph.node:
@@ -96,6 +100,7 @@ def _by_torch(program: Program, path: Path) -> None:
 
 
 def _symbolic(port: Port) -> tuple[str | int, ...]:
+    """Returns a shape with a name for each open axis."""
     return tuple(
         ("batch" if axis == 0 else f"{port.name}_{axis}")
         if size is None
@@ -112,12 +117,9 @@ _WRITERS: dict[str, Callable[[Program, Path], None]] = {
 
 
 def operators(path: Path) -> dict[str, int]:
-    """Which operators a file uses, and how often."""
+    """Counts the operators of a file."""
     import onnx
 
-    found: dict[str, int] = {}
     model = onnx.load(path, load_external_data=False)
-    for graph in (model.graph, *model.functions):
-        for node in graph.node:
-            found[node.op_type] = found.get(node.op_type, 0) + 1
-    return found
+    graphs = (model.graph, *model.functions)
+    return dict(Counter(x.op_type for graph in graphs for x in graph.node))

@@ -1,50 +1,52 @@
-"""Writes a torch program (`.pt2`), on the torch backend."""
+"""Writes a torch program (`.pt2`), on the torch backend.
+
+Tested by `tests/exporting/test_every_format.py`.
+"""
 
 import inspect
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from keras_cascade.graph.program import Port, Program
 
+if TYPE_CHECKING:
+    import torch
+
 
 def write(program: Program, path: Path) -> None:
-    """Writes what `torch.export.load` reads, with an open batch.
-
-    Args:
-        program: What is written, on torch's variables.
-        path: The file.
-    """
+    """Writes a file that `torch.export.load` reads, with an open batch."""
     import torch
 
     torch.export.save(exported(program), path)
 
 
-def exported(program: Program) -> Any:
-    """The program as an `ExportedProgram`, its inputs and outputs by name."""
+def exported(program: Program) -> "torch.export.ExportedProgram":
+    """Returns the program as torch's, with its inputs and outputs by name."""
     import torch
 
     module = as_module(program)
     kwargs = {port.name: _example(port) for port in program.inputs}
-    open_axes = {port.name: _open(port) for port in program.inputs}
+    open_axes = {port.name: _open_axes(port) for port in program.inputs}
     with torch.no_grad():
         return torch.export.export(
             module, (), kwargs, dynamic_shapes=open_axes, strict=False
         )
 
 
-def as_module(program: Program) -> Any:
-    """The program as a torch module in evaluation mode."""
+def as_module(program: Program) -> "torch.nn.Module":
+    """Returns the program as a torch module in evaluation mode."""
     import torch
 
     class Module(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
+            # torch exports only the parameters of submodules.
             self.layers = torch.nn.ModuleList(program.layers)
 
-        def forward(self, **inputs: Any) -> dict[str, Any]:
+        def forward(self, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:
             return program(*(inputs[port.name] for port in program.inputs))
 
-    # torch.export reads the names of the inputs from here.
+    # torch.export reads the names of keyword inputs from the signature.
     kind = inspect.Parameter.KEYWORD_ONLY
     own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
     Module.forward.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
@@ -53,15 +55,15 @@ def as_module(program: Program) -> Any:
     return Module().eval()
 
 
-def _example(port: Port) -> Any:
+def _example(port: Port) -> "torch.Tensor":
     import torch
 
-    # Sizes of one are taken for fixed.
+    # torch.export takes a size of one in an example for fixed.
     shape = [size or 2 + place for place, size in enumerate(port.shape)]
     return torch.zeros(shape, dtype=getattr(torch, port.dtype))
 
 
-def _open(port: Port) -> dict[int, Any]:
+def _open_axes(port: Port) -> dict[int, object]:
     import torch
 
     return {

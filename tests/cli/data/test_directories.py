@@ -323,7 +323,7 @@ def test_files_have_the_same_arrays(tmp_path):
     [
         (
             {"photo": np.zeros((2, 6, 4, 3))},
-            r"shape (6, 4, 3) for input 'photo'",
+            "input 'photo' has samples of shape (6, 4, 3)",
         ),
         (
             {"photo": np.zeros((2, 4, 6, 3)), "labels": np.zeros(3)},

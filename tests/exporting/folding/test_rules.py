@@ -41,7 +41,7 @@ def test_a_batch_normalization_becomes_part_of_what_mixes_behind_it(folded):
     ]:
         norm = layers.BatchNormalization()
         counts, kinds = folded(line(shape, norm, layer))
-        assert counts == {"normalization into the layer behind it": 1}
+        assert counts == {"normalization into the layer after it": 1}
         assert kinds == [type(layer).__name__]
 
 
@@ -53,9 +53,7 @@ def test_linear_layers_that_follow_each_other_are_one(folded):
         ((5, 5, 8), layers.Dense(4), layers.Dense(4), layers.Dense(2)),
     ]:
         counts, kinds = folded(line(shape, *made))
-        assert counts == {
-            "linear layer into the layer behind it": len(made) - 1
-        }
+        assert counts == {"linear layer into the layer after it": len(made) - 1}
         assert kinds == [type(made[0]).__name__]
 
 
@@ -164,7 +162,7 @@ def test_a_shared_normalization_becomes_part_of_both(folded):
 
 @pytest.mark.parametrize(
     ("mean", "kinds"),
-    [(3.0, ["Dense"]), (1000.0, ["centred", "Dense"])],
+    [(3.0, ["Dense"]), (1000.0, ["subtract_mean", "Dense"])],
     ids=["near", "far"],
 )
 def test_a_far_mean_is_subtracted_still(settle, answers, mean, kinds):
@@ -224,7 +222,7 @@ def test_a_dense_joins_a_convolution_which_still_ends_a_mask(folded, pair):
     x = keras.Input((5, 4), name="x")
     first, second = pair()
     counts, kinds = folded(keras.Model(x, second(first(x))))
-    assert counts == {"linear layer into the layer behind it": 1}
+    assert counts == {"linear layer into the layer after it": 1}
     assert kinds == ["Conv1D"]
 
 

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from keras_cascade.exporting import placing
-from keras_cascade.exporting.placing import put, workspace
+from keras_cascade.exporting import atomic_write
+from keras_cascade.exporting.atomic_write import move_into_place, workspace
 
 NOT_ROOT = pytest.mark.skipif(
     not hasattr(os, "geteuid") or os.geteuid() == 0,
@@ -40,7 +40,7 @@ def test_nothing_is_there_until_it_is_put(tmp_path):
         staged = write(folder, path.name)
         assert not path.exists()
         assert folder.parent == path.parent
-        put(staged, path)
+        move_into_place(staged, path)
     assert path.read_text() == "new"
     assert everything(path.parent) == ["model.tflite"]
 
@@ -51,7 +51,7 @@ def test_nothing_is_there_until_it_is_put(tmp_path):
 def test_files_and_folders_are_replaced(tmp_path, old, new, name):
     path = old(tmp_path, name, "old")
     with workspace(path) as folder:
-        put(new(folder, path.name), path)
+        move_into_place(new(folder, path.name), path)
     left = path if path.is_file() else path / "inner" / "data"
     assert left.read_text() == "new"
     assert [x.name for x in tmp_path.iterdir()] == [name]
@@ -72,7 +72,7 @@ def test_what_fails_in_the_middle_leaves_the_earlier_one(tmp_path, old):
 def test_an_earlier_folder_comes_back_if_the_new_one_cannot_be_put(tmp_path):
     path = write_folder(tmp_path, "model", "old")
     with workspace(path) as folder, pytest.raises(FileNotFoundError):
-        put(folder / "never_written", path)
+        move_into_place(folder / "never_written", path)
     assert (path / "inner" / "data").read_text() == "old"
 
 
@@ -102,7 +102,7 @@ def test_a_folder_with_something_else_is_not_replaced(tmp_path):
     ):
         raise AssertionError("No work is done.")
     with pytest.raises(FileExistsError):
-        put(write(tmp_path, "staged"), path)
+        move_into_place(write(tmp_path, "staged"), path)
     assert everything(path) == ["thesis.tex"]
 
 
@@ -110,7 +110,7 @@ def test_an_empty_folder_is_replaced(tmp_path):
     path = tmp_path / "model"
     path.mkdir()
     with workspace(path) as folder:
-        put(write_folder(folder, "model"), path)
+        move_into_place(write_folder(folder, "model"), path)
     assert (path / "saved_model.pb").is_file()
 
 
@@ -121,7 +121,7 @@ def test_a_link_is_replaced_and_what_it_leads_to_stays(tmp_path, target, new):
     path = tmp_path / "model"
     path.symlink_to(tmp_path / target, target_is_directory=True)
     with workspace(path) as folder:
-        put(new(folder, "model"), path)
+        move_into_place(new(folder, "model"), path)
     assert not path.is_symlink()
     assert (tmp_path / "somewhere" / "inner" / "data").read_text() == "old"
 
@@ -200,12 +200,12 @@ def test_a_disk_that_is_really_full(tmp_path):
 WRITER = """
 import runpy, sys
 from pathlib import Path
-placing = runpy.run_path(sys.argv[1])
+module = runpy.run_path(sys.argv[1])
 path = Path(sys.argv[2])
-with placing["workspace"](path) as folder:
+with module["workspace"](path) as folder:
     staged = folder / path.name
     staged.write_bytes(bytes(8 << 20))
-    placing["put"](staged, path)
+    module["move_into_place"](staged, path)
 """
 
 
@@ -216,7 +216,7 @@ def test_a_small_file_system_that_is_full(tmp_path):
             *("unshare", "--mount", "--map-root-user", "sh", "-c"),
             f'{" ".join(mount)} || exit 77; "$0" -c "$1" "$2" "$3"; '
             f"status=$?; ls -A {tmp_path}; exit $status",
-            *(sys.executable, WRITER, placing.__file__),
+            *(sys.executable, WRITER, atomic_write.__file__),
             str(tmp_path / "model.onnx"),
         ],
         capture_output=True,

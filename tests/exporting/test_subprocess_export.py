@@ -13,8 +13,11 @@ import pytest
 from keras import layers
 
 import keras_cascade as kc
-from keras_cascade.exporting.exporter import make_request
-from keras_cascade.exporting.rehosting import modules_of, write_elsewhere
+from keras_cascade.exporting.options import make_options
+from keras_cascade.exporting.subprocess_export import (
+    modules_of,
+    write_in_subprocess,
+)
 from tests.exporting.cases import spread
 from tests.exporting.runtimes import run
 
@@ -83,12 +86,11 @@ def cascade():
 
 
 def write(model, folder, timeout=600.0):
-    request = make_request(
-        folder / "file.keras", None, None, None, None, None, True, timeout
-    )
+    options = make_options(folder / "file.keras", timeout=timeout)
     stages = []
-    write_elsewhere(model, request.path, request, None, BACKEND, stages.append)
-    return request.path, stages
+    path = options.path
+    write_in_subprocess(model, path, options, None, BACKEND, stages.append)
+    return path, stages
 
 
 def module(folder, monkeypatch, name, body):

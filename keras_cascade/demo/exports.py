@@ -1,6 +1,8 @@
-"""Writes a cascade in several formats, runs the files, and compares."""
+"""Writes a cascade in several formats, runs the files, and compares.
 
-from collections.abc import Callable
+Tested by `tests/test_demo.py`.
+"""
+
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,7 +12,7 @@ from rich.console import Console
 from rich.progress import track
 
 import keras_cascade as kc
-from keras_cascade.demo.ways import predictions
+from keras_cascade.demo.strategies import Inputs, predictions
 
 FILES = {
     "keras": "digits_cascade.keras",
@@ -19,17 +21,16 @@ FILES = {
     "int8": "digits_cascade_int8.tflite",
 }
 
-Inputs = dict[str, np.ndarray]
-
 
 class Check(NamedTuple):
     """How far the answers of a file are from those of the model.
 
     Attributes:
-        path: the file or folder.
-        size: in bytes.
-        difference: the largest one, in deviations of the model's answers.
-        agreement: share of images whose most likely digit is the same.
+        path: The file or folder.
+        size: The size in bytes.
+        difference: The largest difference, in standard deviations of the
+            model's answers.
+        agreement: The share of images whose most likely digit is the same.
     """
 
     path: Path
@@ -47,30 +48,33 @@ def write_files(
 ) -> dict[str, Check]:
     """Writes the cascade in each format, runs the files, compares.
 
-    A file takes its place in `output` once it was found to be right. What
-    nothing installed here can write is skipped, saying so.
+    A file takes its place in `output` once it was found to be right. A format
+    that nothing installed here can write is skipped with a message.
 
     Args:
-        cascade: what is written.
-        inputs: what the files are compared on.
-        calibration: what 8 bits are calibrated on.
-        output: the folder.
-        console: where progress is shown.
+        cascade: The cascade.
+        inputs: The inputs that the files are compared on.
+        calibration: The inputs that 8 bits are calibrated on.
+        output: The folder of the files.
+        console: The console that shows progress.
     """
+    int8 = {"quantize": "int8", "calibration_data": calibration}
     checks = {}
     for name in track(FILES, "exports", console=console):
         path = output / FILES[name]
         try:
-            checks[name] = _WRITERS[name](cascade, path, inputs, calibration)
+            if name == "keras":
+                checks[name] = _save(cascade, path, inputs)
+            else:
+                how = int8 if name == "int8" else {}
+                checks[name] = _export(cascade, path, inputs, how)
         except ModuleNotFoundError as error:
             console.print(str(error), markup=False, soft_wrap=True)
     return checks
 
 
-def _keras(
-    cascade: kc.Cascade, path: Path, inputs: Inputs, calibration: Inputs
-) -> Check:
-    """The cascade itself, which trains on where it is loaded."""
+def _save(cascade: kc.Cascade, path: Path, inputs: Inputs) -> Check:
+    """Saves the cascade itself, which can train on after it is loaded."""
     cascade.save(path)
     answers = predictions(keras.models.load_model(path), inputs)
     expected = predictions(cascade, inputs)
@@ -80,22 +84,8 @@ def _keras(
     return Check(path, size, float(difference), float(agreement))
 
 
-def _float32(
-    cascade: kc.Cascade, path: Path, inputs: Inputs, calibration: Inputs
-) -> Check:
-    return _export(cascade, path, inputs)
-
-
-def _int8(
-    cascade: kc.Cascade, path: Path, inputs: Inputs, calibration: Inputs
-) -> Check:
-    return _export(
-        cascade, path, inputs, quantize="int8", calibration_data=calibration
-    )
-
-
 def _export(
-    cascade: kc.Cascade, path: Path, inputs: Inputs, **how: Any
+    cascade: kc.Cascade, path: Path, inputs: Inputs, how: dict[str, Any]
 ) -> Check:
     report = kc.export(
         cascade,
@@ -108,11 +98,3 @@ def _export(
     (parity,) = report.parity.values()
     agreement = float(parity.agreement or 0)
     return Check(path, report.size_bytes, parity.maximum, agreement)
-
-
-_WRITERS: dict[str, Callable[..., Check]] = {
-    "keras": _keras,
-    "saved_model": _float32,
-    "tflite": _float32,
-    "int8": _int8,
-}

@@ -7,7 +7,11 @@ from keras import layers
 
 import keras_cascade as kc
 from keras_cascade.adapters import Adapter, PCAAdapter
-from keras_cascade.exporting.freezing import freeze, mean_in_deviations, stock
+from keras_cascade.exporting.inference_program import (
+    mean_in_deviations,
+    to_inference_program,
+    to_stock_layers,
+)
 
 WIDTH = 6
 
@@ -52,10 +56,10 @@ def test_a_pca_is_folded_its_mean_only_where_it_is_near(
     rows = features(offset)
     cascade = cascade_of(PCAAdapter(6, whiten=whiten))
     cascade.adapt(rows)
-    frozen = freeze(cascade)
+    frozen = to_inference_program(cascade)
     left = [x for x in kinds(frozen.program) if x != "Activation"]
     near = ["Dense"]
-    assert left == (near if offset < 10 else ["centred", "Dense"])
+    assert left == (near if offset < 10 else ["subtract_mean", "Dense"])
     (found,) = answers(frozen.program, rows).values()
     truth = by_hand(cascade, rows)
     far = np.abs(found - truth).max() / truth.std(axis=0).mean()
@@ -88,7 +92,7 @@ def test_a_pca_that_pools_a_map_is_folded_behind_its_pooling(answers):
     maps = maps.astype("float32")
     cascade = cascade_of(PCAAdapter(6, pool="avg"), (4, 4, WIDTH))
     cascade.adapt(maps)
-    frozen = freeze(cascade)
+    frozen = to_inference_program(cascade)
     left = [x for x in kinds(frozen.program) if x != "Activation"]
     assert left == ["GlobalAveragePooling2D", "Dense"]
     (found,) = answers(frozen.program, maps).values()
@@ -99,7 +103,7 @@ def test_a_pca_that_pools_a_map_is_folded_behind_its_pooling(answers):
 def test_without_folding_every_layer_stays():
     cascade = cascade_of(PCAAdapter(6))
     cascade.adapt(features(1.0))
-    frozen = freeze(cascade, folding=False)
+    frozen = to_inference_program(cascade, folding=False)
     assert frozen.counts == {}
     assert {"Normalization", "Dense"} <= set(kinds(frozen.program))
 
@@ -112,7 +116,7 @@ def test_low_rank_updates_are_merged(answers, own_answers):
         if "lora" in variable.path:
             variable.assign(keras.random.normal(variable.shape))
     rows = features(0.0)
-    frozen = freeze(cascade)
+    frozen = to_inference_program(cascade)
     assert not any(
         getattr(layer, "lora_enabled", False) for layer in frozen.program.layers
     )
@@ -137,7 +141,7 @@ def test_what_retention_needs_is_not_in_it(answers, own_answers):
     )
     rows = features(0.0)
     cascade.fit(rows, np.zeros((len(rows), 3)), verbose=0)
-    frozen = freeze(cascade)
+    frozen = to_inference_program(cascade)
     assert {layer.name for layer in frozen.program.layers} == {
         "features",
         "answer",
@@ -157,9 +161,9 @@ def test_an_adapter_that_knows_no_stock_layers_runs_as_it_is(
             return keras.ops.square(inputs)
 
     cascade = cascade_of(Squared())
-    assert stock(cascade) is cascade
+    assert to_stock_layers(cascade) is cascade
     rows = features(0.5)
-    (found,) = answers(freeze(cascade).program, rows).values()
+    (found,) = answers(to_inference_program(cascade).program, rows).values()
     np.testing.assert_allclose(
         found, own_answers(cascade, rows)[0], rtol=1e-4, atol=1e-5
     )
@@ -167,7 +171,7 @@ def test_an_adapter_that_knows_no_stock_layers_runs_as_it_is(
 
 def test_a_stock_model_is_what_it_is():
     model = upstream()
-    assert stock(model) is model
+    assert to_stock_layers(model) is model
 
 
 def test_a_normalization_goes_by_each_feature_and_its_own_deviation(settle):
@@ -175,10 +179,13 @@ def test_a_normalization_goes_by_each_feature_and_its_own_deviation(settle):
     x = keras.Input((2,), name="x")
     norm = layers.Normalization(mean=[1000.0, 0.0], variance=[1.0, 1e12])
     model = settle(keras.Model(x, layers.Dense(3)(norm(x))))
-    assert kinds(freeze(model).program) == ["centred", "Dense"]
+    assert kinds(to_inference_program(model).program) == [
+        "subtract_mean",
+        "Dense",
+    ]
     norm = layers.Normalization(mean=[3.0, 1e3], variance=[1.0, 1e6])
     model = settle(keras.Model(x, layers.Dense(3)(norm(x))))
-    assert kinds(freeze(model).program) == ["Dense"]
+    assert kinds(to_inference_program(model).program) == ["Dense"]
 
 
 def test_a_feature_that_never_varies_is_no_division_by_zero(settle, answers):
@@ -188,7 +195,7 @@ def test_a_feature_that_never_varies_is_no_division_by_zero(settle, answers):
     rows = np.array([[0.0, 1.0], [0.0, 5.0]], "float32")
     kernel, bias = (x.astype("float64") for x in model.layers[-1].get_weights())
     truth = np.array([[0.0, 0.0], [0.0, 2.0]]) @ kernel + bias
-    found = answers(freeze(model).program, rows)["y"]
+    found = answers(to_inference_program(model).program, rows)["y"]
     np.testing.assert_allclose(found, truth, rtol=1e-5, atol=1e-6)
 
 
@@ -206,8 +213,8 @@ def test_a_whitened_mean_counts_by_the_faintest_component(answers):
     assert mean_in_deviations(pca) == pytest.approx(
         mean / np.sqrt(faintest), rel=1e-2
     )
-    frozen = freeze(cascade)
-    assert "centred" in kinds(frozen.program)
+    frozen = to_inference_program(cascade)
+    assert "subtract_mean" in kinds(frozen.program)
     # Folded into the bias, the mean would cost ten times as much.
     (found,) = answers(frozen.program, rows).values()
     truth = by_hand(cascade, rows)
@@ -228,6 +235,6 @@ def test_the_mean_in_deviations_is_that_of_numpy(offset):
 def test_only_the_outputs_asked_for_are_written():
     x = keras.Input((2,), name="x")
     y, z = layers.Dense(2, name="y")(x), layers.Dense(2, name="z")(x)
-    frozen = freeze(keras.Model(x, {"y": y, "z": z}), ["z"])
+    frozen = to_inference_program(keras.Model(x, {"y": y, "z": z}), ["z"])
     assert list(frozen.program.outputs) == ["z"]
     assert [step.name for step in frozen.program.steps] == ["z"]

@@ -2,33 +2,21 @@
 
 from pathlib import Path
 
-import keras
 import numpy as np
 import pytest
 
-from keras_cascade.exporting.request import (
+from keras_cascade.exporting.options import (
     check_calibration,
     check_labels,
     check_outputs,
     check_ports,
-    format_backend,
-    make_request,
+    make_options,
 )
 from keras_cascade.graph.program import Port
 
-NONE = {
-    "format": None,
-    "quantize": None,
-    "tolerance": None,
-    "input_dtype": None,
-    "output_dtype": None,
-    "fold": True,
-    "timeout": 60.0,
-}
-
 
 def request(path="model.tflite", **changes):
-    return make_request(path, **{**NONE, **changes})
+    return make_options(path, **changes)
 
 
 @pytest.mark.parametrize(
@@ -227,13 +215,3 @@ def test_inputs_that_are_integers_are_not_quantized():
     check_ports(ports, request(quantize="int8", output_dtype="int8"))
     with pytest.raises(ValueError, match="the inputs 'word' are integers"):
         check_ports(ports, whole)
-
-
-def test_each_format_has_the_backends_that_write_it():
-    running = keras.config.backend()
-    assert format_backend("saved_model") == ("tensorflow",)
-    assert format_backend("tflite") == ("tensorflow",)
-    assert format_backend("torch") == ("torch",)
-    assert format_backend("keras") == (running,)
-    assert format_backend("onnx")[0] == running
-    assert set(format_backend("onnx")) == {"tensorflow", "jax", "torch"}

@@ -1,13 +1,10 @@
-"""What is asked for, checked before any work."""
+"""The options of an export, which are checked before any work."""
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
-from typing import Any
-
-import keras
-import numpy as np
 
 from keras_cascade._messages import listed
 from keras_cascade.graph.program import Port
@@ -20,18 +17,17 @@ ENDINGS = {
     ".keras": "keras",
     ".pt2": "torch",
 }
-# Keras's own words for the same.
+# The names that `keras.Model.export` has for the same formats.
 _KERAS_NAMES = {"tf_saved_model": "saved_model", "litert": "tflite"}
 FORMATS = tuple(ENDINGS.values())
 QUANTIZATIONS = {
     "tflite": ("float16", "dynamic", "int8", "mixed"),
     "onnx": ("dynamic", "int8"),
 }
-INTEGER = ("int8", "mixed")
+NEED_CALIBRATION = ("int8", "mixed")
 DTYPES = ("float32", "int8", "uint8")
-# How far a file's answers may be from the model's, in deviations of the
-# model's own: the largest difference, or of 8 bits, which have outliers, the
-# mean one.
+# The tolerated difference of a file's answers from the model's, in standard
+# deviations of the model's answers.
 TOLERANCES = {
     None: 1e-3,
     "float16": 5e-2,
@@ -39,24 +35,26 @@ TOLERANCES = {
     "int8": 1e-1,
     "mixed": 1e-1,
 }
-BY_MEAN = ("dynamic", "int8", "mixed")
+# 8 bits have outliers, so that the mean difference is bounded, not the largest.
+_BOUND_BY_MEAN = ("dynamic", "int8", "mixed")
+_SHAPES = Mapping[str, tuple[int | None, ...]]
 
 
 @dataclass(frozen=True)
-class Request:
+class ExportOptions:
     """The arguments of `export`, normalised.
 
     Attributes:
-        path: Where the file goes.
+        path: The path of the file.
         format: One of `FORMATS`.
         quantize: One of the format's quantizations, or None.
-        input_dtype: Of the file's inputs.
-        output_dtype: Of its outputs.
+        input_dtype: The dtype of the file's inputs.
+        output_dtype: The dtype of the file's outputs.
         outputs: The names of the outputs that are written.
         labels: Output to the names of its classes.
-        tolerance: How far the answers may be apart.
+        tolerance: The tolerated difference, in standard deviations.
         fold: Whether linear layers are folded.
-        timeout: Seconds that a child process may take.
+        timeout: The seconds that a child process may take.
     """
 
     path: Path
@@ -73,45 +71,45 @@ class Request:
     @property
     def by_mean(self) -> bool:
         """Whether the tolerance bounds the mean difference."""
-        return self.quantize in BY_MEAN
+        return self.quantize in _BOUND_BY_MEAN
 
 
-def make_request(
-    path: Any,
-    format: str | None,
-    quantize: str | None,
-    tolerance: float | None,
-    input_dtype: str | None,
-    output_dtype: str | None,
-    fold: bool,
-    timeout: float,
-) -> Request:
-    """Checks what does not depend on the model.
+def make_options(
+    path: object,
+    format: str | None = None,
+    quantize: str | None = None,
+    tolerance: float | None = None,
+    input_dtype: str | None = None,
+    output_dtype: str | None = None,
+    fold: bool = True,
+    timeout: float = 3600.0,
+) -> ExportOptions:
+    """Checks the arguments that do not depend on the model.
 
     Raises:
-        ValueError: Something is not possible; the message says what is.
+        ValueError: An argument is not possible; the message says what is.
     """
     path = _checked_path(path)
-    format = _format(path, format)
+    format = _checked_format(path, format)
     _check_quantization(format, quantize)
-    dtypes = {"input_dtype": input_dtype, "output_dtype": output_dtype}
-    for name, dtype in dtypes.items():
-        _check_dtype(name, dtype, format, quantize)
-    for name, value in {"tolerance": tolerance, "timeout": timeout}.items():
-        _check_positive(name, value)
-    return Request(
+    _check_dtype("input_dtype", input_dtype, format, quantize)
+    _check_dtype("output_dtype", output_dtype, format, quantize)
+    tolerance = TOLERANCES[quantize] if tolerance is None else tolerance
+    _check_positive("tolerance", tolerance)
+    _check_positive("timeout", timeout)
+    return ExportOptions(
         path=path,
         format=format,
         quantize=quantize,
         input_dtype=input_dtype or "float32",
         output_dtype=output_dtype or "float32",
-        tolerance=TOLERANCES[quantize] if tolerance is None else tolerance,
+        tolerance=tolerance,
         fold=fold,
         timeout=timeout,
     )
 
 
-def _checked_path(path: Any) -> Path:
+def _checked_path(path: object) -> Path:
     if not isinstance(path, (str, os.PathLike)) or not os.fspath(path):
         raise ValueError(
             "path is where the file goes, such as 'model.tflite'; received "
@@ -120,23 +118,21 @@ def _checked_path(path: Any) -> Path:
     return Path(path).expanduser().absolute()
 
 
-def _check_positive(name: str, value: Any) -> None:
-    if value is None and name == "tolerance":
-        return
-    is_number = isinstance(value, (int, float, np.number))
-    if not is_number or isinstance(value, bool) or not value > 0:
+def _check_positive(name: str, value: object) -> None:
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    # NaN compares false, and is refused as well.
+    if not is_number or not value > 0:
         raise ValueError(f"{name} is a number above 0; received {value!r}.")
 
 
-def _format(path: Path, format: str | None) -> str:
+def _checked_format(path: Path, format: str | None) -> str:
     ending = path.suffix.lower()
     if format is None:
         if ending not in ENDINGS:
-            endings = ", ".join(f"'{x}'" for x in ENDINGS if x)
             raise ValueError(
                 f"No format has the ending '{path.suffix}' of '{path.name}'. "
-                f"There are: {endings}, and none for a SavedModel; or pass "
-                f"format=, one of {listed(FORMATS)}."
+                f"There are: {listed(filter(None, ENDINGS))}, and none for a "
+                f"SavedModel; or pass format=, one of {listed(FORMATS)}."
             )
         return ENDINGS[ending]
     format = _KERAS_NAMES.get(format, format)
@@ -149,7 +145,11 @@ def _format(path: Path, format: str | None) -> str:
 
 
 def _check_ending(path: Path, ending: str, format: str) -> None:
-    """Runtimes, and people, go by the ending."""
+    """Raises a ValueError for the ending of another format.
+
+    Runtimes recognise files by their endings. Other endings are fine, but
+    `load_model` takes nothing other than `.keras`.
+    """
     other = ENDINGS.get(ending or "none", format)
     if other == format and (format != "keras" or ending == ".keras"):
         return
@@ -192,24 +192,17 @@ def _check_dtype(
         )
 
 
-def half_tolerance(request: Request) -> float:
-    """The tolerance for a model that itself is no more exact than float16."""
-    return max(request.tolerance, TOLERANCES["float16"])
-
-
-def check_calibration(request: Request, data: Any) -> None:
-    """Whether there is data to calibrate on where it is needed."""
-    if request.quantize in INTEGER and data is None:
+def check_calibration(options: ExportOptions, data: object) -> None:
+    """Raises a ValueError if calibration data is needed and missing."""
+    if options.quantize in NEED_CALIBRATION and data is None:
         raise ValueError(
-            f"quantize={request.quantize!r} needs calibration_data: a few "
+            f"quantize={options.quantize!r} needs calibration_data: a few "
             "hundred inputs like those to come, such as the training data."
         )
 
 
-def check_outputs(
-    outputs: str | Sequence[str] | None, known: Sequence[str]
-) -> tuple[str, ...]:
-    """The names of the outputs that are written."""
+def check_outputs(outputs: object, known: Sequence[str]) -> tuple[str, ...]:
+    """Returns the names of the outputs that are written, each once."""
     if outputs is None:
         return tuple(known)
     names = [outputs] if isinstance(outputs, str) else outputs
@@ -226,9 +219,9 @@ def check_outputs(
 
 
 def check_labels(
-    labels: Any, shapes: Mapping[str, tuple[int | None, ...]]
+    labels: object, shapes: _SHAPES
 ) -> dict[str, list[str]] | None:
-    """The names of the classes of each output."""
+    """Returns the names of the classes of each output that has them."""
     if labels is None:
         return None
     if not isinstance(labels, Mapping):
@@ -238,47 +231,37 @@ def check_labels(
                 f"outputs: {listed(shapes)}."
             )
         labels = {next(iter(shapes)): labels}
-    found = {}
-    for name, names in labels.items():
-        if name not in shapes:
-            raise ValueError(
-                f"labels: there is no output '{name}'. The outputs are: "
-                f"{listed(shapes)}."
-            )
-        if isinstance(names, str) or not isinstance(names, Iterable):
-            raise ValueError(
-                f"labels: those of output '{name}' are a list of names; "
-                f"received {names!r}."
-            )
-        found[name] = [str(label) for label in names]
-        width = shapes[name][-1]
-        if len(found[name]) != width:
-            raise ValueError(
-                f"labels: {len(found[name])} names for output '{name}', which "
-                f"has {width} values."
-            )
+    return {
+        name: _class_names(name, names, shapes)
+        for name, names in labels.items()
+    }
+
+
+def _class_names(name: str, names: object, shapes: _SHAPES) -> list[str]:
+    if name not in shapes:
+        raise ValueError(
+            f"labels: there is no output '{name}'. The outputs are: "
+            f"{listed(shapes)}."
+        )
+    if isinstance(names, str) or not isinstance(names, Iterable):
+        raise ValueError(
+            f"labels: those of output '{name}' are a list of names; "
+            f"received {names!r}."
+        )
+    found, width = [str(label) for label in names], shapes[name][-1]
+    if len(found) != width:
+        raise ValueError(
+            f"labels: {len(found)} names for output '{name}', which has "
+            f"{width} values."
+        )
     return found
 
 
-def check_ports(ports: Sequence[Port], request: Request) -> None:
-    """Whether the inputs can be quantized as asked for."""
+def check_ports(ports: Sequence[Port], options: ExportOptions) -> None:
+    """Raises a ValueError if integer inputs are to be quantized."""
     integer = [port.name for port in ports if "int" in port.dtype]
-    if integer and request.input_dtype != "float32":
+    if integer and options.input_dtype != "float32":
         raise ValueError(
-            f"input_dtype={request.input_dtype!r}: the inputs "
+            f"input_dtype={options.input_dtype!r}: the inputs "
             f"{listed(integer)} are integers already."
         )
-
-
-def format_backend(format: str) -> tuple[str, ...]:
-    """The backends that can write a format, the best first."""
-    running = keras.config.backend()
-    if format == "keras":
-        return (running,)
-    if format == "torch":
-        return ("torch",)
-    if format == "onnx":
-        # torch's converter takes the most; jax2onnx almost as many.
-        others = [x for x in ("torch", "jax", "tensorflow") if x != running]
-        return (running, *others)
-    return ("tensorflow",)

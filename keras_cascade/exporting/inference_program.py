@@ -1,12 +1,17 @@
-"""A cascade as it answers: stock layers, without what only training needs."""
+"""Turns a model into the program that files are written from.
 
-from typing import Any
+The program has stock layers, those that inference needs, and linear layers
+are folded.
+"""
+
+from collections.abc import Sequence
 
 import keras
 import numpy as np
 
 from keras_cascade._keras_compat.graphs_and_layers import sublayers
 from keras_cascade.adapters import PCAAdapter
+from keras_cascade.cascade.cascade import Cascade
 from keras_cascade.data import to_numpy
 from keras_cascade.exporting.folding import affine
 from keras_cascade.exporting.folding.rules import Folded, Means, fold
@@ -17,37 +22,33 @@ from keras_cascade.graph.program import Program, as_program
 _HALF = ("float16", "bfloat16")
 
 
-def freeze(
-    model: Any, outputs: list[str] | None = None, folding: bool = True
+def to_inference_program(
+    model: keras.Model, outputs: Sequence[str] = (), folding: bool = True
 ) -> Folded:
-    """What is written of a model.
+    """Returns the program of a model, and the rules that folded it.
 
     Args:
-        model: A cascade, or any Functional model; it stays as it is.
-        outputs: The names of the outputs that are written; None is all of
-            them. Defaults to `None`.
+        model: A cascade, or any Functional model. It is not changed.
+        outputs: The names of the outputs that are written; all if empty.
         folding: Whether linear layers are folded. Defaults to `True`.
-
-    Returns:
-        The program, and what was folded.
     """
-    program = as_program(stock(model))
+    program = as_program(to_stock_layers(model))
     program = program.pruned(outputs or list(program.outputs))
     if not folding:
         return Folded(program)
     return fold(program, _known_means(model, program))
 
 
-def stock(model: Any) -> keras.Model:
-    """The model in stock layers, as far as its adapters can be written so.
+def to_stock_layers(model: keras.Model) -> keras.Model:
+    """Returns a copy in Keras's own layers, or the model if it has no other.
 
-    Layers that compute in half precision compute in float32 there: it is for
-    fast training, and what devices store in 16 bits is said by `quantize`.
+    Half precision is for fast training, and becomes float32: `quantize` says
+    what a device stores in 16 bits.
     """
     try:
-        copy = model.to_plain() if hasattr(model, "to_plain") else None
+        copy = model.to_plain() if isinstance(model, Cascade) else None
     except NotImplementedError:
-        # An adapter of the user's that runs as it is.
+        # The user's adapters may have no stock layers: they run as they are.
         return model
     if not computes_in_half(model):
         return copy or model
@@ -67,12 +68,13 @@ def _in_float32(copy: keras.Model) -> keras.Model:
 
 
 def _known_means(model: keras.Model, program: Program) -> Means:
-    """How many deviations from zero the means lie, where it is known."""
+    """Returns the means that are known, in deviations, by the step's name."""
     means = {
         step.name: _shift(step.operation)
         for step in program.steps
         if type(step.operation) is keras.layers.Normalization
-        and (affine.array(step.operation.variance) != 1).any()
+        # The Normalization of a PCA only subtracts: its variance is one.
+        and (affine.to_float64(step.operation.variance) != 1).any()
     }
     for path, layer in leaf_layers(model):
         if isinstance(layer, PCAAdapter) and layer.fitted:
@@ -82,24 +84,21 @@ def _known_means(model: keras.Model, program: Program) -> Means:
 
 
 def mean_in_deviations(adapter: PCAAdapter) -> float:
-    """How far a PCA's mean lies from zero, in deviations of the features.
-
-    Whitened, its faintest component counts as much as the others: then it is
-    in deviations of that one.
-    """
+    """Returns how many deviations of the features a PCA's mean is from zero."""
     mean = to_numpy(adapter.mean)
     variance = float(to_numpy(adapter.total_variance)) / mean.size
     if adapter.whiten:
+        # Whitening makes the faintest component count as much as the others.
         faintest = float(to_numpy(adapter.explained_variance).min())
         variance = min(variance, max(faintest, 0.0))
     return _rms(mean) / max(np.sqrt(variance), np.finfo("float32").tiny)
 
 
-def _shift(layer: Any) -> float:
-    """How far a Normalization moves its features, once they are scaled."""
-    deviation = np.sqrt(affine.array(layer.variance))
+def _shift(layer: keras.layers.Normalization) -> float:
+    """Returns how far a Normalization moves its scaled features."""
+    deviation = np.sqrt(affine.to_float64(layer.variance))
     least = keras.config.epsilon()
-    return _rms(affine.array(layer.mean) / np.maximum(deviation, least))
+    return _rms(affine.to_float64(layer.mean) / np.maximum(deviation, least))
 
 
 def _rms(values: np.ndarray) -> float:

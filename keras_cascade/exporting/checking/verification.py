@@ -1,39 +1,35 @@
-"""Runs a written file with its own runtime, and compares its answers."""
+"""Runs a written file with its own runtime, and compares its answers.
+
+Tested by `tests/exporting/test_every_format.py`.
+"""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 
-from keras_cascade.exporting.checking import parity
+from keras_cascade.exporting.checking import parity, runner
 from keras_cascade.exporting.checking.parity import Answers, OutputParity
-from keras_cascade.exporting.formats import litert_file as flatbuffer
+from keras_cascade.exporting.formats import litert_file
+from keras_cascade.exporting.options import ExportOptions
 from keras_cascade.exporting.processes import run_child
 from keras_cascade.exporting.report import Latency
-from keras_cascade.exporting.request import Request
-from keras_cascade.exporting.samples import Samples, read_batch
+from keras_cascade.exporting.samples import Samples
 from keras_cascade.graph.program import Port
 
-_RUNNER = Path(__file__).with_name("runner.py")
 _THREADS = {"all_threads": None, "one_thread": 1}
-# What a file may be away from the model on made-up inputs, relative to the
-# largest answer: a converter that errs is further away.
+# On made-up inputs, a file may be this far from the model, relative to the
+# largest answer. A converter that errs is further away.
 _ROUGHLY = 1e-2
 
 
 @dataclass(frozen=True)
-class Proof:
-    """How a file answers.
-
-    Attributes:
-        parity: Output to how far its answers are from the model's.
-        metrics: Metric to its values of `model` and `file`.
-        latency: Of one sample, by threads.
-        peak_memory_bytes: Of the process that ran it.
-    """
+class Verification:
+    """The part of an `ExportReport` that comes from running the file."""
 
     parity: dict[str, OutputParity]
     metrics: dict[str, dict[str, float]]
@@ -41,8 +37,8 @@ class Proof:
     peak_memory_bytes: int | None
 
 
-def check_labels_for_metrics(model: Any, samples: Samples) -> None:
-    """Whether there are the labels that a model's metrics need."""
+def check_labels_for_metrics(model: keras.Model, samples: Samples) -> None:
+    """Raises a ValueError if a model has metrics and samples no labels."""
     if parity.has_metrics(model) and not samples.has_labels:
         raise ValueError(
             "check_data has no labels, and the metrics that the model was "
@@ -51,35 +47,39 @@ def check_labels_for_metrics(model: Any, samples: Samples) -> None:
         )
 
 
-def prove(
-    model: Any,
+def verify(
+    model: keras.Model,
     path: Path,
-    request: Request,
+    options: ExportOptions,
     samples: Samples,
     expected: Answers,
-) -> Proof:
-    """Runs a file on all samples and compares.
+) -> Verification:
+    """Runs a file on all samples, and compares.
 
     Args:
-        model: What it was written from.
-        path: The file, in a folder where more can be put.
-        request: What was asked for.
+        model: The model that the file was written from.
+        path: The file, in a folder that takes more files.
+        options: The arguments of the export.
         samples: The inputs, with labels if the model has metrics.
         expected: The model's answers.
 
     Raises:
-        RuntimeError: Its runtime rejects it.
+        RuntimeError: The file's runtime rejects it.
     """
-    _check_runnable(path, request.format)
+    _check_runnable(path, options.format)
     runs = {
-        name: run_file(path, request, samples.folder, threads, list(expected))
+        name: run_file(path, options, samples.folder, list(expected), threads)
         for name, threads in _THREADS.items()
     }
     found, timing = runs["all_threads"]
-    metrics: dict[str, dict[str, float]] = {}
+    metrics = {}
+    # Metrics of a model with several outputs need all of them.
     if parity.has_metrics(model) and len(expected) == len(model.outputs):
-        metrics = _metrics(model, samples, expected, found)
-    return Proof(
+        own = parity.score(model, expected, samples.labels)
+        in_order = {name: found[name] for name in expected}
+        files = parity.score(model, in_order, samples.labels)
+        metrics = {k: {"model": own[k], "file": files[k]} for k in own}
+    return Verification(
         parity.compare(expected, found),
         metrics,
         {name: _latency(timing) for name, (_, timing) in runs.items()},
@@ -89,27 +89,28 @@ def prove(
 
 def run_file(
     path: Path,
-    request: Request,
+    options: ExportOptions,
     inputs: Path,
-    threads: int | None,
     outputs: list[str],
+    threads: int | None = None,
 ) -> tuple[Answers, dict[str, Any]]:
-    """A file's answers, and what running it took.
+    """Runs a file in a subprocess; returns its answers, times and memory.
 
     Args:
-        path: The file, in a folder where more can be put.
-        request: Its format, and how long it may take.
+        path: The file, in a folder that takes more files.
+        options: The file's format, and the timeout.
         inputs: A folder of batches.
-        threads: How many it may use; None is all.
-        outputs: The names of its outputs.
+        outputs: The names of the file's outputs.
+        threads: How many threads the runtime may use. Defaults to `None`:
+            all.
 
     Raises:
-        RuntimeError: Its runtime rejects it.
+        RuntimeError: The file's runtime rejects it.
     """
     folder = path.parent / f"run-{len(list(path.parent.glob('run-*')))}"
     folder.mkdir()
     work = {
-        "format": request.format,
+        "format": options.format,
         "file": str(path),
         "inputs": str(inputs),
         "answers": str(folder / "answers"),
@@ -117,16 +118,17 @@ def run_file(
         "threads": threads,
         "outputs": outputs,
     }
-    todo = folder / "request.json"
-    todo.write_text(json.dumps(work))
+    request = folder / "request.json"
+    request.write_text(json.dumps(work))
     run_child(
-        [str(_RUNNER), str(todo)],
-        what=f"Running '{request.path.name}'",
+        [runner.__file__, str(request)],
+        what=f"Running '{options.path.name}'",
         log=folder / "run.log",
-        timeout=request.timeout,
+        timeout=options.timeout,
         environment={"TF_CPP_MIN_LOG_LEVEL": "3"},
     )
-    batches = [read_batch(x) for x in sorted((folder / "answers").glob("*"))]
+    paths = sorted((folder / "answers").iterdir())
+    batches = [runner.read_batch(x) for x in paths]
     answers = {
         name: np.concatenate([batch[name] for batch in batches])
         for name in batches[0]
@@ -134,14 +136,14 @@ def run_file(
     return answers, json.loads((folder / "result.json").read_text())
 
 
-def borrowed_operators(path: Path, format: str) -> list[str]:
-    """The operators of a LiteRT file that are TensorFlow's."""
-    used = flatbuffer.operators(path) if format == "tflite" else {}
-    return [name for name in used if name.startswith("Flex")]
+def borrowed_operators(operators: Iterable[str]) -> list[str]:
+    """Returns the operators of a LiteRT file that are TensorFlow's."""
+    return [name for name in operators if name.startswith("Flex")]
 
 
 def _check_runnable(path: Path, format: str) -> None:
-    if names := borrowed_operators(path, format):
+    used = litert_file.operators(path) if format == "tflite" else []
+    if names := borrowed_operators(used):
         raise RuntimeError(
             f"'{path.name}' needs operators of TensorFlow's, "
             f"{', '.join(names)}, which no runtime of LiteRT for Python has: "
@@ -151,7 +153,7 @@ def _check_runnable(path: Path, format: str) -> None:
 
 
 def is_roughly_right(expected: Answers, found: Answers) -> bool:
-    """Whether a converter did what it should, to two digits."""
+    """Whether a file answers as the model to two digits."""
     return all(
         name in found
         and found[name].shape == values.shape
@@ -161,28 +163,22 @@ def is_roughly_right(expected: Answers, found: Answers) -> bool:
     )
 
 
-def made_up_inputs(ports: tuple[Port, ...], rows: int = 4) -> dict[str, Any]:
-    """Inputs to try a converter with where there are no others."""
+def made_up_inputs(
+    ports: Iterable[Port], rows: int = 4
+) -> dict[str, np.ndarray]:
+    """Returns random inputs to try a converter on where there are no others."""
     random = np.random.default_rng(0)
     found = {}
     for port in ports:
         shape = (rows, *(size or 8 for size in port.shape[1:]))
         if "int" in port.dtype or port.dtype == "bool":
+            # All vocabularies have the tokens 0 and 1.
             found[port.name] = random.integers(0, 2, shape)
         elif len(shape) == 4:
             found[port.name] = random.uniform(0, 255, shape)
         else:
             found[port.name] = random.normal(size=shape)
     return found
-
-
-def _metrics(
-    model: Any, samples: Samples, expected: Answers, found: Answers
-) -> dict[str, dict[str, float]]:
-    own = parity.score(model, expected, samples.labels)
-    in_order = {name: found[name] for name in expected}
-    files = parity.score(model, in_order, samples.labels)
-    return {k: {"model": own[k], "file": files[k]} for k in own}
 
 
 def _latency(timing: Mapping[str, Any]) -> Latency:

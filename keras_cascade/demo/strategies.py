@@ -1,7 +1,9 @@
-"""Four ways to read handwriting, with few labels or none.
+"""Trains cascades in four ways to read handwriting, with few labels or none.
 
 Rates and epochs were chosen on the labels of the training part that are not
 among the few; the test part only gives the figures.
+
+Tested by `tests/test_demo.py`.
 """
 
 import math
@@ -24,13 +26,13 @@ UNFROZEN = {"upstream": True, "downstream": True}
 Inputs = dict[str, np.ndarray]
 
 
-class Way(NamedTuple):
+class Strategy(NamedTuple):
     """A way to read handwriting.
 
     Attributes:
-        learns: what learns from the few labels.
-        epochs: how often it sees them.
-        rate: the optimizer's learning rate, which falls to zero on the way.
+        learns: The parts that learn from the few labels.
+        epochs: The epochs of training on them.
+        rate: The optimizer's initial learning rate, which falls to zero.
     """
 
     learns: str
@@ -38,11 +40,11 @@ class Way(NamedTuple):
     rate: float = 0.0
 
 
-WAYS = {
-    "as they are": Way("nothing"),
-    "adapted": Way("the adapters", 40, 3e-3),
-    "jointly fine-tuned": Way("everything, from there", 40, 3e-3),
-    "from scratch": Way("everything, from random weights", 100, 3e-3),
+STRATEGIES = {
+    "as they are": Strategy("nothing"),
+    "adapted": Strategy("the adapters", 40, 3e-3),
+    "jointly fine-tuned": Strategy("everything, from there", 40, 3e-3),
+    "from scratch": Strategy("everything, from random weights", 100, 3e-3),
 }
 
 
@@ -50,9 +52,9 @@ class Task(NamedTuple):
     """Images to learn from and to test on.
 
     Attributes:
-        images: inputs of all training images, whose labels are not used.
-        few: inputs and labels of the labelled images.
-        test: inputs and labels of images that training does not see.
+        images: The inputs of all training images, without their labels.
+        few: The inputs and labels of the labelled images.
+        test: The inputs and labels of images that training does not see.
     """
 
     images: Inputs
@@ -64,15 +66,9 @@ def draw_task(seed: int) -> Task:
     """Draws the few labels from scikit-learn's handwritten digits."""
     train, test = kc.zoo.digits()
     rng = np.random.default_rng(seed)
+    places = (np.flatnonzero(train.labels == digit) for digit in range(10))
     chosen = np.concatenate(
-        [
-            rng.choice(
-                np.flatnonzero(train.labels == digit),
-                LABELS_PER_DIGIT,
-                replace=False,
-            )
-            for digit in range(10)
-        ]
+        [rng.choice(x, LABELS_PER_DIGIT, replace=False) for x in places]
     )
     images = _inputs(train)
     few = {name: x[chosen] for name, x in images.items()}
@@ -82,25 +78,27 @@ def draw_task(seed: int) -> Task:
 
 
 def make_cascades(
-    task: Task, console: Console, ways: Mapping[str, Way] = WAYS
+    task: Task,
+    console: Console,
+    strategies: Mapping[str, Strategy] = STRATEGIES,
 ) -> dict[str, kc.Cascade]:
-    """Builds a cascade for each way, and trains what there is to train."""
+    """Builds and trains a cascade for each strategy."""
     networks = kc.zoo.load("glyph_encoder"), kc.zoo.load("digits_expert")
     with Progress(console=console) as progress:
 
-        def learn(way: str, cascade: kc.Cascade) -> kc.Cascade:
-            bar = _Bar(progress, way, ways[way].epochs)
-            return _train(cascade, task, ways[way], bar)
+        def learn(name: str, cascade: kc.Cascade) -> kc.Cascade:
+            bar = _Bar(progress, name, strategies[name].epochs)
+            return _train(cascade, task, strategies[name], bar)
 
         adapted = learn("adapted", adapt(*networks, task))
         tuned = learn("jointly fine-tuned", unfreeze(adapted))
-        scratch = learn("from scratch", start_anew(*networks, task))
+        scratch = learn("from scratch", reinitialize(*networks, task))
     made = chain(*networks), adapted, tuned, scratch
-    return dict(zip(WAYS, made, strict=True))
+    return dict(zip(STRATEGIES, made, strict=True))
 
 
 def chain(upstream: keras.Model, downstream: keras.Model) -> kc.Cascade:
-    """The networks one behind the other: 128 + 2 = 130, nothing to train."""
+    """Chains the networks: 128 + 2 = 130 features, nothing to train."""
     return kc.build_cascade(
         upstream,
         downstream,
@@ -116,7 +114,7 @@ def adapt(
     task: Task,
     trainable: Mapping[str, bool] = FROZEN,
 ) -> kc.Cascade:
-    """A second tap and an adapter for each; by default, they alone train.
+    """Adds a second tap, and an adapter for each; by default only they train.
 
     The PCA is fitted here, on all images: it needs no labels.
     """
@@ -135,18 +133,18 @@ def adapt(
 
 
 def unfreeze(adapted: kc.Cascade) -> kc.Cascade:
-    """What the adapters have learned, in a cascade that trains as a whole."""
+    """Returns a copy of an adapted cascade that trains as a whole."""
     return adapted.rebuild(
         trainable=UNFROZEN,
-        # What was learned before moves slower than the adapters.
+        # Pretrained weights are to move slower than the adapters.
         learning_rates={"upstream": 1e-3, "downstream": 1e-3},
     )
 
 
-def start_anew(
+def reinitialize(
     upstream: keras.Model, downstream: keras.Model, task: Task
 ) -> kc.Cascade:
-    """The same architecture with nothing learned, all of it to train."""
+    """Returns the same architecture, randomly initialised and unfrozen."""
     # clone_model copies layers, not weights.
     fresh_upstream = keras.models.clone_model(upstream)
     fresh_downstream = keras.models.clone_model(downstream)
@@ -154,14 +152,14 @@ def start_anew(
 
 
 def accuracy(cascade: kc.Cascade, task: Task) -> float:
-    """The share of the test images that are read right."""
+    """Returns the share of the test images that are read right."""
     inputs, labels = task.test
     answers = predictions(cascade, inputs)
     return float((answers.argmax(1) == labels).mean())
 
 
-def predictions(model: Any, inputs: Inputs) -> np.ndarray:
-    """What a Keras model answers, without a progress bar."""
+def predictions(model: keras.Model, inputs: Inputs) -> np.ndarray:
+    """Returns a model's answers, without a progress bar."""
     return model.predict(inputs, verbose=0)
 
 
@@ -170,11 +168,14 @@ def _inputs(part: kc.zoo.Digits) -> Inputs:
 
 
 def _train(
-    cascade: kc.Cascade, task: Task, way: Way, bar: keras.callbacks.Callback
+    cascade: kc.Cascade,
+    task: Task,
+    strategy: Strategy,
+    bar: keras.callbacks.Callback,
 ) -> kc.Cascade:
     inputs, labels = task.few
-    steps = way.epochs * math.ceil(len(labels) / BATCH_SIZE)
-    rate: Any = keras.optimizers.schedules.CosineDecay(way.rate, steps)
+    steps = strategy.epochs * math.ceil(len(labels) / BATCH_SIZE)
+    rate: Any = keras.optimizers.schedules.CosineDecay(strategy.rate, steps)
     cascade.compile(
         keras.optimizers.AdamW(rate), loss="sparse_categorical_crossentropy"
     )
@@ -182,7 +183,7 @@ def _train(
         inputs,
         labels,
         batch_size=BATCH_SIZE,
-        epochs=way.epochs,
+        epochs=strategy.epochs,
         verbose=0,
         callbacks=[bar],
     )
@@ -190,13 +191,13 @@ def _train(
 
 
 class _Bar(keras.callbacks.Callback):
-    """Moves a bar on with each epoch."""
+    """Advances a progress bar after each epoch."""
 
     def __init__(self, progress: Progress, title: str, epochs: int):
         super().__init__()
         self._progress = progress
         self._task = progress.add_task(title, total=epochs)
 
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Keras's hook."""
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Advances the bar: Keras calls this method."""
         self._progress.advance(self._task)

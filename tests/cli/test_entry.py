@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 import keras_cascade
-from keras_cascade.cli import bench, main, showing
+from keras_cascade.cli import bench, main
+from keras_cascade.cli import demo as demo_command
 
 ROW = {
     "name": "PCA of 20,000 x 1,280",
@@ -174,7 +175,7 @@ def test_demo_passes_its_options_on(demo, tmp_path):
 def test_outside_a_checkout_demo_writes_below_the_current_folder(
     demo, monkeypatch
 ):
-    monkeypatch.setattr(showing, "checkout", lambda: None)
+    monkeypatch.setattr(demo_command, "checkout", lambda: None)
     assert exit_status(["demo"]) == 0
     assert demo["output"] == Path("saved_models")
 

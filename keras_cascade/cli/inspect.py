@@ -1,0 +1,41 @@
+"""The subcommand `inspect`.
+
+Tested by `tests/cli/test_entry.py`.
+"""
+
+import argparse
+from pathlib import Path
+
+from keras_cascade.cli.commands import (
+    Subcommands,
+    add_command,
+    load_model,
+    show,
+)
+
+
+def add_inspect(commands: Subcommands) -> None:
+    """Adds the subcommand."""
+    parser = add_command(
+        commands,
+        "inspect",
+        _inspect,
+        "Show what a saved cascade is: inputs, outputs, blocks, taps, "
+        "injections, adapters, what trains and how fast, and where its frozen "
+        "part ends.",
+    )
+    parser.add_argument(
+        "model",
+        type=Path,
+        metavar="MODEL.keras",
+        help="a file that cascade.save() wrote, or of any Keras model",
+    )
+
+
+def _inspect(arguments: argparse.Namespace) -> int:
+    # Imported late: Keras takes seconds to import, and --help needs none.
+    from keras_cascade.display.inspection import inspect_model, inspection_text
+
+    describe = inspect_model if arguments.json else inspection_text
+    show(describe(load_model(arguments.model)), arguments.json)
+    return 0

@@ -1,0 +1,133 @@
+"""Writes files and folders so that none stands half under its final name."""
+
+import contextlib
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@contextlib.contextmanager
+def workspace(path: Path) -> Iterator[Path]:
+    """Yields a folder beside a future file, and deletes it afterwards.
+
+    The folder is on the file's own disk, so that a finished file can be moved
+    to its place at once. Parent folders that it needed are deleted as well if
+    they are still empty.
+
+    Raises:
+        OSError: Nothing can be written there, the disk is full, or a folder
+            with other files is in the way.
+    """
+    _check_replaceable(path)
+    with contextlib.ExitStack() as stack:
+        # What is pushed last runs first: the free bytes are counted at the end.
+        stack.push(partial(_explain_full_disk, path))
+        missing = [x for x in path.parents if not os.path.lexists(x)]
+        stack.callback(_remove_empty, missing)
+        folder = _make_folder(path)
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        yield folder
+
+
+def move_into_place(staged: Path, path: Path) -> None:
+    """Moves a finished file or folder to its place, over an earlier one.
+
+    Args:
+        staged: The file or folder, in the workspace of `path`.
+        path: Its place.
+    """
+    _check_replaceable(path)
+    # After a power cut, the old file or the new one is there.
+    for part in (staged, *staged.rglob("*")):
+        if part.is_file():
+            with part.open("rb") as stream:
+                os.fsync(stream.fileno())
+    if not os.path.lexists(path) or not (path.is_dir() or staged.is_dir()):
+        staged.replace(path)
+        return
+    # Unlike files, folders cannot be replaced in one step.
+    earlier = staged.with_name(f"{staged.name}.earlier")
+    path.rename(earlier)
+    try:
+        staged.rename(path)
+    except OSError:
+        earlier.rename(path)
+        raise
+
+
+def _check_replaceable(path: Path) -> None:
+    """Raises a FileExistsError for a folder that is no SavedModel."""
+    if not path.is_dir() or (path / "saved_model.pb").is_file():
+        return
+    if any(path.iterdir()):
+        raise FileExistsError(
+            errno.EEXIST,
+            f"'{path}' is a folder with other files in it, which would be "
+            f"lost. Write to a new name, such as '{path / 'model'}', or "
+            "remove the folder",
+        )
+
+
+def _make_folder(path: Path) -> Path:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-")
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    return Path(folder)
+
+
+def _cannot_write(path: Path, error: OSError) -> OSError:
+    files = [x for x in path.parents if x.exists() and not x.is_dir()]
+    if files:
+        return NotADirectoryError(
+            errno.ENOTDIR,
+            f"Cannot write '{path}': '{files[-1]}' is no folder. Choose "
+            "another path",
+        )
+    return type(error)(
+        error.errno,
+        f"Cannot write to the folder of '{path}': {error.strerror}. Choose "
+        "another path, or make its folder one that can be written to",
+    )
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    for folder in folders:
+        # The finished file, or another program's, may be in there.
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
+def _explain_full_disk(
+    path: Path,
+    kind: type[BaseException] | None,
+    error: BaseException | None,
+    trace: TracebackType | None,
+) -> None:
+    """Raises an OSError with the free bytes if an error reports a full disk.
+
+    The arguments after the path are those of `__exit__`.
+    """
+    number = getattr(error, "errno", None)
+    if number not in _FULL:
+        # h5py, TensorFlow and child processes report a full disk in errors of
+        # their own, with the system's words.
+        told = (x for x in _FULL if os.strerror(x) in str(error))
+        number = next(told, None)
+    if number is None:
+        return
+    place = next(x for x in path.parents if x.is_dir())
+    raise OSError(
+        number,
+        f"The disk is full: writing '{path}' needs more than the "
+        f"{shutil.disk_usage(place).free:,} bytes that are free. Nothing was "
+        "left behind",
+    ) from error

@@ -1,0 +1,80 @@
+"""Falls back from one backend to the next until a file is right.
+
+Tested by `tests/exporting/test_every_format.py`.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+
+from keras_cascade.exporting.checking import verification
+from keras_cascade.exporting.job import CheckData, Job, WrittenFile
+from keras_cascade.exporting.samples import Samples
+
+
+def write_first_right(
+    job: Job,
+    backends: list[str],
+    samples: Samples | None,
+    check: CheckData | None,
+) -> WrittenFile:
+    """Writes the file under the first backend whose file is right.
+
+    Raises:
+        RuntimeError: No file is right; the message says why.
+    """
+    if len(backends) == 1:
+        file = job.write(backends[0], samples)
+        return job.verify(file, check) if check and check.given else file
+    failures: dict[str, str] = {}
+    for backend in backends:
+        try:
+            file = _write_right(job, backend, samples, check)
+        except RuntimeError as error:
+            failures[backend] = _first_line(error)
+        else:
+            return replace(file, failures=failures)
+    reasons = " ".join(f"On {name}: {why}" for name, why in failures.items())
+    raise RuntimeError(
+        f"No backend here writes '{job.options.path.name}' so that it answers "
+        f"as the model does. {reasons}"
+    )
+
+
+def _write_right(
+    job: Job, backend: str, samples: Samples | None, check: CheckData | None
+) -> WrittenFile:
+    """Writes the file; raises a RuntimeError if it is found to be wrong."""
+    # In a process of its own: a converter may crash, and the next one is to
+    # have its turn.
+    file = job.write(backend, samples, apart=True)
+    if check is None:
+        return file
+    # In 8 bits any converter's file differs: no other one would do better.
+    quantized = job.options.quantize is not None
+    if check.given:
+        file = job.verify(file, check)
+        right = quantized or _is_within_tolerance(job, file)
+    else:
+        found, _ = verification.run_file(
+            file.path, job.options, check.samples.folder, list(check.expected)
+        )
+        if quantized:
+            right = all(np.isfinite(x.sum()) for x in found.values())
+        else:
+            right = verification.is_roughly_right(check.expected, found)
+    if not right:
+        raise RuntimeError("its file answers otherwise than the model.")
+    return file
+
+
+def _is_within_tolerance(job: Job, file: WrittenFile) -> bool:
+    parity = file.verification.parity.values() if file.verification else []
+    return bool(parity) and all(
+        x.maximum <= job.options.tolerance for x in parity
+    )
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[0].strip() if lines else "no message"

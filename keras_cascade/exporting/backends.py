@@ -1,0 +1,81 @@
+"""The backends that can write a format here, and what others would need."""
+
+import importlib.util
+
+import keras
+
+from keras_cascade.exporting.options import ExportOptions
+
+# The packages that a backend needs to write ONNX, beside `onnx` itself.
+_ONNX_CONVERTERS = {
+    "tensorflow": "tf2onnx",
+    "jax": "jax2onnx",
+    "torch": "onnxscript",
+}
+
+
+def backends_for(options: ExportOptions) -> list[str]:
+    """Returns the backends that can write the file here, the best first.
+
+    Raises:
+        ModuleNotFoundError: There is none; the message says what to install.
+    """
+    possible = possible_backends(options.format)
+    missing = {backend: _missing(options, backend) for backend in possible}
+    ready = [backend for backend, packages in missing.items() if not packages]
+    if ready:
+        return ready
+    ways = "; or ".join(
+        f"on {backend}: pip install {' '.join(packages)}"
+        for backend, packages in missing.items()
+    )
+    raise ModuleNotFoundError(
+        f"Nothing that is installed here writes a file of format "
+        f"'{options.format}' from the {keras.config.backend()} backend. {ways}"
+    )
+
+
+def possible_backends(format: str) -> tuple[str, ...]:
+    """Returns the backends that can write a format, the best first."""
+    running = keras.config.backend()
+    if format == "keras":
+        return (running,)
+    if format == "torch":
+        return ("torch",)
+    if format == "onnx":
+        # torch's converter takes the most; jax2onnx almost as many.
+        others = [x for x in ("torch", "jax", "tensorflow") if x != running]
+        return (running, *others)
+    return ("tensorflow",)
+
+
+def check_runtime(options: ExportOptions) -> None:
+    """Raises a ModuleNotFoundError if the runtime of the format is missing."""
+    if options.format == "onnx" and not is_installed("onnxruntime"):
+        raise ModuleNotFoundError(
+            "check_data needs the runtime of ONNX files: pip install "
+            '"keras_cascade[onnx]"'
+        )
+    if options.format == "tflite" and not (
+        is_installed("ai_edge_litert") or is_installed("tensorflow")
+    ):
+        raise ModuleNotFoundError(
+            "check_data needs the runtime of LiteRT files: pip install "
+            '"keras_cascade[litert]"'
+        )
+
+
+def is_installed(module: str) -> bool:
+    """Whether a module can be imported."""
+    return importlib.util.find_spec(module) is not None
+
+
+def _missing(options: ExportOptions, backend: str) -> list[str]:
+    """Returns what pip has to install for a backend to write the file."""
+    missing = [] if is_installed(backend) else [f'"keras_cascade[{backend}]"']
+    packages = []
+    if options.format == "onnx":
+        packages = [_ONNX_CONVERTERS[backend], "onnx"]
+        # The quantizer is a part of the runtime.
+        packages += ["onnxruntime"] if options.quantize else []
+    return missing + [name for name in packages if not is_installed(name)]
