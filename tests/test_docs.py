@@ -1,6 +1,7 @@
 """The guide's examples run, and the reference has every public name."""
 
 import importlib.util
+import pkgutil
 import re
 import textwrap
 from pathlib import Path
@@ -53,6 +54,11 @@ def test_every_public_name_has_one_place_in_the_reference(hooks):
     public, pages = hooks.public_names(), hooks.reference_pages()
     assert "keras_cascade.build_cascade" in public
     assert list(hooks.reference_problems(public, pages)) == []
+
+
+def test_every_name_in_the_reference_exists(hooks):
+    for name in hooks.documented_names(hooks.reference_pages()):
+        assert pkgutil.resolve_name(name) is not None
 
 
 def test_a_public_name_without_a_place_is_found(hooks):
