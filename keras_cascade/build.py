@@ -1,4 +1,4 @@
-"""build_cascade(): the whole flow, a line a stage. Read this first."""
+"""Builds a cascade: the whole flow, a line a stage. Read this first."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -163,7 +163,7 @@ def build(arguments: Arguments) -> Cascade:
 
 
 def _finish(cascade: Cascade, plan: Plan) -> None:
-    """Paths of variables, flags, and a check that each rate belongs."""
+    """Names variables, sets flags, and checks that each rate matches."""
     for name, block in cascade.blocks.items():
         if name not in plan.sources or not plan.spec.shares:
             name_variables(block, name)

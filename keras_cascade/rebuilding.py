@@ -24,7 +24,7 @@ from keras_cascade.training.retention.keeper import retained_path
 
 
 def rebuild(cascade: Cascade, changes: Mapping[str, Any]) -> Cascade:
-    """A cascade of the same arguments with some changed.
+    """Builds a cascade of the same arguments with some changed.
 
     Args:
         cascade: The cascade; it stays as it is.
@@ -76,7 +76,7 @@ def _arguments(cascade: Cascade, changes: Mapping[str, Any]) -> Arguments:
 def _check_originals_are_there(
     cascade: Cascade, changes: Mapping[str, Any]
 ) -> None:
-    """New retention cannot keep what trained blocks were to begin with."""
+    """Raises a ValueError if retention needs networks that are gone."""
     if not changes.get("retention"):
         return
     blocks = {*cascade.spec.networks} - _replaced(cascade, changes)
@@ -95,7 +95,7 @@ def _replaced(cascade: Cascade, changes: Mapping[str, Any]) -> set[str]:
 
 
 def _retention(cascade: Cascade, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """The methods, which need not estimate again what is known."""
+    """Returns the methods, with the Fisher information that is known."""
     replaced = _replaced(cascade, changes)
     known = {
         path: fisher
@@ -116,7 +116,7 @@ def _preprocess(cascade: Cascade, changes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _networks(cascade: Cascade, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """The original networks while they live, else the cascade's blocks."""
+    """Returns the original networks if they live, else the blocks."""
     arguments: dict[str, Any] = {"taps": cascade.taps}
     if "upstream" in changes:
         arguments["upstream"] = changes["upstream"]
@@ -137,7 +137,7 @@ def _networks(cascade: Cascade, changes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _taps_of_blocks(cascade: Cascade) -> dict[str, str]:
-    """The paths of taps in the blocks, which give them by their names."""
+    """Returns the paths of the taps in the cascade's own blocks."""
     paths = {}
     for name in cascade.upstreams:
         if cascade.source(name) is not None:
@@ -154,7 +154,7 @@ def _taps_of_blocks(cascade: Cascade) -> dict[str, str]:
 def _path_in(
     graph: Graph, tap: str, tensor: keras.KerasTensor, known: str
 ) -> str:
-    """A tensor's path in a block: the known one, if it still means that."""
+    """Returns a tensor's path in a block: the known one, if it still fits."""
     innermost = _innermost(graph, graph.reference(tensor))
     for address in select(graph, known) if known else ():
         if (
@@ -172,14 +172,14 @@ def _path_in(
 
 
 def _outputs_of(graph: Graph, address: Address) -> int:
-    """How many tensors a call gives."""
+    """Returns the number of tensors that a call returns."""
     for key in address[:-1]:
         graph = graph.by_key[key].inner or graph
     return len(graph.by_key[address[-1]].outputs)
 
 
 def _innermost(graph: Graph, reference: Reference) -> Reference:
-    """Where a tensor comes from, down to the call that computes it."""
+    """Returns the innermost call that computes a tensor."""
     node = graph.by_key[str(reference[0])]
     if node.inner is None:
         return reference
@@ -191,7 +191,7 @@ def _innermost(graph: Graph, reference: Reference) -> Reference:
 
 
 def _without_injections(cascade: Cascade) -> keras.Model:
-    """The downstream as it was before features entered its layers."""
+    """Returns the downstream as it was before features entered it."""
     block = cascade.blocks["downstream"]
     graph, entered = read_graph(block), _outputs(cascade, "adapters")
     sites = find_sites(graph, _merged(cascade), "downstream", entered)
@@ -208,14 +208,14 @@ def _without_injections(cascade: Cascade) -> keras.Model:
 
 
 def _outputs(cascade: Cascade, name: str) -> list[str]:
-    """The names of what a block gives, if it gives it by names."""
+    """Returns the names of a block's outputs, if they have names."""
     block: Any = cascade.blocks.get(name)
     outputs = None if block is None else block.output
     return list(outputs) if isinstance(outputs, Mapping) else []
 
 
 def _merged(cascade: Cascade) -> dict[str, Any]:
-    """The injections; those by `replace` cannot be undone."""
+    """Returns the injections, if all of them can be undone."""
     for name, several in cascade.spec.inject.items():
         for injection in several:
             if injection.merge == "replace":
@@ -230,7 +230,7 @@ def _merged(cascade: Cascade) -> dict[str, Any]:
 def _adapters_for(
     spec: CascadeSpec, taps: Any, extras: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The adapters of what is still there; new taps get "auto"."""
+    """Returns the adapters of taps that remain; new ones get "auto"."""
     kept = set(taps if isinstance(taps, Mapping) else ()) | set(extras)
     return {n: choice for n, choice in spec.adapters.items() if n in kept}
 
@@ -244,10 +244,10 @@ def _head(spec: CascadeSpec) -> Any:
 def _carry_over(
     old: Cascade, new: Cascade, changes: Mapping[str, Any]
 ) -> tuple[str, ...]:
-    """Copies weights of equal path and shape; gives the paths of the others.
+    """Copies weights of equal path and shape; returns the other paths.
 
-    What came with an argument that was changed keeps the weights it came
-    with.
+    Networks and adapters that came with a changed argument keep their own
+    weights.
     """
     brought = set(new.upstreams) if "upstream" in changes else set()
     if "downstream" in changes:
@@ -276,7 +276,7 @@ def _carry_over(
 
 
 def _carry_flags(old: Cascade, new: Cascade) -> None:
-    """What was frozen or unfrozen since the old one was built stays so."""
+    """Copies the flags that were changed after the old one was built."""
     known = dict(leaf_layers(old))
     for path, layer in leaf_layers(new):
         same = known.get(path)
@@ -285,9 +285,9 @@ def _carry_flags(old: Cascade, new: Cascade) -> None:
 
 
 def _known(old: Cascade, new: Cascade) -> dict[str, Any]:
-    """What the old cascade holds, by path.
+    """Returns the values of the old cascade's variables, by their paths.
 
-    Low-rank updates that the new one has not, or of another rank or alpha,
+    Low-rank updates that the new one lacks, or has of another rank or alpha,
     are merged into their kernels.
     """
     known: dict[str, Any] = {v.path: v for v in old.variables}
@@ -301,7 +301,7 @@ def _known(old: Cascade, new: Cascade) -> dict[str, Any]:
 
 
 def _low_rank_layers(cascade: Cascade) -> dict[str, keras.Layer]:
-    """Those with low-rank updates, by the paths of their kernels."""
+    """Returns layers with low-rank updates, by the paths of their kernels."""
     found = low_rank.low_rank_layers(cascade)
     return {low_rank.base(layer).path: layer for layer in found}
 

@@ -799,7 +799,7 @@ def test_what_cannot_be_shared_is_an_error():
         {"shape": upstream(), "colour": other},
         inputs={"shape": "image", "colour": "image"},
     )
-    assert "inputs gives one name, 'image', to what cannot be shared" in message
+    assert "inputs gives one name, 'image', to inputs that differ" in message
     assert "'shape' (6,) float32, 'colour' (4,) float32" in message
 
 

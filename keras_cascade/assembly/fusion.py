@@ -9,7 +9,7 @@ from keras_cascade.adapters.choosing import Target
 from keras_cascade.graph.block import Block
 from keras_cascade.graph.layers import call_copy
 from keras_cascade.graph.tensors import input_like
-from keras_cascade.planning.spec import MERGES
+from keras_cascade.planning.normalization import MERGES
 
 
 def fuse(

@@ -1,1 +1,1 @@
-"""The cascade: what it is made of, how it trains, and what it can do."""
+"""Defines the cascade: its parts, its training, its methods."""

@@ -11,7 +11,7 @@ import keras
 
 from keras_cascade import _keras_compat as compat
 from keras_cascade.cascade.on_features import OnFeatures
-from keras_cascade.planning.spec import normalise_rates
+from keras_cascade.planning.normalization import normalise_rates
 from keras_cascade.training.fit_callbacks import (
     known_variables,
     prepare_optimizer,
@@ -41,14 +41,14 @@ class Compiled(OnFeatures):
 
     @property
     def rates(self) -> dict[str, Any]:
-        """Path pattern to the rate that it was compiled with."""
+        """The rates that the cascade was compiled with, by path pattern."""
         return dict(self._rates)
 
     def learning_rates(self) -> dict[str, float]:
-        """The current learning rate of each trainable variable, by its path.
+        """Returns the current learning rate of each trainable variable.
 
         Returns:
-            Nothing where the cascade is not compiled.
+            Rates by the paths of variables; empty if it is not compiled.
         """
         if not self.compiled or self.optimizer is None:
             return {}
@@ -78,10 +78,10 @@ class Compiled(OnFeatures):
         learning_rates: Mapping[str, Any] | None = None,
         retention: Mapping[str, Retention] | None = None,
     ) -> None:
-        """Keras's `compile`, with learning rates by path pattern.
+        """Compiles the cascade, with learning rates by path pattern.
 
-        The optimizer is copied: what was passed in stays as it is, and
-        `cascade.optimizer` is what trains.
+        The optimizer is copied: the object that was passed in stays as it is,
+        and `cascade.optimizer` is the one that trains.
 
         Args:
             optimizer: Name or object. Defaults to `"adam"`.
@@ -94,12 +94,13 @@ class Compiled(OnFeatures):
             jit_compile: As Keras takes it. Defaults to `"auto"`.
             auto_scale_loss: As Keras takes it. Defaults to `True`.
             learning_rates: Path pattern to a float or `LearningRateSchedule`;
-                what none matches has the optimizer's rate. `None` keeps the
-                rates that the cascade was built with. Defaults to `None`.
-            retention: Path pattern to `L2SP`, `EWC` or `LwF`, in the place of
-                what the cascade has. It needs the networks that the cascade
-                was built from. `None` keeps what the cascade has, `{}` drops
-                it. Defaults to `None`.
+                variables that no pattern matches have the optimizer's rate.
+                `None` keeps the rates that the cascade was built with.
+                Defaults to `None`.
+            retention: Path pattern to `L2SP`, `EWC` or `LwF`, in place of the
+                cascade's own. It needs the networks that the cascade was
+                built from. `None` keeps the cascade's own, `{}` drops it.
+                Defaults to `None`.
 
         Raises:
             ValueError: If a pattern matches nothing, a rate is negative, or
@@ -122,13 +123,13 @@ class Compiled(OnFeatures):
             jit_compile=jit_compile,
             auto_scale_loss=auto_scale_loss,
         )
-        # Keras would track layers that are kept in an attribute.
+        # In a closure: Keras would track layers that are an attribute.
         layers = list(compat.sublayers(self))
         self._read_flags = lambda: [layer.trainable for layer in layers]
         self._traced = None
 
     def get_compile_config(self) -> dict | None:
-        """What `compile` was called with, for a `.keras` file."""
+        """Returns the arguments of `compile`, for a `.keras` file."""
         config = super().get_compile_config()
         if config is not None and self.compiled:
             config["optimizer"] = self.optimizer and compat.serialize_optimizer(
@@ -141,7 +142,7 @@ class Compiled(OnFeatures):
         return config
 
     def compile_from_config(self, config: dict) -> None:
-        """Compiles as the saved cascade was, slots ready to be loaded."""
+        """Compiles as the saved cascade was, with slots to be loaded."""
         arguments = keras.saving.deserialize_keras_object(config)
         slots = set(arguments.pop("slots"))
         self.compile(**arguments)
@@ -161,13 +162,13 @@ class Compiled(OnFeatures):
         return True
 
     def _trace_key(self) -> tuple[list[bool], int]:
-        """What a step that is traced now would be traced for."""
+        """Returns the state on which a traced training step depends."""
         blockwise = find_blockwise(self.optimizer)
         generation = 0 if blockwise is None else blockwise.generation
         return self.flags(), generation
 
     def _own_optimizer(self, optimizer: Any, rates: Mapping[str, Any]) -> Any:
-        """A copy of the user's optimizer that knows each block's rate."""
+        """Returns a copy of the optimizer that knows each block's rate."""
         own = compat.copy_optimizer(keras.optimizers.get(optimizer))
         if own is None or (is_multi_optimizer(own) and not rates):
             return own

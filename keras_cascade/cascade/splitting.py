@@ -1,4 +1,4 @@
-"""`split`: a cascade's frozen part and its trainable part, as models."""
+"""Splits a cascade into its frozen and its trainable part."""
 
 from typing import Any
 

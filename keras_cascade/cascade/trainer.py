@@ -32,7 +32,7 @@ CacheFeatures = bool | str | PathLike[str] | FeatureCache
 
 
 class Trainer(Compiled):
-    """Keras's `fit` and its kin, with stages and cached features."""
+    """Keras's `fit`, `evaluate` and `predict`, on cached features too."""
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
@@ -68,7 +68,7 @@ class Trainer(Compiled):
         >>> history = cascade.fit(images, labels, verbose=0)
         """
         fit_adapters(self, data, batch_size, verbose)
-        # What was traced may hold the old state as constants.
+        # Traced functions may contain the old state as constants.
         self.train_function = None
         self.test_function = None
         self.predict_function = None
@@ -96,10 +96,10 @@ class Trainer(Compiled):
         unfreeze: Unfreeze = None,
         cache_features: CacheFeatures = False,
     ) -> Any:
-        """Keras's `fit`, in which blocks may start to train on the way.
+        """Trains the cascade as Keras does, block by block if asked to.
 
-        The logs hold the rate of each block, `learning_rate/<block>`, where
-        there are rates or stages; 0 while it is frozen.
+        If there are rates or stages, the logs contain the rate of each block
+        as `learning_rate/<block>`; it is 0 while the block is frozen.
 
         Args:
             x: As Keras takes it, like all arguments up to `unfreeze`.
@@ -213,7 +213,7 @@ class Trainer(Compiled):
         cache_features: CacheFeatures = False,
         **kwargs: Any,
     ) -> Any:
-        """Keras's `evaluate`, on cached features if asked for.
+        """Evaluates as Keras does, on cached features if asked to.
 
         Args:
             x: As Keras takes it, like all arguments up to `cache_features`.
@@ -225,7 +225,7 @@ class Trainer(Compiled):
             callbacks: Keras callbacks. Defaults to `None`.
             return_dict: As Keras takes it. Defaults to `False`.
             cache_features: As in `fit`. Defaults to `False`.
-            **kwargs: What Keras hands on to itself.
+            **kwargs: Arguments that Keras passes to itself.
         """
         self._check_fitted("evaluation")
         data = Data(x, y, sample_weight, batch_size, shuffle=False)
@@ -249,7 +249,7 @@ class Trainer(Compiled):
         *,
         cache_features: CacheFeatures = False,
     ) -> Any:
-        """Keras's `predict`, on cached features if asked for.
+        """Predicts as Keras does, on cached features if asked to.
 
         Args:
             x: As Keras takes it, like all arguments up to `cache_features`.
@@ -271,10 +271,10 @@ class Trainer(Compiled):
             )
 
     def freeze(self, pattern: str | Sequence[str]) -> Self:
-        """Stops the training of what a path pattern covers.
+        """Freezes the layers that a path pattern covers.
 
-        The optimizer keeps its slots for when it is unfrozen again. Call it
-        between fits.
+        The optimizer keeps their slots for when they are unfrozen again. Call
+        it between fits.
 
         Args:
             pattern: A path pattern, such as `"upstream/conv5_*"`, or a list.
@@ -291,10 +291,10 @@ class Trainer(Compiled):
         return self._set_flags(pattern, False)
 
     def unfreeze(self, pattern: str | Sequence[str]) -> Self:
-        """Has what a path pattern covers train from the next fit on.
+        """Unfreezes the layers that a path pattern covers, from the next fit.
 
-        What was training before goes on where it was, slots included; what is
-        new counts its own steps.
+        Layers that trained before keep their slots; the others count steps
+        of their own.
 
         Args:
             pattern: A path pattern, such as `"upstream/conv5_*"`, or a list.
@@ -311,22 +311,21 @@ class Trainer(Compiled):
         return self._set_flags(pattern, True)
 
     def make_train_function(self, force: bool = False) -> Any:
-        """Keras's hook before training; the adapters must be fitted.
+        """Implements Keras's hook: changed flags take effect here.
 
-        Flags that were changed since the last step, by hand or by `unfreeze`,
-        take effect here: the step is traced again, and the optimizer takes up
-        what trains now. So does an optimizer that knows more than it did.
+        If flags or the optimizer's groups were changed since the last step,
+        the step is traced again with the variables that train now.
         """
         self._check_fitted("training")
         return super().make_train_function(self._retrace_if_stale() or force)
 
     def make_test_function(self, force: bool = False) -> Any:
-        """Keras's hook before `evaluate`; the adapters must be fitted."""
+        """Implements Keras's hook: `evaluate` needs fitted adapters."""
         self._check_fitted("evaluation")
         return super().make_test_function(force)
 
     def make_predict_function(self, force: bool = False) -> Any:
-        """Keras's hook before `predict`; the adapters must be fitted."""
+        """Implements Keras's hook: `predict` needs fitted adapters."""
         self._check_fitted("prediction")
         return super().make_predict_function(force)
 
@@ -345,7 +344,7 @@ class Trainer(Compiled):
     def _given(
         self, data: Data, cache_features: Any, steps: Any, verbose: Any
     ) -> Iterator[Mapping[str, Any]]:
-        """What Keras is given in the place of some data, if anything."""
+        """Yields the data for Keras: features if there is a cache."""
         cache = as_cache(cache_features)
         if cache is None:
             yield data.as_arguments()

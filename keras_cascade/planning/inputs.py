@@ -1,8 +1,7 @@
-"""The inputs of a cascade: which networks share one, and what it is called."""
+"""Plans the inputs of a cascade: their names, and which networks share one."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import keras
 
@@ -24,10 +23,10 @@ class NetworkInput:
     Attributes:
         network: The block of the network.
         name: The input's name in the network.
-        base: What it is called where nothing else is of that name: `inputs`
-            if the network has one.
-        tensor: What it looks like, batch included.
-        data_format: Where a map has its channels.
+        base: Its name in the cascade where no other input has that name:
+            `inputs` if the network has one input.
+        tensor: A symbolic tensor of its shape and dtype, batch included.
+        data_format: The data format of a map.
     """
 
     network: str
@@ -43,7 +42,7 @@ class CascadeInput:
 
     Attributes:
         name: Its name.
-        tensor: What it looks like, batch included.
+        tensor: A symbolic tensor of its shape and dtype, batch included.
         feeds: The inputs of networks that it feeds.
     """
 
@@ -55,9 +54,10 @@ class CascadeInput:
 def network_inputs(
     graph: Graph, network: str, data_format: str | None
 ) -> list[NetworkInput]:
-    """The inputs of a network, in order.
+    """Returns the inputs of a network, in order.
 
-    One is `inputs`; several keep their names, but for Keras's numbers.
+    A single one is called `inputs`; several keep their names, but for those
+    that Keras numbered.
     """
     nodes = [graph.sources[id(tensor)][0] for tensor in graph.inputs]
     bases, unnamed = ["inputs"], 1
@@ -75,18 +75,18 @@ def network_inputs(
 
 
 def normalise_inputs(
-    inputs: Any, known: Mapping[str, Sequence[NetworkInput]]
+    inputs: object, known: Mapping[str, Sequence[NetworkInput]]
 ) -> dict[str, dict[str, str]]:
-    """The argument `inputs`: network to {its input: name in the cascade}.
+    """Returns the argument `inputs` as {network: {its input: name}}.
 
     Args:
         inputs: `{network: name}`, or `{network: {its input: name}}`.
         known: The inputs of each network.
 
     Raises:
-        ValueError: If it names a network or an input that is not there, one
-            name for several inputs, or no identifier.
-        TypeError: If it is no mapping.
+        ValueError: If a network or an input does not exist, one name is given
+            to several inputs, or a name is no identifier.
+        TypeError: If the argument is no mapping.
     """
     if inputs is None:
         return {}
@@ -111,21 +111,20 @@ def normalise_inputs(
 def plan_inputs(
     needed: Iterable[NetworkInput], names: Names, taken: Mapping[str, str]
 ) -> list[CascadeInput]:
-    """The inputs of a cascade, by what its networks need.
+    """Returns the inputs of a cascade that feed those of its networks.
 
     Inputs of one name and one shape are shared. Where names are equal and
-    shapes are not, they are called `<network>_<input>`. What the user names
-    is called so, and shared where a name is given twice: images of several
-    sizes are then taken at the largest, and resized for each.
+    shapes are not, they are called `<network>_<input>`. Names that the user
+    gave hold, and a name that is given twice is shared: images of several
+    sizes are then taken at the largest, and resized for each network.
 
     Args:
         needed: The inputs of networks that are to be fed.
-        names: What the user called them.
-        taken: Names that something else has, with what that is.
+        names: The names that the user gave.
+        taken: Names that are in use, each with a description of its owner.
 
     Raises:
-        ValueError: If inputs that are to be shared cannot be, or a name is
-            taken.
+        ValueError: If inputs cannot be shared, or a name is taken.
     """
     groups = _grouped(needed, names)
     for name, group in groups.items():
@@ -143,24 +142,24 @@ def plan_inputs(
 
 
 def make_inputs(inputs: Iterable[CascadeInput]) -> Tensors:
-    """The symbolic inputs, by their names."""
+    """Returns the symbolic inputs, by their names."""
     return {x.name: input_like(x.tensor, x.name) for x in inputs}
 
 
 def side_inputs(extras: Mapping[str, ExtraInput]) -> Tensors:
-    """The inputs for side features, by their names."""
+    """Returns the symbolic extra inputs, by their names."""
     return {
         name: input_like(extra.tensor, name) for name, extra in extras.items()
     }
 
 
-def packed(inputs: Tensors) -> Any:
-    """One input as it is, several by their names."""
+def packed(inputs: Tensors) -> keras.KerasTensor | Tensors:
+    """Returns a single input itself, several by their names."""
     return inputs if len(inputs) > 1 else next(iter(inputs.values()))
 
 
 def _names_of(
-    network: str, value: Any, known: Sequence[NetworkInput]
+    network: str, value: object, known: Sequence[NetworkInput]
 ) -> dict[str, str]:
     if isinstance(value, str):
         if len(known) > 1:
@@ -194,7 +193,7 @@ def _names_of(
 def _grouped(
     needed: Iterable[NetworkInput], names: Names
 ) -> dict[str, list[NetworkInput]]:
-    """What feeds what: cascade input to the inputs of networks."""
+    """Returns each input of the cascade with the network inputs it feeds."""
     needed = list(needed)
     by_base: dict[str, list[NetworkInput]] = {}
     for one in needed:
@@ -215,7 +214,7 @@ def _given_name(one: NetworkInput, names: Names) -> str | None:
 
 
 def _agree(group: Sequence[NetworkInput]) -> bool:
-    """Whether one tensor would do for all; what is open fits anything."""
+    """Whether one tensor fits all inputs; an open size fits any."""
     tensors = [x.tensor for x in group]
     if len({(x.dtype, len(x.shape)) for x in tensors}) > 1:
         return False
@@ -224,7 +223,7 @@ def _agree(group: Sequence[NetworkInput]) -> bool:
 
 
 def _common(name: str, group: Sequence[NetworkInput]) -> keras.KerasTensor:
-    """What a shared input looks like."""
+    """Returns a symbolic tensor that fits all inputs of a group."""
     if len(group) == 1:
         return group[0].tensor
     if _agree(group) or _are_images(group):
@@ -238,14 +237,14 @@ def _common(name: str, group: Sequence[NetworkInput]) -> keras.KerasTensor:
         for x in group
     )
     raise ValueError(
-        f"inputs gives one name, '{name}', to what cannot be shared: {shapes}. "
+        f"inputs gives one name, '{name}', to inputs that differ: {shapes}. "
         "Images of several sizes and equal channels can; else give each its "
         "own name."
     )
 
 
 def _are_images(group: Sequence[NetworkInput]) -> bool:
-    """Whether they differ in height and width only."""
+    """Whether inputs are images that differ in height and width only."""
     formats = {x.data_format or keras.config.image_data_format() for x in group}
     if len(formats) > 1 or any(len(x.tensor.shape) != 4 for x in group):
         return False

@@ -1,4 +1,7 @@
-"""Plans a cascade: everything that is settled before anything is built."""
+"""Plans a cascade: settles everything before anything is built.
+
+Tested by `tests/test_build.py` and `tests/test_bad_input.py`.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,10 +27,7 @@ from keras_cascade.planning.inputs import (
     normalise_inputs,
     plan_inputs,
 )
-from keras_cascade.planning.spec import (
-    BLOCKS,
-    CascadeSpec,
-    NetworkInfo,
+from keras_cascade.planning.normalization import (
     check_fusion,
     normalise_adapters,
     normalise_extra_inputs,
@@ -35,6 +35,7 @@ from keras_cascade.planning.spec import (
     normalise_rates,
     normalise_trainable,
 )
+from keras_cascade.planning.spec import BLOCKS, CascadeSpec, NetworkInfo
 from keras_cascade.planning.streams import check_adapters_are_used, plan_streams
 from keras_cascade.planning.wiring import (
     Wiring,
@@ -48,18 +49,18 @@ from keras_cascade.training.retention.targets import normalise_retention
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """What a cascade will be.
+    """A cascade that is settled and not yet built.
 
     Attributes:
         spec: The user's arguments, normalised.
         sources: The networks as the user has them, by their blocks.
-        networks: The same as networks with a graph.
+        networks: The same as functional models.
         graphs: Their graphs.
-        taps: What is read.
+        taps: The taps of all upstreams.
         inputs: The inputs of the cascade, but for the extra ones.
-        wiring: What feeds the downstream.
-        streams: What stands behind each tap and extra input, and where it
-            goes.
+        wiring: The tensors that feed the downstream.
+        streams: The path of each tap and extra input through its adapter to
+            its target.
     """
 
     spec: CascadeSpec
@@ -121,7 +122,7 @@ def make_plan(arguments: Arguments) -> Plan:
         **settled,
     )
     wiring = _wire(graphs, tapped, spec)
-    spec = spec.with_changes(inject=_spelt_out(spec, wiring))
+    spec = spec.with_changes(inject=_resolved(spec, wiring))
     needed = _needed_inputs(graphs, known, tapped, wiring)
     readers = list(dict.fromkeys(one.network for one in needed))
     spec = spec.with_preprocess(
@@ -144,7 +145,7 @@ def make_plan(arguments: Arguments) -> Plan:
 
 
 def _settled(arguments: Arguments) -> dict[str, Any]:
-    """Returns the values of the spec that no network has a say in."""
+    """Returns the values of the spec that do not depend on the networks."""
     return {
         "fusion": check_fusion(arguments.fusion),
         "downstream_input": arguments.downstream_input,
@@ -185,17 +186,17 @@ def _inputs_of_networks(
 
 
 def _input_format(graph: Graph) -> str | None:
-    """Where the first input has its channels, if it is a map."""
+    """Returns the data format of the first input, if it is a map."""
     return data_format_at(graph, graph.reference(graph.inputs[0]))
 
 
 def _blocks(graphs: Mapping[str, Graph]) -> dict[str, str]:
-    """The names that no input can have, as Keras wants names once."""
+    """Returns the names that no input can have, as Keras's are unique."""
     return dict.fromkeys((*BLOCKS, *graphs), "a block of the cascade")
 
 
 def _taken(graphs: Mapping[str, Graph], tapped: Sequence[Tap]) -> dict:
-    """The names that an extra input cannot have, with what has them."""
+    """Returns the names that no extra input can have, with their owners."""
     return (
         _blocks(graphs)
         | {INJECTIONS: "a part of the adapters"}
@@ -214,8 +215,8 @@ def _wire(
     return wire(downstream, spec)
 
 
-def _spelt_out(spec: CascadeSpec, wiring: Wiring) -> dict[str, tuple]:
-    """The injections with the paths that their patterns mean."""
+def _resolved(spec: CascadeSpec, wiring: Wiring) -> dict[str, tuple]:
+    """Returns the injections, each with the path that its pattern matched."""
     return {
         name: tuple(
             replace(site.injection, path="/".join(site.address))
@@ -232,7 +233,7 @@ def _needed_inputs(
     tapped: Sequence[Tap],
     wiring: Wiring,
 ) -> list[NetworkInput]:
-    """The inputs of networks that the cascade has to feed."""
+    """Returns the inputs of networks that the cascade has to feed."""
     needed = []
     for name, graph in _without_downstream(graphs).items():
         own = [tap.reference for tap in tapped if tap.network == name]

@@ -1,15 +1,18 @@
-"""Where each tap and extra input goes, and what it has to become there."""
+"""Plans the stream of each tap and extra input: its target and adapter.
+
+Tested by `tests/assembly/test_adapters.py` and
+`tests/test_downstream_input.py`.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from keras_cascade.adapters.choosing import Stream, Target
 from keras_cascade.graph.data_formats import data_format_at
 from keras_cascade.graph.graph import Graph
 from keras_cascade.graph.taps import Tap
 from keras_cascade.injection.sites import Site
-from keras_cascade.planning.spec import CascadeSpec
+from keras_cascade.planning.spec import AdapterChoice, CascadeSpec
 from keras_cascade.planning.wiring import Wiring
 
 
@@ -19,13 +22,13 @@ def plan_streams(
     spec: CascadeSpec,
     wiring: Wiring,
 ) -> list[Stream]:
-    """Settles what each tap and extra input goes into.
+    """Plans the streams of all taps and extra inputs.
 
     Args:
         graphs: The networks' graphs by their blocks.
-        tapped: What is read.
+        tapped: The taps.
         spec: The user's arguments.
-        wiring: What feeds the downstream.
+        wiring: The tensors that feed the downstream.
 
     Returns:
         The taps' streams in order, then the extra inputs'; none for a tap
@@ -47,8 +50,10 @@ def plan_streams(
     return streams
 
 
-def check_adapters_are_used(adapters: Any, streams: Sequence[Stream]) -> None:
-    """A tap that only a head reads is read as it is."""
+def check_adapters_are_used(
+    adapters: object, streams: Sequence[Stream]
+) -> None:
+    """Raises a ValueError for an adapter of a tap that only a head reads."""
     if not isinstance(adapters, Mapping):
         return
     going = {stream.source for stream in streams}
@@ -69,7 +74,7 @@ def _streams_of(
     graphs: Mapping[str, Graph],
     main: Target,
 ) -> list[Stream]:
-    """Where a tap or extra input goes: once, or to several layers."""
+    """Returns the streams of a tap: one, or one for each kind of target."""
     choice = spec.adapters[name]
     if name in wiring.fused:
         return [Stream(name, name, choice, main)]
@@ -82,9 +87,9 @@ def _streams_of(
 
 
 def _injected_streams(
-    name: str, choice: Any, sites: Sequence[Site]
+    name: str, choice: AdapterChoice, sites: Sequence[Site]
 ) -> list[Stream]:
-    """One for each shape that an automatic adapter has to bring it to."""
+    """Returns a stream for each shape that an automatic adapter must give."""
     targets: dict[tuple, Target] = {}
     labels: dict[tuple, list[str]] = {}
     for site in sites:
@@ -117,7 +122,7 @@ def _site_target(site: Site) -> Target:
 def _main_target(
     downstream: Graph | None, spec: CascadeSpec, wiring: Wiring
 ) -> Target:
-    """What the fused streams go into."""
+    """Returns the target of the fused streams."""
     concatenated = spec.fusion == "concat"
     if downstream is None:
         return Target(concatenated=concatenated)

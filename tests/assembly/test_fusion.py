@@ -7,7 +7,7 @@ from keras import layers
 
 import keras_cascade as kc
 from keras_cascade.assembly.fusion import fuse
-from keras_cascade.planning.spec import check_fusion
+from keras_cascade.planning.normalization import check_fusion
 
 RNG = np.random.default_rng(0)
 A, B = RNG.normal(size=(2, 7, 4)).astype("float32")

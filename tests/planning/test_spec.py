@@ -8,16 +8,14 @@ from keras import layers
 from keras.optimizers import schedules
 
 from keras_cascade.adapters import DenseAdapter, PCAAdapter
-from keras_cascade.planning.spec import (
-    CascadeSpec,
-    ExtraInput,
-    NetworkInfo,
+from keras_cascade.planning.normalization import (
     normalise_adapters,
     normalise_extra_inputs,
     normalise_head,
     normalise_rates,
     normalise_trainable,
 )
+from keras_cascade.planning.spec import CascadeSpec, ExtraInput, NetworkInfo
 
 TAPS, EXTRAS = ["low", "high"], ["side"]
 
