@@ -19,7 +19,7 @@ ACCEPTED = (
 )
 
 
-def to_numpy(x: object) -> np.ndarray:
+def to_numpy(x: Any) -> np.ndarray:
     """Returns an array or tensor of any framework as a NumPy array.
 
     Args:

@@ -1,1 +1,1 @@
-"""Where features lie: columns of rows by content, in memory and on disk."""
+"""Stores of cached features: rows by content, in memory and on disk."""

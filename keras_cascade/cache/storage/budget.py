@@ -1,4 +1,4 @@
-"""What may still be written in a folder."""
+"""The bytes that may still be written in a folder."""
 
 import contextlib
 import shutil
@@ -14,11 +14,11 @@ _STAYS = "What was stored before stays valid."
 
 
 class Budget:
-    """What may still be written in a folder, by a limit and by its disk.
+    """The bytes that may still be written, by a limit and by the disk.
 
     Args:
         path: The folder.
-        max_bytes: What everything in it together may take. `None`: anything.
+        max_bytes: What everything in it together may take, or None.
     """
 
     def __init__(self, path: Path, max_bytes: int | None):
@@ -31,24 +31,20 @@ class Budget:
         self.count()
 
     def count(self) -> None:
-        """Looks what is there by now."""
-        sizes = (_size(path) for path in self._path.rglob("*"))
-        self._taken = sum(sizes)
+        """Counts the bytes of all files that are there by now."""
+        self._taken = sum(map(_size, self._path.rglob("*")))
 
     def room(self) -> int:
-        """Bytes that are neither taken nor reserved."""
+        """Returns the bytes that are neither taken nor reserved."""
         left, _ = self._left()
         return max(0, left - sum(self._reserved.values()))
 
     def reserve(self, owner: object, count: int) -> None:
-        """Sets what an owner is going to write.
-
-        Args:
-            owner: Whoever writes.
-            count: Its bytes in all; less than before always passes.
+        """Sets how many bytes an owner is going to write in all.
 
         Raises:
-            CacheFull: There is no room for them.
+            CacheFull: There is no room for them. Less than before always has
+                room.
         """
         with self._lock:
             more = count - self._reserved.get(owner, 0)
@@ -57,12 +53,12 @@ class Budget:
             self._reserved[owner] = count
 
     def written(self, owner: object, reserved: int, count: int) -> None:
-        """Tells that a part of what was reserved is written now.
+        """Counts a part of what an owner reserved as written.
 
         Args:
-            owner: Who has written.
-            reserved: How much of what it had reserved that was.
-            count: What it takes.
+            owner: The writer.
+            reserved: The bytes that were reserved for that part.
+            count: The bytes that it takes.
         """
         with self._lock:
             left = self._reserved.get(owner, 0) - reserved
@@ -70,14 +66,7 @@ class Budget:
             self._taken += count
 
     def check(self, needed: int) -> None:
-        """Whether something has room.
-
-        Args:
-            needed: Its bytes.
-
-        Raises:
-            CacheFull: It has not.
-        """
+        """Raises `CacheFull` if some bytes have no room."""
         room = self.room()
         if needed > room:
             _, what = self._left()
@@ -89,13 +78,10 @@ class Budget:
 
     @contextlib.contextmanager
     def writing(self, needed: int) -> Iterator[None]:
-        """Says of a disk that turns out to be full what is there.
+        """Raises `CacheFull` where the system says that the disk is full.
 
         Args:
             needed: How many bytes are written.
-
-        Raises:
-            CacheFull: The disk is full, or a quota used up.
         """
         try:
             yield
@@ -117,6 +103,7 @@ class Budget:
 
 
 def _size(path: Path) -> int:
+    # Another process may remove its temporary file meanwhile.
     try:
         return path.stat().st_size if path.is_file() else 0
     except FileNotFoundError:

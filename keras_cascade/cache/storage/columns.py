@@ -1,77 +1,47 @@
-"""A column: the features of one tensor, a row a sample."""
+"""Columns of features: those of one tensor, a row for each sample."""
 
 import math
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
 
 import ml_dtypes
 import numpy as np
+from numpy.typing import DTypeLike
 
 from keras_cascade.cache.storage.gathering import gather
 from keras_cascade.cache.storage.identifiers import IDS, IdentifierIndex
 
-# Without a hint, memory comes in pieces of half of what is there already.
+# Without a hint, memory is taken in pieces of half of what is there already.
 _FIRST_BYTES = 16 * 2**20
 
 
-# Named for what the caller finds, as StopIteration is: training goes on.
+# Named for the state that it reports, as StopIteration is: training goes on.
 class CacheFull(OSError):  # noqa: N818
     """There is no room for more features. What was stored before stays."""
 
 
-class Column(Protocol):
-    """The features of one tensor, addressed by the digests of samples.
+class Column:
+    """The features of one tensor, addressed by the hashes of samples.
 
     Rows arrive in any order, each sample's once, and stay as they are. A
-    position is the number of a row in the order of arrival, and holds for the
-    life of the object. Threads may share a column.
-
-    Attributes:
-        shape: Of one row.
-        dtype: As stored.
-        row_bytes: What a row takes, with its identifier.
-        damaged: How many files were left out because they were damaged. Their
-            rows are missing, and can be appended again.
-    """
-
-    shape: tuple[int, ...]
-    dtype: np.dtype
-    row_bytes: int
-    damaged: int
-
-    def __len__(self) -> int: ...
-
-    def positions(self, ids: np.ndarray) -> np.ndarray:
-        """Where rows are, as int64; -1 for those that are missing."""
-        ...
-
-    def append(self, ids: np.ndarray, rows: np.ndarray) -> None:
-        """Adds rows, but for samples that are there, or twice in one call."""
-        ...
-
-    def read(self, positions: np.ndarray) -> np.ndarray:
-        """A new array, its rows in the order of `positions`."""
-        ...
-
-    def reserve(self, rows: int) -> None:
-        """Tells how many rows there will be, so that they lie in one piece."""
-        ...
-
-    def finish(self) -> None:
-        """Stores what has been waiting for more rows to come."""
-        ...
-
-
-class IndexedColumn:
-    """What columns have in common; where rows lie is up to the subclass.
+    position is the number of a row in the order of arrival, and stays valid
+    for the life of the object. Threads may share a column.
 
     Args:
-        shape: Of one row.
-        dtype: As stored; anything `checked_dtype` takes.
+        shape: The shape of one row.
+        dtype: The dtype to store, those of `ml_dtypes` included.
+
+    Attributes:
+        row_bytes: The bytes of a row, with its identifier.
+        damaged: How many files were left out because they were damaged. Their
+            rows are missing, and can be appended again.
+
+    Raises:
+        ValueError: The shape is open or empty, or the dtype is of something
+            other than numbers and truth values.
     """
 
-    def __init__(self, shape: Sequence[int], dtype: Any):
+    def __init__(self, shape: Sequence[int], dtype: DTypeLike):
         self.shape = checked_shape(shape)
         self.dtype = checked_dtype(dtype)
         values = math.prod(self.shape) * self.dtype.itemsize
@@ -84,30 +54,27 @@ class IndexedColumn:
         raise NotImplementedError
 
     def positions(self, ids: np.ndarray) -> np.ndarray:
-        """Where rows are.
+        """Returns the positions of rows, as int64; -1 for missing ones.
 
         Args:
-            ids: Digests of samples, of dtype `IDS`.
-
-        Returns:
-            Positions, as int64; -1 for those that are missing.
+            ids: Hashes of samples, of dtype `IDS`.
         """
         _check_ids(ids)
         with self._lock:
             return self._index.find(ids)
 
     def append(self, ids: np.ndarray, rows: np.ndarray) -> None:
-        """Adds rows, but for samples that are there, or twice in one call.
+        """Adds rows, except for samples that are there or come twice.
 
         Args:
-            ids: Digests of samples, of dtype `IDS`.
+            ids: Hashes of samples, of dtype `IDS`.
             rows: Their features, of the column's shape; floats are converted
                 to its dtype.
 
         Raises:
             CacheFull: They do not fit. None of these rows was added, or, where
                 the disk turned out to be full, the first ones.
-            ValueError: Arrays of other shapes or dtypes.
+            ValueError: The arrays have other shapes or dtypes.
         """
         _check_ids(ids)
         rows = self._checked_rows(np.asarray(rows), len(ids))
@@ -119,16 +86,13 @@ class IndexedColumn:
                 self._add(ids, rows)
 
     def read(self, positions: np.ndarray) -> np.ndarray:
-        """Reads rows.
+        """Returns rows in the order of their positions, as a new array.
 
         Args:
-            positions: As `positions()` gives them, in any order.
-
-        Returns:
-            A new array, its rows in the order of `positions`.
+            positions: Results of `positions()`, in any order.
 
         Raises:
-            IndexError: A position is -1, or behind the last row.
+            IndexError: A position is -1, or after the last row.
         """
         positions = np.asarray(positions, np.int64)
         with self._lock:
@@ -136,19 +100,20 @@ class IndexedColumn:
             return gather(self._segments() or [empty], positions)
 
     def reserve(self, rows: int) -> None:
-        """Tells how many rows there will be. Here nothing depends on it.
+        """Prepares for a number of rows, so that they lie in one piece.
 
         Args:
-            rows: How many rows in all.
+            rows: How many rows there will be in all.
         """
 
     def finish(self) -> None:
-        """Stores what has been waiting for more rows. Here nothing does."""
+        """Stores the rows that wait for more to come."""
 
     def _add(self, ids: np.ndarray, rows: np.ndarray) -> None:
         raise NotImplementedError
 
     def _segments(self) -> list[np.ndarray]:
+        """Returns the arrays that make up all rows, in their order."""
         raise NotImplementedError
 
     def _checked_rows(self, rows: np.ndarray, count: int) -> np.ndarray:
@@ -158,7 +123,7 @@ class IndexedColumn:
                 f"the array has the shape {rows.shape}."
             )
         if rows.dtype != self.dtype and not (
-            is_float(rows.dtype) and is_float(self.dtype)
+            _is_float(rows.dtype) and _is_float(self.dtype)
         ):
             raise ValueError(
                 f"The column is of {self.dtype.name}, the rows to be appended "
@@ -167,22 +132,21 @@ class IndexedColumn:
         return rows
 
 
-class MemoryColumn(IndexedColumn):
+class MemoryColumn(Column):
     """A column in memory.
 
     Args:
-        shape: Of one row.
-        dtype: As stored.
+        shape: As in `Column`.
+        dtype: As in `Column`.
         take: Called with the bytes that are about to be added; raises
-            `CacheFull` if there is no room for them. Defaults to `None`: there
-            always is.
+            `CacheFull` if there is no room for them.
     """
 
     def __init__(
         self,
         shape: Sequence[int],
-        dtype: Any,
-        take: Callable[[int], None] | None = None,
+        dtype: DTypeLike,
+        take: Callable[[int], None],
     ):
         super().__init__(shape, dtype)
         self._take = take
@@ -193,32 +157,27 @@ class MemoryColumn(IndexedColumn):
         return self._rows
 
     def reserve(self, rows: int) -> None:
-        """Has room for that many rows in one piece, as far as none is there.
-
-        Args:
-            rows: How many rows in all.
-        """
+        """Prepares for a number of rows, as in `Column`."""
         with self._lock:
             missing = rows - self._capacity()
             if missing > 0:
                 self._pieces.append(self._piece(missing))
 
     def _add(self, ids: np.ndarray, rows: np.ndarray) -> None:
-        if self._take is not None:
-            self._take(len(ids) * self.row_bytes)
+        self._take(len(ids) * self.row_bytes)
         missing = self._rows + len(ids) - self._capacity()
         if missing > 0:
             grown = max(self._capacity() // 2, _FIRST_BYTES // self.row_bytes)
             self._pieces.append(self._piece(max(missing, grown)))
         self._write(rows)
         position = self._rows
-        # Counted before it is found: an interrupt in between loses these rows,
-        # where others would be taken for them.
+        # Counted before the index finds them: an interrupt in between loses
+        # these rows, where others would be taken for them.
         self._rows += len(ids)
         self._index.add(ids, position)
 
     def _write(self, rows: np.ndarray) -> None:
-        """Behind the rows that are there; the pieces have room for them."""
+        """Copies rows to the pieces, after the rows that are there."""
         begin = self._rows
         for piece in self._pieces:
             if len(rows) and begin < len(piece):
@@ -228,7 +187,6 @@ class MemoryColumn(IndexedColumn):
             begin -= len(piece)
 
     def _segments(self) -> list[np.ndarray]:
-        """The pieces, less the room at their end."""
         segments, left = [], self._rows
         for piece in self._pieces:
             segments.append(piece[:left])
@@ -239,18 +197,15 @@ class MemoryColumn(IndexedColumn):
         return sum(map(len, self._pieces))
 
     def _piece(self, rows: int) -> np.ndarray:
-        # What is not written yet takes no memory, only addresses.
+        # Pages that are not written yet take no memory, only addresses.
         return np.empty((rows, *self.shape), self.dtype)
 
 
 def checked_shape(shape: Sequence[int]) -> tuple[int, ...]:
-    """A row's shape, in which no size is open or zero.
+    """Returns the shape of a row, or raises a ValueError for an open one.
 
     Args:
-        shape: The shape, without samples.
-
-    Raises:
-        ValueError: A size is no positive whole number.
+        shape: The shape, without the batch.
     """
     sizes = tuple(shape)
     if not all(isinstance(x, int | np.integer) and x > 0 for x in sizes):
@@ -260,14 +215,11 @@ def checked_shape(shape: Sequence[int]) -> tuple[int, ...]:
     return tuple(map(int, sizes))
 
 
-def checked_dtype(dtype: Any) -> np.dtype:
-    """A dtype of numbers or truth values, in the machine's byte order.
+def checked_dtype(dtype: DTypeLike) -> np.dtype:
+    """Returns a dtype of numbers or truth values, or raises a ValueError.
 
     Args:
         dtype: A dtype or its name, those of `ml_dtypes` included.
-
-    Raises:
-        ValueError: It is of something else, such as objects or text.
     """
     found = np.dtype(dtype).newbyteorder("=")
     if found.kind not in "biufc" and not hasattr(ml_dtypes, found.name):
@@ -277,14 +229,10 @@ def checked_dtype(dtype: Any) -> np.dtype:
     return found
 
 
-def is_float(dtype: np.dtype) -> bool:
-    """Whether a dtype is of floats, those of `ml_dtypes` included.
-
-    Args:
-        dtype: The dtype.
-    """
+def _is_float(dtype: np.dtype) -> bool:
     if dtype.kind == "f":
         return True
+    # NumPy does not know those of ml_dtypes as floats.
     own = getattr(ml_dtypes, dtype.name, None)
     return own is not None and dtype == own and "float" in dtype.name
 

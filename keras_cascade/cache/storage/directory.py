@@ -1,4 +1,4 @@
-"""The folder of a store: whose it is, and what killed writers left in it."""
+"""The folder of a store: its marker, and the leftovers of killed writers."""
 
 import contextlib
 import itertools
@@ -16,20 +16,20 @@ from keras_cascade.cache.storage.files import (
 from keras_cascade.cache.storage.shards import remove_shard, unfinished_numbers
 
 MARKER = "keras_cascade_features.json"
-# No hex string, so that it cannot be a column.
+# No hex string, so that it cannot be the key of a column.
 VALUES = "values"
 PROGRAM, FORMAT = "keras_cascade", 1
 _COLUMN = re.compile(r"[0-9a-f]+")
 
 
 def claim(path: Path) -> None:
-    """Makes a folder the store's, or finds that it is.
+    """Marks a folder as a store, unless it is marked.
 
     Args:
         path: The folder; it may be missing, or empty.
 
     Raises:
-        ValueError: It holds something else, or features of another format.
+        ValueError: It has other files, or features of another format.
         CacheFull: Its disk is full.
         OSError: It cannot be read or made, or a file has its name.
     """
@@ -39,15 +39,11 @@ def claim(path: Path) -> None:
         else:
             _make(path)
     except OSError as error:
-        raise no_use(path, error) from error
+        raise unusable(path, error) from error
 
 
 def remove_leftovers(path: Path) -> None:
-    """Removes what writers left that were killed, while no other writes.
-
-    Args:
-        path: The folder.
-    """
+    """Removes the files that killed writers left, while nobody writes."""
     columns = [x for x in path.iterdir() if _is_column(x)]
     places = [path.iterdir(), (path / VALUES).rglob("*")]
     places += [folder.iterdir() for folder in columns]
@@ -58,12 +54,12 @@ def remove_leftovers(path: Path) -> None:
             remove_shard(folder, number)
 
 
-def no_use(path: Path, error: OSError) -> OSError:
-    """The error that says of a folder that it is no place for features.
+def unusable(path: Path, error: OSError) -> OSError:
+    """Returns an error that says why features cannot be kept in a folder.
 
     Args:
         path: The folder.
-        error: What the system said.
+        error: The error of the system.
     """
     if is_full(error):
         place = next(x for x in (path, *path.parents) if x.exists())
@@ -80,7 +76,7 @@ def no_use(path: Path, error: OSError) -> OSError:
 
 
 def _is_marker_to_be(path: Path) -> bool:
-    """What a process leaves that is killed while it makes a folder its own."""
+    """Whether a file is the leftover of a process killed in `claim`."""
     return path.name.startswith(f"{MARKER}.") and is_temporary(path)
 
 
@@ -94,7 +90,7 @@ def _make(path: Path) -> None:
         made = True
     finally:
         for folder in [] if made else missing:
-            # What lies in one by now is not ours to remove.
+            # One that another process has written to by now is not empty.
             with contextlib.suppress(OSError):
                 folder.rmdir()
 

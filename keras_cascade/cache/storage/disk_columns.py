@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from keras_cascade.cache.storage.budget import Budget
-from keras_cascade.cache.storage.columns import IndexedColumn
+from keras_cascade.cache.storage.columns import Column
 from keras_cascade.cache.storage.files import (
     checked_text,
     read_checked,
@@ -30,10 +31,9 @@ MANIFEST = "column.json"
 
 
 class _Stored(NamedTuple):
-    """What a column holds.
+    """The rows of a column: finished shards, and rows waiting in the buffer.
 
-    Replaced as a whole: an interrupt, wherever it comes, leaves one or the
-    other.
+    It is replaced as a whole, so that an interrupt leaves the old or the new.
     """
 
     shards: tuple[np.ndarray, ...] = ()
@@ -41,17 +41,17 @@ class _Stored(NamedTuple):
     waiting: int = 0
 
 
-class DiskColumn(IndexedColumn):
+class DiskColumn(Column):
     """A column in a folder.
 
     Args:
         path: The folder, which need not be there.
-        shape: Of one row.
-        dtype: As stored.
-        description: What it holds, as JSON; kept for people to read.
+        shape: As in `Column`.
+        dtype: As in `Column`.
+        description: The contents, as JSON; kept for people to read.
         shard_bytes: How much is kept in memory until it is written.
-        budget: What may be written.
-        writer: Who may write.
+        budget: The bytes that may be written.
+        writer: The lock that whoever appends holds.
 
     Raises:
         ValueError: There is one of another shape or dtype.
@@ -62,8 +62,8 @@ class DiskColumn(IndexedColumn):
         self,
         path: Path,
         shape: Sequence[int],
-        dtype: Any,
-        description: dict,
+        dtype: DTypeLike,
+        description: dict[str, Any],
         shard_bytes: int,
         budget: Budget,
         writer: WriterLock,
@@ -93,8 +93,8 @@ class DiskColumn(IndexedColumn):
     def refresh(self) -> None:
         """Takes up shards that others have finished; removes damaged ones.
 
-        Only a process that may write removes them. While rows wait in the
-        buffer, behind which there is no place, nothing is taken up.
+        Only a process that may write removes them. Nothing is taken up while
+        rows wait in the buffer, since their positions come last.
         """
         with self._lock:
             if self._stored.waiting:
@@ -105,7 +105,7 @@ class DiskColumn(IndexedColumn):
             self.damaged = len(self._left_out)
 
     def finish(self) -> None:
-        """Writes what is in the buffer as a last, shorter shard.
+        """Writes the rows in the buffer as a last, shorter shard.
 
         Raises:
             CacheFull: The disk is full. The rows stay in memory.
@@ -120,8 +120,8 @@ class DiskColumn(IndexedColumn):
     def drop_unfinished(self) -> None:
         """Forgets the rows that are in no shard yet."""
         with self._lock:
-            # The index first: what it finds is there at any time.
-            self._index.clip(self._stored.finished)
+            # The index first, so that all that it finds is there.
+            self._index.truncate(self._stored.finished)
             self._stored = self._stored._replace(waiting=0)
             self._buffer = None
             self._budget.reserve(self, 0)
@@ -130,6 +130,7 @@ class DiskColumn(IndexedColumn):
         self._check_writer()
         self._budget.reserve(self, self._cost(self._stored.waiting + len(ids)))
         try:
+            # A shard that could not be written waits in a full buffer.
             self._write_buffer_if_full()
             while len(ids):
                 count = min(len(ids), self._shard_rows - self._stored.waiting)
@@ -146,8 +147,9 @@ class DiskColumn(IndexedColumn):
         return list(shards)
 
     def _open(self, number: int) -> Shard | None:
-        # Asked before: a process that may not write yet may see the old one.
-        removing = self._writer.held
+        # Asked before reading: a shard that was damaged when this process
+        # could not write may have been replaced since.
+        removing = self._writer.is_held
         shard = open_shard(self.path, number, self.shape, self.dtype)
         if shard is not None:
             self._left_out.discard(number)
@@ -179,7 +181,7 @@ class DiskColumn(IndexedColumn):
         part = slice(self._stored.waiting, waiting)
         self._buffer[0][part] = ids
         self._buffer[1][part] = rows
-        # Counted before they are found: see MemoryColumn.
+        # Counted before the index finds them, as in MemoryColumn.
         self._stored = self._stored._replace(waiting=waiting)
         self._index.add(ids, position)
 
@@ -205,13 +207,13 @@ class DiskColumn(IndexedColumn):
         return max(taken, default=-1) + 1
 
     def _cost(self, rows: int) -> int:
-        """What rows take on disk that are not written yet."""
+        """Returns the bytes on disk of rows that are not written yet."""
         shards = -(-rows // self._shard_rows)
         manifest = 0 if self._described or not rows else len(self._manifest)
         return rows * self.row_bytes + shards * OVERHEAD_BYTES + manifest
 
     def _check_writer(self) -> None:
-        if not self._writer.held:
+        if not self._writer.is_held:
             raise RuntimeError(
                 f"Rows are appended to '{self.path}' within the store's "
                 "writing() only."
@@ -226,8 +228,9 @@ class DiskColumn(IndexedColumn):
         return len(self._manifest)
 
     def _check_manifest(self) -> None:
-        """One that is damaged is written anew: who asks knows all it says."""
+        """Raises a ValueError if the folder is of another shape or dtype."""
         found = read_checked(self.path / MANIFEST)
+        # A damaged one is written again: this object knows all it says.
         self._described = found is not None
         asked = {"shape": list(self.shape), "dtype": self.dtype.name}
         there = {name: (found or asked)[name] for name in asked}

@@ -1,7 +1,7 @@
-"""Files that are whole under their names, and JSON that tells if it is not.
+"""Files that are whole under their names, and JSON with a checksum.
 
 Nothing is flushed to the disk by force: after a power cut a name may stand for
-less than was written, and the checksums tell. What is lost is computed again.
+less than was written. The checksums find it, and it is computed again.
 """
 
 import errno
@@ -13,15 +13,17 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+Bytes = bytes | bytearray | memoryview
+
 _TEMPORARY = re.compile(r".+\.[0-9a-f]{16}\.tmp")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-def write_whole(path: Path, parts: Iterable[Any]) -> int:
+def write_whole(path: Path, parts: Iterable[Bytes]) -> int:
     """Writes a file under a temporary name, then renames it.
 
     Args:
-        path: The file to be; one that is there is replaced.
+        path: The file; one that is there is replaced.
         parts: Its bytes, one buffer after the other.
 
     Returns:
@@ -30,7 +32,7 @@ def write_whole(path: Path, parts: Iterable[Any]) -> int:
     Raises:
         OSError: It cannot be written; nothing is left of it.
     """
-    # The name has nothing to guess: another process may write the same file.
+    # A random name: another process may write the same file.
     name = f"{path.name}.{secrets.token_hex(8)}.tmp"
     temporary = path.with_name(name)
     checksum = 0
@@ -48,49 +50,34 @@ def write_whole(path: Path, parts: Iterable[Any]) -> int:
 def write_small(path: Path, text: bytes) -> None:
     """Writes a file as `write_whole`, also while another process may begin.
 
-    A process that begins to write removes the temporary files of those that
-    were killed, and may take this one for such a file. It does so but once.
-
     Args:
-        path: The file to be; one that is there is replaced.
+        path: As in `write_whole`.
         text: Its bytes.
-
-    Raises:
-        OSError: It cannot be written; nothing is left of it.
     """
     try:
         write_whole(path, [text])
     except FileNotFoundError:
+        # A process that begins to write removes the temporary files of killed
+        # ones, and may have taken this one for such a file. It does so once.
         write_whole(path, [text])
 
 
 def is_temporary(path: Path) -> bool:
-    """Whether a file is named as `write_whole` names what is not whole yet.
-
-    Args:
-        path: A file.
-    """
+    """Whether a path has the form of the temporary ones of `write_whole`."""
     return _TEMPORARY.fullmatch(path.name) is not None
 
 
-def checked_text(value: Any) -> bytes:
-    """A value as JSON, together with a checksum.
-
-    Args:
-        value: Anything JSON has.
-    """
+def checked_text(value: object) -> bytes:
+    """Returns a value as JSON, together with a checksum."""
     whole = {"crc32": _checksum(value), "value": value}
     return (json.dumps(whole, indent=1) + "\n").encode()
 
 
 def read_checked(path: Path) -> Any | None:
-    """Reads what `checked_text` gave.
+    """Returns the value of a file of `checked_text`; None if it is damaged.
 
     Args:
-        path: A file.
-
-    Returns:
-        The value; `None` where there is no such file, or it is damaged.
+        path: The file, which need not be there.
     """
     try:
         whole = json.loads(path.read_bytes())
@@ -103,14 +90,10 @@ def read_checked(path: Path) -> Any | None:
 
 
 def is_full(error: OSError) -> bool:
-    """Whether an error is of a full disk, or of a quota that is used up.
-
-    Args:
-        error: What writing raised.
-    """
+    """Whether an error is of a full disk, or of a quota that is used up."""
     return error.errno in _FULL
 
 
-def _checksum(value: Any) -> int:
+def _checksum(value: object) -> int:
     # As dumped, keys are in their order and floats as they are read back.
     return zlib.crc32(json.dumps(value).encode())

@@ -1,4 +1,4 @@
-"""Rows out of arrays that lie one behind the other."""
+"""Gathers rows from several arrays that make up one."""
 
 from collections.abc import Sequence
 
@@ -6,17 +6,16 @@ import numpy as np
 
 
 def gather(segments: Sequence[np.ndarray], positions: np.ndarray) -> np.ndarray:
-    """Reads rows, each segment once and in its own order.
+    """Returns rows as a new array, in the order of their positions.
+
+    Each segment is read once and in its own order.
 
     Args:
-        segments: Arrays whose rows are numbered through, at least one.
+        segments: At least one array; rows are numbered over all of them.
         positions: Numbers of rows, in any order, also repeated.
 
-    Returns:
-        A new array, its rows in the order of `positions`.
-
     Raises:
-        IndexError: A position is negative or lies behind the last row.
+        IndexError: A position is negative or after the last row.
     """
     starts = np.cumsum([0, *map(len, segments)])
     _check_range(positions, int(starts[-1]))
@@ -45,10 +44,10 @@ def _check_range(positions: np.ndarray, rows: int) -> None:
 def _copy(
     segment: np.ndarray, local: np.ndarray, rows: np.ndarray, places: np.ndarray
 ) -> None:
-    """To `rows[places]`, without an array in between where it is one piece."""
+    """Copies to `rows[places]`, without a temporary array if it is a slice."""
     begin, end = int(places[0]), int(places[-1]) + 1
     if end - begin == len(places) and (np.diff(places) == 1).all():
-        # Unlike "raise", "clip" writes where it is told without a buffer.
+        # Unlike mode="raise", NumPy buffers no result for mode="clip".
         segment.take(local, axis=0, out=rows[begin:end], mode="clip")
     else:
         rows[places] = segment.take(local, axis=0)

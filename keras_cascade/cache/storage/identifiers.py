@@ -1,12 +1,12 @@
-"""Which sample lies in which row, by the digest of its content."""
+"""An index from the hashes of samples to the positions of their rows."""
 
 import numpy as np
 
 IDS = np.dtype("V16")
-# Arrays of bytes are sorted and searched by NumPy, void ones slowly if at all.
-# Their zeros at the end do not count, which is no loss: all have one length.
+# NumPy sorts and searches arrays of bytes, void ones slowly if at all. It
+# ignores zeros at their end, which is no loss: all have one length.
 _KEYS = np.dtype("S16")
-# Below this, and below an eighth of all, what is new waits in a dict: merging
+# Fewer new rows than this, or than an eighth of all, wait in a dict: merging
 # costs as much as everything that is there.
 _FEW = 4096
 
@@ -16,50 +16,44 @@ class IdentifierIndex:
 
     def __init__(self):
         # In one attribute, so that an interrupt finds both or neither.
-        self._settled = np.empty(0, _KEYS), np.empty(0, np.int64)
+        self._sorted = np.empty(0, _KEYS), np.empty(0, np.int64)
         self._recent: dict[bytes, int] = {}
 
     def find(self, ids: np.ndarray) -> np.ndarray:
-        """The row of each identifier.
+        """Returns the position of each identifier, as int64; -1 without one.
 
         Args:
             ids: Identifiers, of dtype `IDS`.
-
-        Returns:
-            Their positions, as int64; -1 for those that are not there.
         """
         keys = _as_keys(ids)
-        found = self._find_settled(keys)
+        found = self._search(keys)
         if self._recent:
             for place in np.flatnonzero(found < 0):
                 found[place] = self._recent.get(bytes(keys[place]), -1)
         return found
 
     def unknown(self, ids: np.ndarray) -> np.ndarray:
-        """Places in `ids` of what is not there, of equal ones the first.
+        """Returns the places in `ids` of new ones, in ascending order.
 
         Args:
-            ids: Identifiers, of dtype `IDS`.
-
-        Returns:
-            Places, as int64, in ascending order.
+            ids: Identifiers, of dtype `IDS`; of equal ones the first counts.
         """
         _, first = np.unique(_as_keys(ids), return_index=True)
         first.sort()
         return first[self.find(ids[first]) < 0]
 
     def add(self, ids: np.ndarray, position: int) -> None:
-        """Takes up rows. An identifier that is there keeps its first row.
+        """Adds consecutive rows. Known identifiers keep their first row.
 
         Args:
-            ids: Identifiers of consecutive rows, of dtype `IDS`.
-            position: The first one's position.
+            ids: Their identifiers, of dtype `IDS`.
+            position: The position of the first one.
         """
         keys = _as_keys(ids)
         positions = np.arange(position, position + len(keys))
         waiting = len(self._recent) + len(keys)
-        if waiting > max(_FEW, len(self._settled[0]) // 8):
-            self._settle()
+        if waiting > max(_FEW, len(self._sorted[0]) // 8):
+            self._merge_recent()
             self._merge(keys, positions)
             return
         new = self.find(ids) < 0
@@ -68,41 +62,37 @@ class IdentifierIndex:
         ):
             self._recent.setdefault(key, place)
 
-    def clip(self, rows: int) -> None:
-        """Forgets all rows from a position on.
-
-        Args:
-            rows: How many rows stay.
-        """
-        self._settle()
-        keys, positions = self._settled
+    def truncate(self, rows: int) -> None:
+        """Forgets all rows from a position on."""
+        self._merge_recent()
+        keys, positions = self._sorted
         kept = positions < rows
-        self._settled = keys[kept], positions[kept]
+        self._sorted = keys[kept], positions[kept]
 
-    def _find_settled(self, keys: np.ndarray) -> np.ndarray:
+    def _search(self, keys: np.ndarray) -> np.ndarray:
         found = np.full(len(keys), -1, np.int64)
-        settled, positions = self._settled
-        if len(settled):
-            places = np.searchsorted(settled, keys)
-            places[places == len(settled)] = 0
-            same = settled[places] == keys
+        known, positions = self._sorted
+        if len(known):
+            places = np.searchsorted(known, keys)
+            places[places == len(known)] = 0
+            same = known[places] == keys
             found[same] = positions[places[same]]
         return found
 
-    def _settle(self) -> None:
+    def _merge_recent(self) -> None:
         keys = np.array(list(self._recent.keys()), _KEYS)
         positions = np.array(list(self._recent.values()), np.int64)
         self._recent = {}
         self._merge(keys, positions)
 
     def _merge(self, keys: np.ndarray, positions: np.ndarray) -> None:
-        keys = np.concatenate([self._settled[0], keys])
-        positions = np.concatenate([self._settled[1], positions])
-        # Of equal keys a stable order keeps the earlier one in front.
+        keys = np.concatenate([self._sorted[0], keys])
+        positions = np.concatenate([self._sorted[1], positions])
+        # Of equal keys a stable order keeps the earlier one first.
         order = np.argsort(keys, kind="stable")
         keys, positions = keys[order], positions[order]
         first = np.append(True, keys[1:] != keys[:-1])[: len(keys)]
-        self._settled = keys[first], positions[first]
+        self._sorted = keys[first], positions[first]
 
 
 def _as_keys(ids: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""One process at a time writes in a folder."""
+"""The lock of the process that writes in a folder."""
 
 import contextlib
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from keras_cascade.cache.storage.directory import no_use, remove_leftovers
+from keras_cascade.cache.storage.directory import remove_leftovers, unusable
 
 LOCK = "writing.lock"
 
@@ -17,9 +17,9 @@ LOCK = "writing.lock"
 class WriterLock:
     """Lets one process at a time write in a folder.
 
-    All stores of one process on one folder share it, so that within the
-    process it can be held many times at once. The operating system takes it
-    from a process that dies.
+    All stores of one process on one folder share the lock, which the process
+    can hold many times at once. The operating system takes it from a process
+    that dies.
 
     Args:
         path: The folder.
@@ -27,11 +27,7 @@ class WriterLock:
 
     @classmethod
     def of(cls, path: Path) -> "WriterLock":
-        """The lock of a folder in this process.
-
-        Args:
-            path: The folder.
-        """
+        """Returns the lock of a folder in this process."""
         key = os.path.realpath(path)
         with _SHARING:
             lock = _LOCKS.get(key) or cls(Path(key))
@@ -40,15 +36,15 @@ class WriterLock:
 
     def __init__(self, path: Path):
         self._path = path
-        # Threads share what it holds: a loader's reads while another writes.
+        # All threads of the process hold it: a loader may read in its own.
         self._file = FileLock(path / LOCK, thread_local=False)
         self._entering = threading.Lock()
         self._holders = 0
-        # Numbers for shards are given out one by one.
+        # Held while a shard takes a number that no other has.
         self.committing = threading.Lock()
 
     @property
-    def held(self) -> bool:
+    def is_held(self) -> bool:
         """Whether this process may write."""
         return self._holders > 0
 
@@ -57,7 +53,7 @@ class WriterLock:
         """Waits for other processes to end, and keeps them waiting.
 
         Args:
-            notify: Told once if there is somebody to wait for.
+            notify: Called with a message if there is a process to wait for.
 
         Raises:
             OSError: Nothing can be written in the folder.
@@ -85,7 +81,7 @@ class WriterLock:
                 )
                 self._file.acquire()
         except OSError as error:
-            raise no_use(self._path, error) from error
+            raise unusable(self._path, error) from error
         cleared = False
         try:
             remove_leftovers(self._path)
@@ -95,7 +91,7 @@ class WriterLock:
                 self._file.release()
 
 
-# One a folder, for as long as a store of this process uses it.
+# One for each folder, as long as a store of this process uses it.
 _LOCKS: weakref.WeakValueDictionary[str, WriterLock] = (
     weakref.WeakValueDictionary()
 )

@@ -1,8 +1,8 @@
-"""A shard: rows and their identifiers, in files that never change.
+"""Shards: rows and their identifiers, in files that never change.
 
-`000007.npy` holds rows, `000007.ids.npy` their identifiers, and `000007.json`,
-which is written last, their number and both files' sizes and checksums: that
-one makes them a shard. What lies there without it is nothing.
+`000007.npy` has rows, `000007.ids.npy` their identifiers. The record
+`000007.json` has their number and both files' sizes and checksums. It is
+written last, and makes them a shard: files without it are ignored.
 """
 
 import io
@@ -29,7 +29,7 @@ _CHUNK_BYTES = 2**20
 
 
 class Shard(NamedTuple):
-    """What a shard holds; its rows are mapped, not read."""
+    """The contents of a shard; its rows are mapped to memory, not read."""
 
     ids: np.ndarray
     rows: np.ndarray
@@ -38,16 +38,13 @@ class Shard(NamedTuple):
 def write_shard(
     folder: Path, number: int, ids: np.ndarray, rows: np.ndarray
 ) -> int:
-    """Writes a shard.
+    """Writes a shard, and returns the bytes of its files.
 
     Args:
         folder: The column's folder.
-        number: The shard's number, which none has there.
+        number: The shard's number, which no other has.
         ids: Identifiers, of dtype `IDS`.
         rows: As many rows.
-
-    Returns:
-        The bytes of its files.
 
     Raises:
         OSError: It cannot be written; nothing is left of it.
@@ -70,29 +67,20 @@ def write_shard(
 
 
 def map_rows(folder: Path, number: int, dtype: np.dtype) -> np.ndarray:
-    """The rows of a shard that this process has written itself.
-
-    Args:
-        folder: The column's folder.
-        number: The shard's number.
-        dtype: Of the rows.
-    """
+    """Returns the rows of a shard that this process has written itself."""
     return _mapped(_arrays(folder, number)[0]).view(dtype)
 
 
 def open_shard(
     folder: Path, number: int, shape: tuple[int, ...], dtype: np.dtype
 ) -> Shard | None:
-    """Opens a shard, every byte of which is checked.
+    """Returns a shard, or None if any byte of it is not as it was written.
 
     Args:
         folder: The column's folder.
         number: The shard's number.
-        shape: Of a row.
-        dtype: Of the rows.
-
-    Returns:
-        The shard; `None` if anything is not as it was written.
+        shape: The shape of a row.
+        dtype: The dtype of the rows.
 
     Raises:
         OSError: A file is there that cannot be read.
@@ -102,9 +90,9 @@ def open_shard(
     try:
         count = record["rows"]
         for path in paths:
-            if _seen(path) != record["files"][path.name]:
+            if _checksum(path) != record["files"][path.name]:
                 return None
-        # These map files and never unpickle: arrays of objects are refused.
+        # `open_memmap` never unpickles: arrays of objects are refused.
         rows, ids = map(_mapped, paths)
     except (FileNotFoundError, KeyError, TypeError, ValueError):
         return None
@@ -116,33 +104,20 @@ def open_shard(
 
 
 def remove_shard(folder: Path, number: int) -> None:
-    """Removes a shard, or what there is of it.
-
-    Args:
-        folder: The column's folder.
-        number: The shard's number.
-    """
+    """Removes the files of a shard, as far as they are there."""
     # The record first: without it the others are no shard any more.
     for path in (_record(folder, number), *_arrays(folder, number)):
         path.unlink(missing_ok=True)
 
 
 def shard_numbers(folder: Path) -> list[int]:
-    """The shards of a column, in ascending order.
-
-    Args:
-        folder: The column's folder, which need not be there.
-    """
+    """Returns the shards of a column, which need not have a folder, sorted."""
     found = _files(folder)
     return sorted(number for number, kind in found if kind == "json")
 
 
 def unfinished_numbers(folder: Path) -> set[int]:
-    """Numbers of files that are no shard, as their record is missing.
-
-    Args:
-        folder: The column's folder, which need not be there.
-    """
+    """Returns the numbers of files that are no shard, for lack of a record."""
     return {number for number, _ in _files(folder)} - {*shard_numbers(folder)}
 
 
@@ -164,7 +139,8 @@ def _arrays(folder: Path, number: int) -> tuple[Path, Path]:
 
 
 def _write_array(path: Path, array: np.ndarray) -> dict[str, int]:
-    """Writes a .npy file; NumPy's own writer says nothing of a full disk."""
+    """Writes a .npy file, and returns its size and checksum."""
+    # NumPy's own writer does not report a full disk.
     stored = np.ascontiguousarray(array).view(_stored(array.dtype))
     header = io.BytesIO()
     described = np.lib.format.header_data_from_array_1_0(stored)
@@ -175,13 +151,14 @@ def _write_array(path: Path, array: np.ndarray) -> dict[str, int]:
 
 
 def _stored(dtype: np.dtype) -> np.dtype:
-    """Files of NumPy alone have no bfloat16: its bits are stored."""
+    """Returns the dtype of the file that stores the bits of a dtype."""
+    # NumPy's files have no bfloat16 and its kin.
     if dtype == IDS or dtype.isbuiltin == 1:
         return dtype
     return np.dtype(f"u{dtype.itemsize}")
 
 
-def _seen(path: Path) -> dict[str, int]:
+def _checksum(path: Path) -> dict[str, int]:
     checksum = 0
     chunk = memoryview(bytearray(_CHUNK_BYTES))
     with path.open("rb", buffering=0) as stream:
@@ -190,6 +167,6 @@ def _seen(path: Path) -> dict[str, int]:
         return {"bytes": stream.tell(), "crc32": checksum}
 
 
-def _mapped(path: Path) -> Any:
-    # As a plain array: indexing a memmap takes several times as long.
+def _mapped(path: Path) -> np.ndarray:
+    # A plain array, since indexing a memmap takes several times as long.
     return np.asarray(np.lib.format.open_memmap(path, mode="r"))

@@ -1,56 +1,115 @@
-"""A store: columns, and small values beside them; here in memory."""
+"""Stores of columns, with small values beside them; one in memory."""
 
 import contextlib
 import json
 import re
 import sys
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Any, Generic, TypeVar
 
-from keras_cascade.cache.storage.columns import CacheFull, Column, MemoryColumn
+from numpy.typing import DTypeLike
+
+from keras_cascade.cache.storage.columns import (
+    CacheFull,
+    Column,
+    MemoryColumn,
+    checked_dtype,
+    checked_shape,
+)
 
 _KEY = re.compile(r"[0-9a-f]+")
 _PART = r"[A-Za-z0-9_][A-Za-z0-9_.\-]*"
 _NAME = re.compile(rf"{_PART}(/{_PART})?")
+AnyColumn = TypeVar("AnyColumn", bound=Column)
 
 
-class Store(Protocol):
-    """Where cached features are: columns by key, and JSON values by name."""
+class Store(ABC, Generic[AnyColumn]):
+    """Cached features: columns by key, and JSON values by name."""
+
+    def __init__(self) -> None:
+        self._columns: dict[str, AnyColumn] = {}
+        self._lock = threading.RLock()
 
     def column(
-        self, key: str, shape: Sequence[int], dtype: Any, description: dict
-    ) -> Column:
-        """Opens a column, or makes it; the key is a hex string."""
-        ...
+        self,
+        key: str,
+        shape: Sequence[int],
+        dtype: DTypeLike,
+        description: dict[str, Any],
+    ) -> AnyColumn:
+        """Opens a column, or makes it.
 
-    def save_json(self, name: str, value: Any) -> None:
-        """Stores a value under a name, which may hold one slash."""
-        ...
+        Args:
+            key: The column's name, a hex string.
+            shape: The shape of one row.
+            dtype: The dtype to store.
+            description: The contents, as JSON; on disk it is kept for people
+                to read.
 
+        Raises:
+            ValueError: There is a column of another shape or dtype, or the
+                key is no hex string.
+            OSError: A file of it cannot be read.
+        """
+        # Keys become names of folders.
+        if not _KEY.fullmatch(key):
+            raise ValueError(f"A column's key is a hex string, not {key!r}.")
+        with self._lock:
+            if key not in self._columns:
+                made = self._make_column(key, shape, dtype, description)
+                self._columns[key] = made
+            column = self._columns[key]
+        asked = checked_shape(shape), checked_dtype(dtype)
+        if (column.shape, column.dtype) != asked:
+            raise ValueError(
+                f"Column {key} holds rows of {column.dtype.name}"
+                f"{column.shape}, but {asked[1].name}{asked[0]} is asked for."
+            )
+        return column
+
+    @abstractmethod
+    def save_json(self, name: str, value: object) -> None:
+        """Stores a value.
+
+        Args:
+            name: Its name, which may have one slash.
+            value: Anything JSON has.
+
+        Raises:
+            CacheFull: There is no room for it.
+        """
+
+    @abstractmethod
     def load_json(self, name: str) -> Any | None:
-        """The value of that name, or `None` where there is none."""
-        ...
+        """Returns a value; None where there is none, or it is damaged.
 
-    def names(self, prefix: str) -> list[str]:
-        """Of the JSON values, those that begin with `prefix`, sorted."""
-        ...
+        Args:
+            name: Its name.
+        """
 
+    @abstractmethod
     def writing(self) -> AbstractContextManager[None]:
-        """One process writes at a time; rows are appended within this."""
-        ...
+        """Returns a context in which rows may be appended, by one process."""
 
+    @abstractmethod
     def room(self) -> int:
-        """How many bytes may still be written."""
-        ...
+        """Returns how many bytes may still be written."""
 
-    def close(self) -> None:
-        """Lets go of columns."""
-        ...
+    @abstractmethod
+    def _make_column(
+        self,
+        key: str,
+        shape: Sequence[int],
+        dtype: DTypeLike,
+        description: dict[str, Any],
+    ) -> AnyColumn:
+        """Returns a new object for a column."""
 
 
-class MemoryStore:
+class MemoryStore(Store[MemoryColumn]):
     """Columns in memory, which go with the process.
 
     Args:
@@ -59,79 +118,40 @@ class MemoryStore:
     """
 
     def __init__(self, max_bytes: int | None = None):
+        super().__init__()
         self.max_bytes = max_bytes
-        self._columns: dict[str, MemoryColumn] = {}
         self._values: dict[str, str] = {}
         self._taken = 0
-        self._lock = threading.RLock()
 
-    def column(
-        self, key: str, shape: Sequence[int], dtype: Any, description: dict
-    ) -> MemoryColumn:
-        """Opens a column, or makes it.
-
-        Args:
-            key: Its name, a hex string.
-            shape: Of one row.
-            dtype: As stored.
-            description: What it holds; on disk it is kept for people to read.
-
-        Raises:
-            ValueError: There is one of another shape or dtype.
-        """
-        check_key(key)
-        with self._lock:
-            if key not in self._columns:
-                self._columns[key] = MemoryColumn(shape, dtype, self._take)
-            column = self._columns[key]
-        check_same(key, column, shape, dtype)
-        return column
-
-    def save_json(self, name: str, value: Any) -> None:
-        """Stores a value.
-
-        Args:
-            name: Its name, which may hold one slash.
-            value: Anything JSON has.
-        """
+    def save_json(self, name: str, value: object) -> None:
+        """Stores a value, as in `Store`."""
         check_name(name)
         self._values[name] = json.dumps(value)
 
     def load_json(self, name: str) -> Any | None:
-        """Gives a value back, or `None` where there is none.
-
-        Args:
-            name: Its name.
-        """
+        """Returns a value or None, as in `Store`."""
         check_name(name)
-        text = self._values.get(name)
-        return None if text is None else json.loads(text)
-
-    def names(self, prefix: str) -> list[str]:
-        """Of the JSON values, sorted.
-
-        Args:
-            prefix: What they begin with.
-        """
-        return sorted(x for x in list(self._values) if x.startswith(prefix))
+        return json.loads(self._values.get(name, "null"))
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
-        """Nothing to wait for: no other process sees this memory."""
+        """Waits for nobody: no other process sees this memory."""
         yield
 
     def room(self) -> int:
-        """How many bytes may still be written."""
+        """Returns how many bytes may still be written."""
         if self.max_bytes is None:
             return sys.maxsize
         return max(0, self.max_bytes - self._taken)
 
-    def close(self) -> None:
-        """Lets go of columns, which frees their memory, and of values."""
-        with self._lock:
-            self._columns.clear()
-            self._values.clear()
-            self._taken = 0
+    def _make_column(
+        self,
+        key: str,
+        shape: Sequence[int],
+        dtype: DTypeLike,
+        description: dict[str, Any],
+    ) -> MemoryColumn:
+        return MemoryColumn(shape, dtype, self._take)
 
     def _take(self, count: int) -> None:
         with self._lock:
@@ -144,52 +164,14 @@ class MemoryStore:
             self._taken += count
 
 
-def check_key(key: str) -> None:
-    """Keys become names of folders.
-
-    Args:
-        key: A column's key.
-
-    Raises:
-        ValueError: It is no hex string.
-    """
-    if not _KEY.fullmatch(key):
-        raise ValueError(f"A column's key is a hex string, not {key!r}.")
-
-
 def check_name(name: str) -> None:
-    """Names become names of files.
+    """Raises a ValueError for the name of a value that is no file's.
 
     Args:
-        name: A JSON value's name.
-
-    Raises:
-        ValueError: It holds anything but letters, digits, `_-.` and one slash.
+        name: Letters, digits, `_-.` and one slash at most.
     """
     if not _NAME.fullmatch(name):
         raise ValueError(
             "A value's name is letters, digits, '_', '-' and '.', with one "
             f"'/' at most, not {name!r}."
-        )
-
-
-def check_same(
-    key: str, column: Column, shape: Sequence[int], dtype: Any
-) -> None:
-    """A key stands for one shape and dtype.
-
-    Args:
-        key: The column's key.
-        column: What is there.
-        shape: The shape that is asked for.
-        dtype: The dtype that is asked for.
-
-    Raises:
-        ValueError: They differ.
-    """
-    asked = MemoryColumn(shape, dtype)
-    if (column.shape, column.dtype) != (asked.shape, asked.dtype):
-        raise ValueError(
-            f"Column {key} holds rows of {column.dtype.name}{column.shape}, "
-            f"but {asked.dtype.name}{asked.shape} is asked for."
         )

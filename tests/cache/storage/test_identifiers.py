@@ -58,5 +58,5 @@ def test_rows_are_forgotten_from_a_position_on(monkeypatch, few):
     monkeypatch.setattr(identifiers, "_FEW", few)
     index = IdentifierIndex()
     index.add(digests(6), 0)
-    index.clip(4)
+    index.truncate(4)
     assert index.find(digests(6)).tolist() == [0, 1, 2, 3, -1, -1]

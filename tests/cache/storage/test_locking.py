@@ -79,9 +79,9 @@ def test_within_a_process_it_may_be_nested(tmp_path, stores):
     with outer.writing():
         fill(outer, 40)
         fill(inner, 80)
-        assert lock.held
+        assert lock.is_held
         fill(outer, 120)
-    assert not lock.held
+    assert not lock.is_held
     check_rows(outer, 120)
     check_rows(DiskStore(tmp_path), 120)
 
@@ -110,7 +110,7 @@ def test_an_error_within_frees_it(tmp_path):
     store = DiskStore(tmp_path)
     with pytest.raises(RuntimeError, match="mine"), store.writing():
         raise RuntimeError("mine")
-    assert not WriterLock.of(tmp_path).held
+    assert not WriterLock.of(tmp_path).is_held
     fill(store, 20)
     check(store, 20)
 

@@ -68,7 +68,7 @@ def measure(folder, megabytes):
         for start in range(0, len(ids), batch):
             column.append(ids[start : start + batch], rows)
             most = max(most, anonymous())
-    store.close()
+    del store, column
     column = DiskStore(folder).column("c3", shape, "float32", {})
     positions = np.random.default_rng(0).permutation(column.positions(ids))
     for start in range(0, len(ids), batch):
