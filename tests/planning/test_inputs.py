@@ -163,7 +163,9 @@ def test_images_of_integers_and_floats_are_shared_as_floats():
 def test_what_cannot_be_shared_is_an_error(shapes):
     inputs = known(**{name: network(shape) for name, shape in shapes.items()})
     message = error(ValueError, inputs, {"a": "x", "b": "x"})
-    assert message.startswith("inputs gives one name, 'x', to what cannot be ")
+    assert message.startswith(
+        "inputs gives one name, 'x', to inputs that differ"
+    )
     assert f"'a' {shapes['a']} float32, 'b' {shapes['b']} float32" in message
     assert message.endswith("else give each its own name.")
 
