@@ -1,15 +1,30 @@
 """The base class of adapters: what the library asks of one."""
 
-from typing import Any, Self
+import operator
+from collections.abc import Sequence
+from typing import Any, Self, SupportsIndex, TypedDict, TypeVar
 
 import keras
 
-from keras_cascade import data as user_data
-from keras_cascade.adapters.protocol import (
-    learn,
-    one_label_array,
-    takes_labels,
+from keras_cascade._keras_compat.annotations import (
+    DType,
+    Regularizer,
+    Shape,
+    Tensor,
 )
+from keras_cascade.adapters.protocol import learn, learning_batches
+
+_T = TypeVar("_T")
+
+
+class LayerArguments(TypedDict, total=False):
+    """The arguments of every adapter, as `Adapter` has them."""
+
+    trainable: bool
+    dtype: DType
+    autocast: bool
+    activity_regularizer: Regularizer
+    name: str | None
 
 
 @keras.saving.register_keras_serializable(package="keras_cascade")
@@ -21,15 +36,20 @@ class Adapter(keras.layers.Layer):
     are to be written in stock Keras layers.
 
     An adapter of your own has `call` (and `build`, `get_config`) like every
-    layer. One that learns from data also has `needs_data`, and Keras's three
-    methods: `reset_state` forgets, `update_state(batch)` reads the features
-    of a batch, `finalize_state` sets the weights. Where `update_state` takes
-    `mask` too, it gets the mask of a masked sequence; where it takes
-    `labels`, the labels of the batch, which without a default the data must
-    have. Its `build` calls
-    `super().build(input_shape)`, which adds the weight that keeps `fitted`
-    through saving, and its `finalize_state` calls
-    `super().finalize_state()`, which sets it.
+    layer. One that learns from data also has `needs_data`, and three methods:
+    `reset_state()` starts a pass, `update_state(batch, labels=None,
+    mask=None)` reads the features of a batch, `finalize_state()` sets the
+    weights. An override of `update_state` may leave out the arguments that it
+    does not use. Its `build` calls `super().build(input_shape)`, which adds
+    the weight that keeps `fitted` through saving, and its `finalize_state`
+    calls `super().finalize_state()`, which sets that weight.
+
+    Attributes:
+        needs_labels: bool, whether the data must have labels to learn from.
+            They must as well if `update_state` has `labels` without a
+            default. `False` here.
+        uses_labels: bool, whether `update_state` reads the `labels` that it
+            takes. `True` here.
 
     Args:
         trainable: bool, whether training moves its weights. Defaults to
@@ -75,13 +95,16 @@ class Adapter(keras.layers.Layer):
     array([1., 3.], dtype=float32)
     """
 
+    needs_labels: bool = False
+    uses_labels: bool = True
+
     def __init__(
         self,
         *,
         trainable: bool = True,
-        dtype: Any = None,
+        dtype: DType = None,
         autocast: bool = True,
-        activity_regularizer: Any = None,
+        activity_regularizer: Regularizer = None,
         name: str | None = None,
     ):
         super().__init__(
@@ -113,7 +136,7 @@ class Adapter(keras.layers.Layer):
         return False
 
     def with_units(self, width: int) -> "Adapter":
-        """A copy whose output has `width` features, for an open width.
+        """Returns a copy whose output has `width` features.
 
         Args:
             width: int, number of output features.
@@ -130,8 +153,8 @@ class Adapter(keras.layers.Layer):
             "width overrides `open_width` and `with_units`."
         )
 
-    def build(self, input_shape: Any) -> None:
-        """Adds the weight that remembers that data was learned from."""
+    def build(self, input_shape: Shape) -> None:
+        """Adds the weight that keeps `fitted`, where there is data to learn."""
         if self.needs_data and self._fitted is None:
             self._fitted = self.add_weight(
                 name="fitted",
@@ -142,13 +165,22 @@ class Adapter(keras.layers.Layer):
             )
 
     def reset_state(self) -> None:
-        """Forgets what `update_state` has gathered; starts a pass."""
+        """Forgets the batches seen so far; starts a pass."""
 
-    def update_state(self, batch: Any) -> None:
-        """Learns from the features of one batch.
+    def update_state(
+        self,
+        batch: Tensor,
+        labels: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> None:
+        """Learns from the features of one batch, outside of any graph.
 
         Args:
-            batch: array or tensor of features, outside of any graph.
+            batch: array or tensor of features.
+            labels: array of the batch's labels, where `uses_labels` and the
+                data has them. Defaults to `None`.
+            mask: boolean array `(batch, steps)` of a sequence's steps that
+                count. Defaults to `None`, all.
         """
         if self.needs_data:
             raise NotImplementedError(
@@ -157,7 +189,7 @@ class Adapter(keras.layers.Layer):
             )
 
     def finalize_state(self) -> None:
-        """Sets the weights from what was gathered; ends a pass."""
+        """Sets the weights from the batches seen; ends a pass."""
         if not self.needs_data:
             return
         if self._fitted is None:
@@ -168,7 +200,7 @@ class Adapter(keras.layers.Layer):
             )
         self._fitted.assign(True)
 
-    def adapt(self, data: Any, batch_size: int = 256) -> Self:
+    def adapt(self, data: object, batch_size: int = 256) -> Self:
         """Learns from features, in one pass over them.
 
         Inside a cascade, `Cascade.adapt` does this with the tap's features.
@@ -177,8 +209,8 @@ class Adapter(keras.layers.Layer):
 
         Args:
             data: features, as an array or in batches: all that `fit` takes.
-                What learns from labels needs `(x, y)`, the others leave
-                labels aside.
+                An adapter that learns from labels needs `(x, y)`; the others
+                leave labels unread.
             batch_size: int, rows at a time when `data` is an array. The
                 result does not depend on it. Defaults to `256`.
 
@@ -193,20 +225,18 @@ class Adapter(keras.layers.Layer):
         if not self.needs_data:
             return self
         self.reset_state()
-        if takes_labels(self):
-            self._learn_with_labels(data, batch_size)
-        else:
-            for batch in user_data.batches(data, batch_size):
-                self._build_on(batch)
-                self.update_state(batch)
+        learners = {self.name: self}
+        for batch, labels in learning_batches(learners, data, batch_size):
+            self._build_for(batch)
+            learn(self, batch, labels)
         self.finalize_state()
         return self
 
     def copy(self, name: str | None = None) -> Self:
-        """An independent copy with equal configuration and weights.
+        """Returns an independent copy with equal configuration and weights.
 
-        When the adapter is built, so is the copy, under the surrounding
-        `keras.name_scope`, which its weights' paths begin with.
+        If the adapter is built, so is the copy, under the surrounding
+        `keras.name_scope`, with which its weights' paths begin.
 
         Args:
             name: str, name of the copy. Defaults to `None`, the same name.
@@ -224,17 +254,17 @@ class Adapter(keras.layers.Layer):
         return twin
 
     def to_plain(self) -> list[keras.layers.Layer]:
-        """Stock Keras layers that together compute what this computes.
+        """Returns stock Keras layers that compute the same together.
 
-        They are what is left of an adapter in a model that is to load
-        without this package.
+        They replace the adapter in a model that is to load without this
+        package.
 
         Returns:
-            The layers, built for the shape that this is built for, with
-            their weights, in the order in which they are applied.
+            The layers, built for the adapter's input shape, with their
+            weights, in the order in which they are applied.
 
         Raises:
-            NotImplementedError: the class does not say how.
+            NotImplementedError: the class does not override `to_plain`.
         """
         raise NotImplementedError(
             f"Adapter '{self.name}' cannot be written in stock Keras layers: "
@@ -243,15 +273,40 @@ class Adapter(keras.layers.Layer):
             "`[keras.layers.Dense(8)]`."
         )
 
-    def _learn_with_labels(self, data: Any, batch_size: int) -> None:
-        for batch, y in user_data.labelled_batches(data, batch_size):
-            labels = one_label_array({self.name: self}, y)
-            self._build_on(batch)
-            learn(self, batch, labels=labels)
-
-    def _build_on(self, batch: Any) -> None:
+    def _build_for(self, batch: object) -> None:
         """Builds for the shape of a batch, of any number of rows."""
         if not self.built:
             self.build(
                 keras.tree.map_structure(lambda x: (None, *x.shape[1:]), batch)
             )
+
+    def _built_shape(self) -> Shape:
+        """Returns the input shape that the adapter is built for."""
+        config = self.get_build_config()
+        if config is None:
+            raise ValueError(
+                f"Adapter '{self.name}' is not built, and so has no weights "
+                "to hand on. Call it on features, or `build(shape)`, first."
+            )
+        return tuple(config["input_shape"])
+
+    def _one_of(self, argument: str, value: _T, allowed: Sequence) -> _T:
+        """Returns the value of an argument if it is one of those allowed."""
+        if value not in allowed:
+            raise ValueError(
+                f"Adapter '{self.name}': `{argument}` is one of {allowed}, "
+                f"received {value!r}."
+            )
+        return value
+
+    def _positive(self, argument: str, value: object, kind: str) -> int:
+        """Returns the value of an argument as a positive int."""
+        # A bool is an int, but a size of True is a mistake.
+        if isinstance(value, SupportsIndex) and not isinstance(value, bool):
+            count = operator.index(value)
+            if count > 0:
+                return count
+        raise ValueError(
+            f"Adapter '{self.name}': `{argument}` is {kind} or None, received "
+            f"{value!r}."
+        )

@@ -1,21 +1,26 @@
-"""Probabilities, logits and labels: what adapters of classes share."""
+"""The base of adapters of classes: their probabilities, logits and labels.
+
+Tested by `tests/adapters/test_logits.py` and
+`tests/adapters/test_label_map.py`.
+"""
 
 import math
-from typing import Any
+from typing import Any, Unpack
 
 import keras
 import numpy as np
 
-from keras_cascade.adapters.adapter import Adapter
+from keras_cascade._keras_compat.annotations import Shape, Tensor
+from keras_cascade.adapters.adapter import LayerArguments
+from keras_cascade.adapters.plain import Layers
+from keras_cascade.adapters.streaming import StreamingAdapter
 from keras_cascade.data import to_numpy
-
-Shape = tuple[int | None, ...]
 
 # How far from 1 rounding may take a sum of probabilities.
 _SUM_TOLERANCE = {"float16": 1e-2, "bfloat16": 3e-2}
 
 
-class ClassAdapter(Adapter):
+class ClassAdapter(StreamingAdapter):
     """An adapter of scores of classes, which are the last axis.
 
     It computes in float32 at least, whatever comes in: probabilities need
@@ -23,137 +28,129 @@ class ClassAdapter(Adapter):
 
     Args:
         from_probabilities: bool, whether the input is probabilities.
-        trainable, dtype, name: as in `Adapter`.
+        arguments: As in `Adapter`.
     """
 
+    needs_labels = True
+
     def __init__(
-        self,
-        *,
-        from_probabilities: bool,
-        trainable: bool,
-        dtype: Any,
-        name: str | None,
+        self, *, from_probabilities: bool, **arguments: Unpack[LayerArguments]
     ):
-        super().__init__(
-            trainable=trainable, dtype=dtype, autocast=False, name=name
-        )
+        super().__init__(**{**arguments, "autocast": False})
         self.from_probabilities = from_probabilities
         self.supports_masking = True
-        self._batches_seen = 0
         self._classes: int | None = None
 
     @property
     def floor(self) -> float:
-        """What a probability counts for at least, before its logarithm."""
+        """The smallest probability of which a logarithm is taken."""
         return smallest_probability(self.compute_dtype)
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
+        """Returns the constructor's arguments."""
         return {
             **super().get_config(),
             "from_probabilities": self.from_probabilities,
         }
 
-    def build(self, input_shape: Any) -> None:
-        """Holds later inputs to the number of classes."""
+    def build(self, input_shape: Shape) -> None:
+        """Fixes the number of classes of later inputs."""
         self._classes = self._classes_of(input_shape)
         self.input_spec = keras.layers.InputSpec(
             min_ndim=2, axes={-1: self._classes}
         )
         super().build(input_shape)
 
-    def reset_state(self) -> None:
-        """Starts a pass."""
-        self._batches_seen = 0
+    def update_state(
+        self,
+        batch: Tensor,
+        labels: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> None:
+        """Learns from the scores of one batch and their labels.
 
-    def to_plain(self) -> list[keras.layers.Layer]:
-        """One small network of stock layers and operations.
-
-        What is learned is constant in it, but for the layers that it has.
+        Args:
+            batch: array or tensor of scores, as `call` takes them.
+            labels: class ids of shape `batch.shape[:-1]`, with or without a
+                last axis of 1, or one-hot or probability rows
+                `(*batch.shape[:-1], classes)`. Of sigmoid units, 0 or 1 for
+                each.
+            mask: boolean array `batch.shape[:-1]` of the positions that
+                count. Defaults to `None`: all.
         """
-        config = self.get_build_config()
-        if config is None:
-            raise ValueError(
-                f"Adapter '{self.name}' is not built, and so has no weights "
-                "to hand on. Call it on scores, or `build(shape)`, first."
-            )
-        shape = tuple(config["input_shape"])[1:]
-        inputs = keras.Input(shape, dtype=self._work_dtype)
+        self._check_array(batch)
+        if labels is None:
+            raise ValueError(f"{self._where}: it learns from labels.")
+        self._build_for(batch)
+        self._check_width(batch.shape[-1], self._classes, "classes")
+        tensor = keras.ops.convert_to_tensor(batch)
+        scores = to_numpy(keras.ops.cast(tensor, self._work_dtype))
+        tolerance = self._sum_tolerance(batch)
+        self._learn(*_unmasked(scores, to_numpy(labels), mask), tolerance)
+        self._batches_seen += 1
+
+    def _learn(
+        self, scores: np.ndarray, labels: np.ndarray, tolerance: float
+    ) -> None:
+        """Adds scores and labels to `_gathered`.
+
+        Args:
+            scores: The scores, in the precision of work.
+            labels: Their labels.
+            tolerance: How far from 1 the sum of probabilities may be.
+        """
+        raise NotImplementedError
+
+    def to_plain(self) -> Layers:
+        """Returns one small network of stock layers and operations.
+
+        Learned numbers are constants of it, but for those of its layers.
+        """
+        inputs = keras.Input(self._built_shape()[1:], dtype=self._work_dtype)
         return [keras.Model(inputs, self._plain(inputs), name=self.name)]
 
-    def _plain(self, inputs: Any) -> Any:
-        """What `call` computes, in stock layers and operations."""
+    def _plain(self, inputs: Tensor) -> Any:
+        """Computes the same as `call`, in stock layers and operations."""
         raise NotImplementedError
 
     @property
     def _work_dtype(self) -> str:
         return keras.backend.result_type(self.variable_dtype, "float32")
 
-    @property
-    def _where(self) -> str:
-        return f"Adapter '{self.name}', batch {self._batches_seen}"
-
-    def _add(self, name: str, shape: tuple, initializer: Any) -> Any:
-        return self.add_weight(
-            name=name,
-            shape=shape,
-            initializer=initializer,
-            # The layer's own `autocast=False` does not reach its weights.
-            autocast=False,
-        )
-
-    def _classes_of(self, input_shape: Any) -> int:
+    def _classes_of(self, input_shape: Shape) -> int:
         shape = tuple(input_shape)
         if len(shape) < 2 or shape[-1] is None:
             raise ValueError(
                 f"Adapter '{self.name}' ({type(self).__name__}) received an "
                 f"input of shape {shape}: it needs a last axis of classes, of "
-                "known size, behind the batch."
+                "known size, after the batch."
             )
         return shape[-1]
 
-    def _rows(self, batch: Any) -> np.ndarray:
-        """The scores of a batch, as they came, in the precision of work."""
-        if not hasattr(batch, "shape"):
-            raise ValueError(
-                f"{self._where}: it learns from one array of scores, received "
-                f"a {type(batch).__name__}."
-            )
-        self._build_on(batch)
-        if self._classes not in (None, batch.shape[-1]):
-            raise ValueError(
-                f"{self._where}: {batch.shape[-1]} classes, but "
-                f"{self._classes} before. All batches have the same classes."
-            )
-        tensor = keras.ops.convert_to_tensor(batch)
-        return to_numpy(keras.ops.cast(tensor, self._work_dtype))
-
-    def _counting(
-        self, rows: np.ndarray, labels: Any, mask: Any
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Scores and labels of what is not masked; padding has any label."""
-        labels = to_numpy(labels)
-        if mask is None:
-            return rows, labels
-        mask = to_numpy(mask) != 0
-        if labels.shape[: mask.ndim] != mask.shape:
-            # They do not go with the scores, which will be said of them.
-            return rows, labels
-        return rows[mask], labels[mask]
-
-    def _sum_tolerance(self, batch: Any) -> float:
+    def _sum_tolerance(self, batch: Tensor) -> float:
         # NumPy has no bfloat16: a batch may be finer than its values.
-        came = keras.backend.standardize_dtype(batch.dtype)
-        names = (came, self.compute_dtype)
+        given = keras.backend.standardize_dtype(batch.dtype)
+        names = (given, self.compute_dtype)
         return max(_SUM_TOLERANCE.get(name, 1e-3) for name in names)
 
 
-def smallest_probability(dtype: str) -> float:
-    """The floor under a probability whose logarithm is taken.
+def _unmasked(
+    scores: np.ndarray, labels: np.ndarray, mask: Tensor | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns scores and labels without padding, whose labels may be any."""
+    counts = None if mask is None else to_numpy(mask) != 0
+    # Labels of another shape are an error, which the check of them raises.
+    if counts is None or labels.shape[: counts.ndim] != counts.shape:
+        return scores, labels
+    return scores[counts], labels[counts]
 
-    In float16 the smallest number above zero. In the others far above that,
-    `2**-63` with a logarithm of -43.7: the gradient of the logarithm, one by
-    the probability, must not overflow when it is multiplied.
+
+def smallest_probability(dtype: str) -> float:
+    """Returns the smallest probability of which a logarithm is taken.
+
+    In float16 it is the smallest number above zero. In the others it is far
+    above that, `2**-63` with a logarithm of -43.7: the gradient of the
+    logarithm, one by the probability, must not overflow when multiplied.
     """
     return 2.0**-24 if dtype == "float16" else 2.0**-63
 
@@ -161,16 +158,16 @@ def smallest_probability(dtype: str) -> float:
 def check_distributions(
     rows: np.ndarray, tolerance: float, where: str, instead: str
 ) -> None:
-    """Raises an error where rows are no probabilities that sum to one.
+    """Raises a ValueError if rows are not probabilities that sum to one.
 
     Args:
-        rows: array `(rows, classes)`.
-        tolerance: how far a sum may be from 1.
-        where: beginning of the message.
-        instead: end of the message: what to do.
+        rows: Array `(rows, classes)`.
+        tolerance: How far a sum may be from 1.
+        where: The beginning of the error.
+        instead: The end of the error: what to do.
     """
     sums = rows.sum(axis=-1, dtype="float64")
-    # Written so that NaN is wrong.
+    # Comparisons with NaN are false, so that it counts as wrong.
     right = (np.abs(sums - 1) <= tolerance) & (rows >= 0).all(axis=-1)
     if right.all():
         return
@@ -184,27 +181,17 @@ def check_distributions(
     )
 
 
-def check_finite(rows: np.ndarray, where: str) -> None:
-    """Raises an error where rows hold NaN or infinity."""
-    bad = len(rows) - int(np.isfinite(rows).all(axis=-1).sum())
-    if bad:
-        raise ValueError(
-            f"{where}: {bad} of {len(rows)} rows hold NaN or infinity. Look "
-            "at the data, or at what the network computes from it."
-        )
-
-
 def label_rows(
-    labels: Any, leading: tuple[int, ...], classes: int, where: str
+    labels: np.ndarray, leading: tuple[int, ...], classes: int, where: str
 ) -> np.ndarray:
-    """Labels as a distribution over classes a row.
+    """Returns labels as a distribution over classes for each row.
 
     Args:
-        labels: class ids of shape `leading` or `(*leading, 1)`, or one-hot
+        labels: Class ids of shape `leading` or `(*leading, 1)`, or one-hot
             or probability rows `(*leading, classes)`.
-        leading: shape of the scores without their classes.
-        classes: int, how many classes there are.
-        where: beginning of an error's message.
+        leading: The shape of the scores without their classes.
+        classes: How many classes there are.
+        where: The beginning of an error.
 
     Returns:
         Array `(rows, classes)` in float64.
@@ -212,7 +199,6 @@ def label_rows(
     Raises:
         ValueError: labels are of another shape, or outside the classes.
     """
-    labels = to_numpy(labels)
     if labels.shape == (*leading, classes) and classes > 1:
         rows = labels.reshape(-1, classes).astype("float64")
         check_distributions(
@@ -231,14 +217,16 @@ def label_rows(
     return rows
 
 
-def unit_targets(labels: Any, shape: tuple[int, ...], where: str) -> np.ndarray:
-    """Labels of independent units: 0, 1, or a probability, one a unit.
+def unit_targets(
+    labels: np.ndarray, shape: tuple[int, ...], where: str
+) -> np.ndarray:
+    """Returns labels of independent units: each 0, 1, or a probability.
 
     Args:
-        labels: array of the scores' shape; of a single unit also without its
+        labels: Array of the scores' shape; of a single unit also without its
             axis.
-        shape: shape of the scores.
-        where: beginning of an error's message.
+        shape: The shape of the scores.
+        where: The beginning of an error.
 
     Returns:
         Array of `shape` in float64.
@@ -246,7 +234,6 @@ def unit_targets(labels: Any, shape: tuple[int, ...], where: str) -> np.ndarray:
     Raises:
         ValueError: labels are of another shape, or not within 0 and 1.
     """
-    labels = to_numpy(labels)
     possible = {shape, shape[:-1]} if shape[-1] == 1 else {shape}
     if labels.shape not in possible:
         listed = " or ".join(map(str, sorted(possible)))
@@ -285,7 +272,7 @@ def _class_ids(labels: np.ndarray, classes: int, where: str) -> np.ndarray:
 
 
 def _some(values: np.ndarray) -> str:
-    """The first few different values."""
+    """Lists the first few distinct values."""
     found = np.unique(values[~np.isnan(values)])[:5].tolist()
     found += [math.nan] * bool(np.isnan(values).any())
     return ", ".join(f"{value:g}" for value in found)

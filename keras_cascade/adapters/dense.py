@@ -4,16 +4,22 @@ from typing import Any
 
 import keras
 
-from keras_cascade.adapters.pooling import (
-    PooledAdapter,
+from keras_cascade._keras_compat.annotations import (
+    Activation,
+    Constraint,
+    DType,
+    Initializer,
+    Regularizer,
     Shape,
-    pool_features,
-    pooling_layers,
+    Tensor,
 )
+from keras_cascade.adapters.plain import Layers
+from keras_cascade.adapters.pooling import PooledAdapter
+from keras_cascade.adapters.projection import ProjectedAdapter
 
 
 @keras.saving.register_keras_serializable(package="keras_cascade")
-class DenseAdapter(PooledAdapter):
+class DenseAdapter(PooledAdapter, ProjectedAdapter):
     """Pools a tap to a vector and projects it to `units` features.
 
     The adapter for features whose width must change and that training is to
@@ -60,153 +66,69 @@ class DenseAdapter(PooledAdapter):
     True
     """
 
+    _width_argument = "units"
+    _open_value = None
+    _rules = ("initializer", "regularizer", "constraint")
+
     def __init__(
         self,
         units: int | None = None,
-        activation: Any = None,
+        activation: Activation = None,
         pool: str | None = "auto",
         use_bias: bool = True,
-        kernel_initializer: Any = "glorot_uniform",
-        bias_initializer: Any = "zeros",
-        kernel_regularizer: Any = None,
-        bias_regularizer: Any = None,
-        activity_regularizer: Any = None,
-        kernel_constraint: Any = None,
-        bias_constraint: Any = None,
+        kernel_initializer: Initializer = "glorot_uniform",
+        bias_initializer: Initializer = "zeros",
+        kernel_regularizer: Regularizer = None,
+        bias_regularizer: Regularizer = None,
+        activity_regularizer: Regularizer = None,
+        kernel_constraint: Constraint = None,
+        bias_constraint: Constraint = None,
         data_format: str | None = None,
         trainable: bool = True,
-        dtype: Any = None,
+        dtype: DType = None,
         name: str | None = None,
     ):
         super().__init__(
             pool=pool,
             data_format=data_format,
+            activity_regularizer=activity_regularizer,
             trainable=trainable,
             dtype=dtype,
-            activity_regularizer=activity_regularizer,
             name=name,
         )
-        self.units = _checked_units(units, self.name)
-        self.activation = keras.activations.get(activation)
-        self.use_bias = use_bias
-        self.kernel_initializer = keras.initializers.get(kernel_initializer)
-        self.bias_initializer = keras.initializers.get(bias_initializer)
-        self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
-        self.bias_regularizer = keras.regularizers.get(bias_regularizer)
-        self.kernel_constraint = keras.constraints.get(kernel_constraint)
-        self.bias_constraint = keras.constraints.get(bias_constraint)
-        self.kernel: Any = None
-        self.bias: Any = None
+        self._set_projection(
+            activation,
+            use_bias,
+            kernel=(kernel_initializer, kernel_regularizer, kernel_constraint),
+            bias=(bias_initializer, bias_regularizer, bias_constraint),
+        )
+        if units is not None:
+            units = self._positive("units", units, "a positive int")
+        self.units = units
 
-    @property
-    def open_width(self) -> bool:
-        """Whether `units` is left to the builder."""
-        return self.units is None
-
-    def with_units(self, width: int) -> "DenseAdapter":
-        """A copy with `units=width`, where `units` is None."""
-        if not self.open_width:
-            raise ValueError(
-                f"Adapter '{self.name}' has {self.units} units, it cannot be "
-                f"given {width}. DenseAdapter(None) leaves its width open."
-            )
-        return type(self).from_config({**self.get_config(), "units": width})
-
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {
-            **super().get_config(),
-            "units": self.units,
-            "use_bias": self.use_bias,
-            "activation": keras.activations.serialize(self.activation),
-            **self._part_configs(),
-        }
-
-    def build(self, input_shape: Any) -> None:
+    def build(self, input_shape: Shape) -> None:
         """Adds kernel and bias, for the pooled width."""
         super().build(input_shape)
-        features = self.pooled_width(input_shape)
-        units = self._settled_units()
-        self.kernel = self.add_weight(
-            name="kernel",
-            shape=(features, units),
-            initializer=self.kernel_initializer,
-            regularizer=self.kernel_regularizer,
-            constraint=self.kernel_constraint,
-        )
-        if self.use_bias:
-            self.bias = self.add_weight(
-                name="bias",
-                shape=(units,),
-                initializer=self.bias_initializer,
-                regularizer=self.bias_regularizer,
-                constraint=self.bias_constraint,
-            )
+        width = self._settled_width()
+        self._add_projection(self.pooled_width(input_shape), width)
 
-    def call(self, inputs: Any, mask: Any = None) -> Any:
+    def call(self, inputs: Tensor, mask: Tensor | None = None) -> Any:
         """Pools and projects."""
         x = keras.ops.cast(inputs, self.compute_dtype)
-        x = pool_features(x, self.pool, self.data_format, mask)
-        x = keras.ops.matmul(x, self.kernel)
-        if self.use_bias:
-            x = keras.ops.add(x, self.bias)
-        return self.activation(x)
+        return self.activation(self._project(self._pooled(x, mask)))
 
-    def compute_output_shape(self, input_shape: Any) -> Shape:
-        """The pooled shape with `units` features."""
-        return (*self.pooled_shape(input_shape)[:-1], self._settled_units())
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        """Returns the pooled shape with `units` features."""
+        return (*self.pooled_shape(input_shape)[:-1], self._settled_width())
 
-    def to_plain(self) -> list[keras.layers.Layer]:
-        """A pooling layer, where there is something to pool, and `Dense`."""
+    def to_plain(self) -> Layers:
+        """Returns a pooling layer, if one is needed, and `Dense`."""
         shape = self._built_shape()
-        dense = keras.layers.Dense(
-            self.units,
+        dense = self._plain_dense(
+            self.pooled_shape(shape),
+            self.name,
+            [self.kernel, self.bias],
             activation=self.activation,
-            use_bias=self.use_bias,
             activity_regularizer=self.activity_regularizer,
-            trainable=self.trainable,
-            dtype=self.dtype_policy,
-            name=self.name,
-            **self._part_configs(),
         )
-        dense.build(self.pooled_shape(shape))
-        dense.set_weights(self.get_weights())
-        pooling = pooling_layers(
-            shape, self.pool, self.data_format, self.name, self.dtype_policy
-        )
-        return [*pooling, dense]
-
-    def _part_configs(self) -> dict[str, Any]:
-        """What initialises, regularises and constrains the weights."""
-        kinds = (
-            ("initializer", keras.initializers),
-            ("regularizer", keras.regularizers),
-            ("constraint", keras.constraints),
-        )
-        return {
-            f"{weight}_{kind}": module.serialize(
-                getattr(self, f"{weight}_{kind}")
-            )
-            for weight in ("kernel", "bias")
-            for kind, module in kinds
-        }
-
-    def _settled_units(self) -> int:
-        if self.units is None:
-            raise ValueError(
-                f"The width of adapter '{self.name}' is open. A cascade "
-                "settles it from the downstream's input; elsewhere give it "
-                "one: DenseAdapter(64), or `adapter.with_units(64)`."
-            )
-        return self.units
-
-
-def _checked_units(units: Any, name: str) -> int | None:
-    if units is None:
-        return None
-    if isinstance(units, bool) or not hasattr(units, "__index__") or units < 1:
-        raise ValueError(
-            f"Adapter '{name}': `units` is a positive int or None, received "
-            f"{units!r}."
-        )
-    return int(units)
+        return [*self._plain_pooling(shape, self.dtype_policy), dense]

@@ -1,23 +1,26 @@
 """LabelMapAdapter: the classes of one network as those of another."""
 
-import math
-from typing import Any
+from typing import Any, Self
 
 import keras
 import numpy as np
+from keras import ops
 
-from keras_cascade.adapters.classes import (
-    ClassAdapter,
-    check_distributions,
-    check_finite,
-    label_rows,
-)
-from keras_cascade.adapters.mapping import (
+from keras_cascade._keras_compat.annotations import DType, Shape, Tensor
+from keras_cascade.adapters.class_mapping import (
     Classes,
     ClassMapping,
     class_index,
     normalised_rows,
 )
+from keras_cascade.adapters.classes import (
+    ClassAdapter,
+    check_distributions,
+    label_rows,
+)
+from keras_cascade.adapters.numbers import is_finite
+from keras_cascade.adapters.plain import with_weights
+from keras_cascade.adapters.streaming import check_finite
 from keras_cascade.data import to_numpy
 
 OUTPUTS = ("probabilities", "log_probabilities", "logits")
@@ -97,7 +100,7 @@ class LabelMapAdapter(ClassAdapter):
 
     def __init__(
         self,
-        mapping: Any = None,
+        mapping: object = None,
         target_classes: Classes = None,
         source_classes: Classes = None,
         unmapped: str | int = "renormalize",
@@ -105,7 +108,7 @@ class LabelMapAdapter(ClassAdapter):
         from_probabilities: bool = True,
         smoothing: float = 1.0,
         trainable: bool = False,
-        dtype: Any = None,
+        dtype: DType = None,
         name: str | None = None,
     ):
         super().__init__(
@@ -121,10 +124,9 @@ class LabelMapAdapter(ClassAdapter):
         self.unmapped = _checked_unmapped(
             unmapped, self.class_mapping.targets, where
         )
-        # `output` is a layer's symbolic tensor.
-        self.output_kind = _checked_output(output, where)
+        # Not `output`: Keras's layers have that, a symbolic tensor.
+        self.output_kind = self._one_of("output", output, OUTPUTS)
         self.smoothing = _checked_smoothing(smoothing, where)
-        self._counts: np.ndarray | None = None
 
     @property
     def needs_data(self) -> bool:
@@ -132,10 +134,12 @@ class LabelMapAdapter(ClassAdapter):
         return self.class_mapping.shares is None
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
+        """Returns the constructor's arguments."""
+        shares = self.class_mapping.shares
         return {
             **super().get_config(),
-            "mapping": self._triples(),
+            # Neither integers as keys nor tuples pass through a file.
+            "mapping": None if shares is None else [list(s) for s in shares],
             "target_classes": self.class_mapping.targets,
             "source_classes": self.class_mapping.sources,
             "unmapped": self.unmapped,
@@ -144,8 +148,8 @@ class LabelMapAdapter(ClassAdapter):
         }
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "LabelMapAdapter":
-        """The adapter of a config; not its weights."""
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """Returns the adapter of a config; not its weights."""
         config = dict(config)
         if config["mapping"] is not None:
             mapping: dict[int, dict[int, float]] = {}
@@ -154,7 +158,7 @@ class LabelMapAdapter(ClassAdapter):
             config["mapping"] = mapping
         return cls(**config)
 
-    def build(self, input_shape: Any) -> None:
+    def build(self, input_shape: Shape) -> None:
         """Adds the matrix of shares, zero until it is fitted."""
         weights = self.class_mapping.weights(
             self._classes_of(input_shape), f"Adapter '{self.name}'"
@@ -162,73 +166,43 @@ class LabelMapAdapter(ClassAdapter):
         if not self.needs_data:
             weights = normalised_rows(weights, self.unmapped)
         super().build(input_shape)
-        self.shares = self._add(
+        self.shares = self._add_uncast_weight(
             "shares",
             weights.shape,
-            lambda shape, dtype: keras.ops.convert_to_tensor(weights, dtype),
+            lambda shape, dtype: ops.convert_to_tensor(weights, dtype),
         )
 
-    def call(self, inputs: Any) -> Any:
-        """The target classes' scores."""
-        shares = keras.ops.cast(self.shares, self._work_dtype)
-        x = keras.ops.matmul(self._probabilities(inputs), shares)
-        return self._scores(x)
+    def call(self, inputs: Tensor) -> Any:
+        """Returns the target classes' scores."""
+        shares = ops.cast(self.shares, self._work_dtype)
+        return self._scores(ops.matmul(self._probabilities(inputs), shares))
 
-    def compute_output_shape(self, input_shape: Any) -> tuple:
-        """The input's shape with the target classes last."""
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        """Returns the input's shape with the target classes last."""
         return (*tuple(input_shape)[:-1], self.class_mapping.target_count)
 
-    def reset_state(self) -> None:
-        """Forgets the rows seen; the shares stay until a pass ends."""
-        super().reset_state()
-        self._counts = None
-
-    def update_state(self, batch: Any, labels: Any, mask: Any = None) -> None:
-        """Adds the scores of one batch to what each label was seen with.
-
-        Args:
-            batch: array or tensor of scores, as `call` takes them.
-            labels: ids of target classes of shape `batch.shape[:-1]`, with
-                or without a last axis of 1, or one-hot or probability rows
-                `(*batch.shape[:-1], target classes)`.
-            mask: boolean array `batch.shape[:-1]` of the positions that
-                count. Defaults to `None`: all.
-        """
-        rows, labels = self._counting(self._rows(batch), labels, mask)
-        shape = rows.shape
-        targets = label_rows(
-            labels, shape[:-1], self.class_mapping.target_count, self._where
-        )
-        rows = rows.reshape(-1, shape[-1])
+    def _learn(
+        self, scores: np.ndarray, labels: np.ndarray, tolerance: float
+    ) -> None:
+        sources, targets = scores.shape[-1], self.class_mapping.target_count
+        rows = label_rows(labels, scores.shape[:-1], targets, self._where)
+        scores = scores.reshape(-1, sources)
         if self.from_probabilities:
-            tolerance = self._sum_tolerance(batch)
-            check_distributions(rows, tolerance, self._where, _NO_PROBABILITIES)
+            check_distributions(
+                scores, tolerance, self._where, _NO_PROBABILITIES
+            )
         else:
-            check_finite(rows, self._where)
-            rows = to_numpy(self._probabilities(rows))
-        if self._counts is None:
-            self._counts = np.zeros(
-                (rows.shape[1], self.class_mapping.target_count)
-            )
-        self._counts += rows.T.astype("float64") @ targets
-        self._batches_seen += 1
+            check_finite(scores, self._where)
+            scores = to_numpy(self._probabilities(scores))
+        if len(scores):
+            before = 0.0 if self._gathered is None else self._gathered
+            self._gathered = before + scores.T.astype("float64") @ rows
 
-    def finalize_state(self) -> None:
-        """Sets the shares to those of the labels seen."""
-        if not self.needs_data:
-            return
-        if self._counts is None or not self._counts.any():
-            raise ValueError(
-                f"Adapter '{self.name}' has seen no data to learn from."
-            )
-        weights = (
-            self._counts + self.smoothing / self.class_mapping.target_count
-        )
+    def _set_weights_from(self, gathered: np.ndarray) -> None:
+        weights = gathered + self.smoothing / self.class_mapping.target_count
         self.shares.assign(normalised_rows(weights, self.unmapped))
-        self._counts = None
-        super().finalize_state()
 
-    def _plain(self, inputs: Any) -> Any:
+    def _plain(self, inputs: Tensor) -> Any:
         dense = keras.layers.Dense(
             self.class_mapping.target_count,
             use_bias=False,
@@ -236,45 +210,33 @@ class LabelMapAdapter(ClassAdapter):
             dtype=self._work_dtype,
             name=f"{self.name}_shares",
         )
-        dense.build(inputs.shape)
-        dense.set_weights([to_numpy(self.shares)])
+        with_weights(dense, inputs.shape, [self.shares])
         return self._scores(dense(self._probabilities(inputs)))
 
-    def _probabilities(self, inputs: Any) -> Any:
-        x = keras.ops.cast(inputs, self._work_dtype)
-        return x if self.from_probabilities else keras.ops.softmax(x)
+    def _probabilities(self, inputs: Tensor) -> Any:
+        x = ops.cast(inputs, self._work_dtype)
+        return x if self.from_probabilities else ops.softmax(x)
 
     def _scores(self, x: Any) -> Any:
-        """What the target classes got, as it is wanted."""
-        x = keras.ops.maximum(x, self.floor)
+        """Returns the shares of the target classes in the kind of `output`."""
+        x = ops.maximum(x, self.floor)
         if self.output_kind == "logits":
-            x = keras.ops.log(x)
-            x = x - keras.ops.mean(x, axis=-1, keepdims=True)
+            x = ops.log(x)
+            x = x - ops.mean(x, axis=-1, keepdims=True)
         else:
-            # What is mapped nowhere is missing from the sum.
-            x = x / keras.ops.sum(x, axis=-1, keepdims=True)
+            # Classes that are mapped nowhere are missing from the sum.
+            x = x / ops.sum(x, axis=-1, keepdims=True)
         if self.output_kind == "log_probabilities":
-            x = keras.ops.log(x)
-        return keras.ops.cast(x, self.compute_dtype)
-
-    def _triples(self) -> list[list] | None:
-        # Neither integers as keys nor tuples pass through a file.
-        shares = self.class_mapping.shares
-        return None if shares is None else [list(share) for share in shares]
+            x = ops.log(x)
+        return ops.cast(x, self.compute_dtype)
 
 
 _NO_PROBABILITIES = "If the network gives logits, say from_probabilities=False."
 
 
-def _checked_output(output: Any, where: str) -> str:
-    if output not in OUTPUTS:
-        raise ValueError(
-            f"{where}: `output` is one of {OUTPUTS}, received {output!r}."
-        )
-    return output
-
-
-def _checked_unmapped(unmapped: Any, targets: Classes, where: str) -> Any:
+def _checked_unmapped(
+    unmapped: object, targets: Classes, where: str
+) -> str | int:
     if isinstance(unmapped, str) and unmapped in ("renormalize", "spread"):
         return unmapped
     try:
@@ -286,9 +248,8 @@ def _checked_unmapped(unmapped: Any, targets: Classes, where: str) -> Any:
         ) from error
 
 
-def _checked_smoothing(smoothing: Any, where: str) -> float:
-    number = isinstance(smoothing, (int, float, np.integer, np.floating))
-    if number and math.isfinite(smoothing) and smoothing >= 0:
+def _checked_smoothing(smoothing: object, where: str) -> float:
+    if is_finite(smoothing) and smoothing >= 0:
         return float(smoothing)
     raise ValueError(
         f"{where}: `smoothing` is a number of samples, at least 0, received "

@@ -5,15 +5,18 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras import ops
 
+from keras_cascade._keras_compat.annotations import DType, Shape, Tensor
 from keras_cascade.adapters.calibration import TemperatureFit
 from keras_cascade.adapters.classes import (
     ClassAdapter,
     check_distributions,
-    check_finite,
     label_rows,
     unit_targets,
 )
+from keras_cascade.adapters.numbers import is_finite
+from keras_cascade.adapters.streaming import check_finite
 from keras_cascade.data import to_numpy
 
 # The distance from 1 to the float32 below it.
@@ -82,7 +85,7 @@ class LogitsAdapter(ClassAdapter):
         from_probabilities: bool = True,
         activation: str | None = None,
         trainable: bool = False,
-        dtype: Any = None,
+        dtype: DType = None,
         name: str | None = None,
     ):
         super().__init__(
@@ -92,8 +95,9 @@ class LogitsAdapter(ClassAdapter):
             name=name,
         )
         self.temperature = _checked_temperature(temperature, self.name)
-        self.activation = _checked_activation(activation, self.name)
-        self._fit: TemperatureFit | None = None
+        self.activation = self._one_of(
+            "activation", activation, ("softmax", "sigmoid", None)
+        )
 
     @property
     def needs_data(self) -> bool:
@@ -102,7 +106,7 @@ class LogitsAdapter(ClassAdapter):
 
     @property
     def temperature_(self) -> float:
-        """The temperature that it divides by, given, fitted or trained."""
+        """The temperature in use: given, fitted or trained."""
         if not self.fitted:
             raise ValueError(
                 f"Adapter '{self.name}' is not fitted: call `adapt((scores, "
@@ -113,14 +117,14 @@ class LogitsAdapter(ClassAdapter):
         return math.exp(float(to_numpy(self.log_temperature)))
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
+        """Returns the constructor's arguments."""
         return {
             **super().get_config(),
             "temperature": self.temperature,
             "activation": self.activation,
         }
 
-    def build(self, input_shape: Any) -> None:
+    def build(self, input_shape: Shape) -> None:
         """Adds the temperature's logarithm, 0 until it is fitted."""
         if self._classes_of(input_shape) == 1 and self.activation == "softmax":
             raise ValueError(
@@ -130,132 +134,90 @@ class LogitsAdapter(ClassAdapter):
             )
         super().build(input_shape)
         given = math.log(self.temperature or 1.0)
-        self.log_temperature = self._add(
+        self.log_temperature = self._add_uncast_weight(
             "log_temperature", (), keras.initializers.Constant(given)
         )
 
-    def call(self, inputs: Any) -> Any:
-        """The logits, by the temperature."""
+    def call(self, inputs: Tensor) -> Any:
+        """Returns the logits, divided by the temperature."""
         # Not the temperature itself: it stays above 0 when it is trained.
-        return self._divided(inputs, keras.ops.exp(-self.log_temperature))
+        return self._divided(inputs, ops.exp(-self.log_temperature))
 
-    def compute_output_shape(self, input_shape: Any) -> tuple:
-        """The input's shape."""
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        """Returns the input's shape."""
         return tuple(input_shape)
 
-    def reset_state(self) -> None:
-        """Forgets the rows seen; the temperature stays until a pass ends."""
-        super().reset_state()
-        self._fit = None
-
-    def update_state(self, batch: Any, labels: Any, mask: Any = None) -> None:
-        """Adds the scores of one batch to the likelihoods.
-
-        Args:
-            batch: array or tensor of scores, as `call` takes them.
-            labels: class ids of shape `batch.shape[:-1]`, with or without a
-                last axis of 1, or one-hot or probability rows of the batch's
-                shape. Of sigmoid units, 0 or 1 for each.
-            mask: boolean array `batch.shape[:-1]` of the positions that
-                count. Defaults to `None`: all.
-        """
-        rows, labels = self._counting(self._rows(batch), labels, mask)
-        shape, classes = rows.shape, rows.shape[-1]
-        sigmoid = self._is_sigmoid(classes)
-        if sigmoid:
+    def _learn(
+        self, scores: np.ndarray, labels: np.ndarray, tolerance: float
+    ) -> None:
+        shape, classes = scores.shape, scores.shape[-1]
+        if self._is_sigmoid(classes):
             targets = unit_targets(labels, shape, self._where)
         else:
             targets = label_rows(labels, shape[:-1], classes, self._where)
-        rows, targets = rows.reshape(-1, classes), targets.reshape(-1, classes)
-        self._check_scores(rows, sigmoid, self._sum_tolerance(batch))
-        self._learn_from(rows, targets, sigmoid)
-        self._batches_seen += 1
-
-    def finalize_state(self) -> None:
-        """Sets the temperature to that of the highest likelihood."""
-        if not self.needs_data:
-            return
-        if self._fit is None or not self._fit.count:
-            raise ValueError(
-                f"Adapter '{self.name}' has seen no data to learn from."
-            )
-        try:
-            found = self._fit.temperature()
-        except ValueError as error:
-            raise ValueError(f"Adapter '{self.name}': {error}") from error
-        self.log_temperature.assign(math.log(found))
-        self._fit = None
-        super().finalize_state()
-
-    def _plain(self, inputs: Any) -> Any:
-        return self._divided(inputs, 1 / self.temperature_)
-
-    def _divided(self, inputs: Any, inverse_temperature: Any) -> Any:
-        x = keras.ops.multiply(self._logits(inputs), inverse_temperature)
-        return keras.ops.cast(x, self.compute_dtype)
-
-    def _logits(self, inputs: Any) -> Any:
-        x = keras.ops.cast(inputs, self._work_dtype)
-        if not self.from_probabilities:
-            return x
-        logits = keras.ops.log(keras.ops.maximum(x, self.floor))
-        if not self._is_sigmoid(inputs.shape[-1]):
-            return logits
-        rest = keras.ops.maximum(1.0 - x, _SMALLEST_REST)
-        return keras.ops.subtract(logits, keras.ops.log(rest))
-
-    def _is_sigmoid(self, classes: int | None) -> bool:
-        return self.activation == "sigmoid" or (
-            self.activation is None and classes == 1
-        )
-
-    def _check_scores(
-        self, rows: np.ndarray, sigmoid: bool, tolerance: float
-    ) -> None:
-        if not self.from_probabilities:
-            check_finite(rows, self._where)
-        elif not sigmoid:
-            check_distributions(rows, tolerance, self._where, _NO_PROBABILITIES)
-        elif not ((rows >= 0) & (rows <= 1)).all():
-            raise ValueError(
-                f"{self._where}: probabilities of sigmoid units lie between 0 "
-                f"and 1, received {rows.min():.6g} to {rows.max():.6g}. If "
-                "the network gives logits, say from_probabilities=False."
-            )
-
-    def _learn_from(
-        self, rows: np.ndarray, targets: np.ndarray, sigmoid: bool
-    ) -> None:
-        logits = to_numpy(self._logits(keras.ops.convert_to_tensor(rows)))
-        if sigmoid:
+        scores = scores.reshape(-1, classes)
+        self._check_scores(scores, tolerance)
+        logits = to_numpy(self._logits(ops.convert_to_tensor(scores)))
+        targets = targets.reshape(-1, classes)
+        if self._is_sigmoid(classes):
             # A unit is two classes, of which the first has a logit of 0.
             logits, targets = logits.reshape(-1), targets.reshape(-1)
             logits = np.stack([np.zeros_like(logits), logits], axis=1)
             targets = np.stack([1 - targets, targets], axis=1)
-        fit = TemperatureFit() if self._fit is None else self._fit
-        fit.update(logits, targets)
-        self._fit = fit
+        if len(logits):
+            fit = self._gathered or TemperatureFit()
+            fit.update(logits, targets)
+            self._gathered = fit
+
+    def _set_weights_from(self, gathered: TemperatureFit) -> None:
+        self.log_temperature.assign(math.log(gathered.temperature()))
+
+    def _plain(self, inputs: Tensor) -> Any:
+        return self._divided(inputs, 1 / self.temperature_)
+
+    def _divided(
+        self, inputs: Tensor, inverse_temperature: float | Tensor
+    ) -> Any:
+        x = ops.multiply(self._logits(inputs), inverse_temperature)
+        return ops.cast(x, self.compute_dtype)
+
+    def _logits(self, inputs: Tensor) -> Any:
+        x: Any = ops.cast(inputs, self._work_dtype)
+        if not self.from_probabilities:
+            return x
+        logits = ops.log(ops.maximum(x, self.floor))
+        if not self._is_sigmoid(inputs.shape[-1]):
+            return logits
+        rest = ops.maximum(1.0 - x, _SMALLEST_REST)
+        return ops.subtract(logits, ops.log(rest))
+
+    def _is_sigmoid(self, classes: int) -> bool:
+        return self.activation == "sigmoid" or (
+            self.activation is None and classes == 1
+        )
+
+    def _check_scores(self, scores: np.ndarray, tolerance: float) -> None:
+        if not self.from_probabilities:
+            check_finite(scores, self._where)
+        elif not self._is_sigmoid(scores.shape[-1]):
+            check_distributions(
+                scores, tolerance, self._where, _NO_PROBABILITIES
+            )
+        elif not ((scores >= 0) & (scores <= 1)).all():
+            raise ValueError(
+                f"{self._where}: probabilities of sigmoid units lie between 0 "
+                f"and 1, received {scores.min():.6g} to {scores.max():.6g}. "
+                "If the network gives logits, say from_probabilities=False."
+            )
 
 
-def _checked_temperature(temperature: Any, name: str) -> float | None:
+def _checked_temperature(temperature: object, name: str) -> float | None:
     if temperature is None:
         return None
-    number = isinstance(temperature, (int, float, np.integer, np.floating))
-    # A bool is an int, but a temperature of True is a mistake.
-    if number and not isinstance(temperature, bool):
-        value = float(temperature)
-        if math.isfinite(value) and value > 0:
-            return value
+    # True is a number, but a mistake.
+    if is_finite(temperature) and temperature is not True and temperature > 0:
+        return float(temperature)
     raise ValueError(
         f"Adapter '{name}': `temperature` is a number above 0, or None to be "
         f"fitted on labelled data; received {temperature!r}."
     )
-
-
-def _checked_activation(activation: Any, name: str) -> str | None:
-    if activation not in (None, "softmax", "sigmoid"):
-        raise ValueError(
-            f"Adapter '{name}': `activation` is 'softmax', 'sigmoid' or None, "
-            f"received {activation!r}."
-        )
-    return activation

@@ -1,26 +1,22 @@
 """PCAAdapter: a projection to principal components, fitted on data."""
 
-from typing import Any
+from typing import Any, Self
 
 import keras
 import numpy as np
+from keras import ops
 
-from keras_cascade.adapters.moments import (
-    Moments,
-    PrincipalComponents,
-    principal_components,
-)
-from keras_cascade.adapters.pooling import (
-    PooledAdapter,
-    Shape,
-    pool_features,
-    pooling_layers,
-)
+from keras_cascade._keras_compat.annotations import DType, Shape, Tensor
+from keras_cascade.adapters.moments import Moments, principal_components
+from keras_cascade.adapters.numbers import is_int
+from keras_cascade.adapters.plain import Layers, with_weights
+from keras_cascade.adapters.pooling import PooledAdapter
+from keras_cascade.adapters.streaming import StreamingAdapter, check_finite
 from keras_cascade.data import to_numpy
 
 
 @keras.saving.register_keras_serializable(package="keras_cascade")
-class PCAAdapter(PooledAdapter):
+class PCAAdapter(StreamingAdapter, PooledAdapter):
     """Pools a tap to a vector and keeps its principal components.
 
     The adapter for features that are wide and redundant, when there is data
@@ -63,6 +59,9 @@ class PCAAdapter(PooledAdapter):
     these are, signs included.
     """
 
+    # All adapters take labels in `update_state`; this one leaves them unread.
+    uses_labels = False
+
     def __init__(
         self,
         n_components: int | float,
@@ -70,7 +69,7 @@ class PCAAdapter(PooledAdapter):
         pool: str | None = "auto",
         data_format: str | None = None,
         trainable: bool = False,
-        dtype: Any = None,
+        dtype: DType = None,
         name: str | None = None,
     ):
         # Keras casts nothing here: the mean is to be subtracted in the
@@ -88,9 +87,7 @@ class PCAAdapter(PooledAdapter):
         self.n_components_ = (
             self.n_components if isinstance(self.n_components, int) else None
         )
-        self._moments: Moments | None = None
-        self._batches_seen = 0
-        self._sample_shape: tuple = ()
+        self._sample_shape: Shape = ()
 
     @property
     def needs_data(self) -> bool:
@@ -99,7 +96,7 @@ class PCAAdapter(PooledAdapter):
 
     @property
     def explained_variance_ratio_(self) -> np.ndarray:
-        """Fraction of the variance along each component, once fitted."""
+        """The fraction of the variance along each component, once fitted."""
         if not self.fitted:
             raise ValueError(
                 f"Adapter '{self.name}' is not fitted: call "
@@ -109,7 +106,7 @@ class PCAAdapter(PooledAdapter):
         return variance / to_numpy(self.total_variance)
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments, and the width once it is settled."""
+        """Returns the constructor's arguments, and the width once settled."""
         return {
             **super().get_config(),
             "n_components": self.n_components,
@@ -118,8 +115,8 @@ class PCAAdapter(PooledAdapter):
         }
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "PCAAdapter":
-        """The adapter with the width that the config has; not its weights."""
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """Returns an adapter with the width of the config; not its weights."""
         config = dict(config)
         settled = config.pop("n_components_", None)
         adapter = cls(**config)
@@ -127,7 +124,7 @@ class PCAAdapter(PooledAdapter):
             adapter.n_components_ = settled
         return adapter
 
-    def build(self, input_shape: Any) -> None:
+    def build(self, input_shape: Shape) -> None:
         """Adds the weights, zero until they are fitted."""
         count = self._settled_components()
         width = self.pooled_width(input_shape)
@@ -137,85 +134,59 @@ class PCAAdapter(PooledAdapter):
                 f"input of {width} features: at most {width} are possible."
             )
         super().build(input_shape)
-        self.mean = self._add("mean", (width,))
-        self.components = self._add("components", (count, width))
-        self.explained_variance = self._add(
+        add = self._add_uncast_weight
+        self.mean = add("mean", (width,))
+        self.components = add("components", (count, width))
+        self.explained_variance = add(
             "explained_variance", (count,), trainable=False
         )
-        self.total_variance = self._add("total_variance", (), trainable=False)
+        self.total_variance = add("total_variance", (), trainable=False)
 
-    def call(self, inputs: Any, mask: Any = None) -> Any:
+    def call(self, inputs: Tensor, mask: Tensor | None = None) -> Any:
         """Pools, centres and projects."""
-        x = self._pool(inputs, mask)
+        x = self._pooled(ops.cast(inputs, self.variable_dtype), mask)
         # Folding the mean into the product would cost all precision where
         # the mean is large against the spread.
-        x = keras.ops.cast(x - self.mean, self.compute_dtype)
-        kernel = keras.ops.cast(self._kernel(), self.compute_dtype)
-        return keras.ops.matmul(x, kernel)
+        x = ops.cast(x - self.mean, self.compute_dtype)
+        return ops.matmul(x, ops.cast(self._kernel(), self.compute_dtype))
 
-    def compute_output_shape(self, input_shape: Any) -> Shape:
-        """The pooled shape with a feature a component."""
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        """Returns the pooled shape with a feature for each component."""
         shape = self.pooled_shape(input_shape)
         return (*shape[:-1], self._settled_components())
 
-    def reset_state(self) -> None:
-        """Forgets the rows seen; the weights stay until a pass ends."""
-        self._moments = None
-        self._batches_seen = 0
-
-    def update_state(self, batch: Any, mask: Any = None) -> None:
+    def update_state(
+        self,
+        batch: Tensor,
+        labels: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> None:
         """Adds the features of one batch to the moments.
 
         Args:
             batch: array or tensor of features.
+            labels: not used. Defaults to `None`.
             mask: boolean array `(batch, steps)` of a sequence's steps that
                 count. Defaults to `None`: all.
         """
         rows = self._rows(batch, mask)
-        self._check_rows(rows)
-        if self._moments is None:
-            self._moments = Moments(rows.shape[1])
+        self._check_width(rows.shape[1], self._expected_width(), "features")
+        check_finite(rows, self._where)
+        if self._gathered is None:
+            self._gathered = Moments(rows.shape[1])
             self._sample_shape = tuple(batch.shape[1:])
-        self._moments.update(rows)
+        self._gathered.update(rows)
         self._batches_seen += 1
 
-    def finalize_state(self) -> None:
-        """Sets mean and components to those of the rows seen."""
-        if self._moments is None:
-            raise ValueError(
-                f"Adapter '{self.name}' has seen no data to learn from."
-            )
-        try:
-            found = principal_components(
-                self._moments, self.n_components_ or self.n_components
-            )
-        except ValueError as error:
-            raise ValueError(f"Adapter '{self.name}': {error}") from error
-        self.n_components_ = len(found.components)
-        if not self.built:
-            self.build((None, *self._sample_shape))
-        self._assign(found)
-        self._moments = None
-        super().finalize_state()
-
-    def to_plain(self) -> list[keras.layers.Layer]:
-        """A pooling layer, `Normalization` for the mean, and `Dense`."""
+    def to_plain(self) -> Layers:
+        """Returns a pooling layer, `Normalization` (the mean) and `Dense`."""
         shape = self._built_shape()
-        pooling = pooling_layers(
-            shape, self.pool, self.data_format, self.name, self.variable_dtype
-        )
         pooled = self.pooled_shape(shape)
-        return [*pooling, self._plain_mean(pooled), self._plain_dense(pooled)]
-
-    def _add(self, name: str, shape: tuple, trainable: bool = True) -> Any:
-        return self.add_weight(
-            name=name,
-            shape=shape,
-            initializer="zeros",
-            trainable=trainable,
-            # The layer's own `autocast=False` does not reach its weights.
-            autocast=False,
-        )
+        return [
+            *self._plain_pooling(shape, self.variable_dtype),
+            self._plain_mean(pooled),
+            self._plain_projection(pooled),
+        ]
 
     def _settled_components(self) -> int:
         if self.n_components_ is None:
@@ -227,31 +198,22 @@ class PCAAdapter(PooledAdapter):
             )
         return self.n_components_
 
-    def _build_on(self, batch: Any) -> None:
-        if self.n_components_ is not None and hasattr(batch, "shape"):
-            super()._build_on(batch)
+    def _build_for(self, batch: object) -> None:
+        # A fraction of the variance has no width before the data was seen.
+        if self.n_components_ is not None and isinstance(batch, Tensor):
+            super()._build_for(batch)
 
     def _kernel(self) -> Any:
-        """What the centred features are multiplied by."""
-        kernel = keras.ops.transpose(self.components)
+        """Returns the factors of the centred features."""
+        kernel = ops.transpose(self.components)
         if not self.whiten:
             return kernel
-        scale = keras.ops.sqrt(self.explained_variance)
-        scale = keras.ops.maximum(scale, keras.config.epsilon())
-        return keras.ops.divide(kernel, scale)
+        scale = ops.sqrt(self.explained_variance)
+        return ops.divide(kernel, ops.maximum(scale, keras.config.epsilon()))
 
-    def _pool(self, inputs: Any, mask: Any) -> Any:
-        x = keras.ops.cast(inputs, self.variable_dtype)
-        return pool_features(x, self.pool, self.data_format, mask)
-
-    def _rows(self, batch: Any, mask: Any) -> np.ndarray:
-        """The batch's samples, pooled as in `call`, as rows."""
-        if not hasattr(batch, "shape"):
-            raise ValueError(
-                f"Adapter '{self.name}' learns from one array of features, "
-                f"received a {type(batch).__name__}: pass the features of "
-                "one tap."
-            )
+    def _rows(self, batch: Tensor, mask: Tensor | None) -> np.ndarray:
+        """Returns the samples of a batch as rows, pooled as in `call`."""
+        self._check_array(batch)
         batch = to_numpy(batch)
         self.pooled_shape(batch.shape)
         if batch.ndim == 2:
@@ -259,48 +221,37 @@ class PCAAdapter(PooledAdapter):
         if self.pool is None:
             kept = batch if mask is None else batch[to_numpy(mask) != 0]
             return kept.reshape(-1, batch.shape[-1])
-        batch = keras.ops.convert_to_tensor(batch)
-        return to_numpy(self._pool(batch, mask))
-
-    def _check_rows(self, rows: np.ndarray) -> None:
-        where = f"Adapter '{self.name}', batch {self._batches_seen}"
-        expected = self._expected_width()
-        if expected not in (None, rows.shape[1]):
-            raise ValueError(
-                f"{where}: {rows.shape[1]} features, but {expected} before. "
-                "All batches have the same features."
-            )
-        bad = len(rows) - np.isfinite(rows).all(axis=1).sum()
-        if bad:
-            raise ValueError(
-                f"{where}: {bad} of {len(rows)} rows hold NaN or infinity. "
-                "Principal components need finite features: look at the "
-                "data, or at what the network computes from it."
-            )
+        tensor = ops.cast(ops.convert_to_tensor(batch), self.variable_dtype)
+        return to_numpy(self._pooled(tensor, mask))
 
     def _expected_width(self) -> int | None:
-        if self._moments is not None:
-            return self._moments.width
+        if self._gathered is not None:
+            return self._gathered.width
         return self.mean.shape[0] if self.built else None
 
-    def _assign(self, found: PrincipalComponents) -> None:
+    def _set_weights_from(self, gathered: Moments) -> None:
+        found = principal_components(
+            gathered, self.n_components_ or self.n_components
+        )
+        self.n_components_ = len(found.components)
+        if not self.built:
+            self.build((None, *self._sample_shape))
         self.mean.assign(found.mean)
         self.components.assign(found.components)
         self.explained_variance.assign(found.explained_variance)
         self.total_variance.assign(found.total_variance)
 
-    def _plain_mean(self, shape: tuple) -> keras.layers.Layer:
+    def _plain_mean(self, shape: Shape) -> keras.layers.Layer:
         layer = keras.layers.Normalization(
             dtype=self.variable_dtype, name=f"{self.name}_mean"
         )
-        layer.build(shape)
         mean = to_numpy(self.mean)
-        layer.set_weights([mean, np.ones_like(mean), np.array(0)])
-        # Normalization computes with what this derives from its weights.
+        with_weights(layer, shape, [mean, np.ones_like(mean), np.array(0)])
+        # Normalization computes with values derived from its weights.
         layer.finalize_state()
         return layer
 
-    def _plain_dense(self, shape: tuple) -> keras.layers.Layer:
+    def _plain_projection(self, shape: Shape) -> keras.layers.Layer:
         layer = keras.layers.Dense(
             self.n_components_,
             use_bias=False,
@@ -308,20 +259,15 @@ class PCAAdapter(PooledAdapter):
             dtype=self.dtype_policy,
             name=self.name,
         )
-        layer.build(shape)
-        layer.set_weights([to_numpy(self._kernel())])
-        return layer
+        return with_weights(layer, shape, [self._kernel()])
 
 
-def _checked_components(n_components: Any, name: str) -> int | float:
-    # A bool is an int, but True components are a mistake.
-    if not isinstance(n_components, (bool, np.bool_)):
-        if isinstance(n_components, (int, np.integer)) and n_components >= 1:
-            return int(n_components)
-        if isinstance(n_components, (float, np.floating)) and (
-            0 < n_components < 1
-        ):
-            return float(n_components)
+def _checked_components(n_components: object, name: str) -> int | float:
+    if is_int(n_components) and n_components >= 1:
+        return int(n_components)
+    is_fraction = isinstance(n_components, float | np.floating)
+    if is_fraction and 0 < n_components < 1:
+        return float(n_components)
     raise ValueError(
         f"Adapter '{name}': `n_components` is an int of at least 1, or a "
         "fraction of variance between 0 and 1 (exclusive), received "

@@ -1,14 +1,31 @@
-"""Maps and sequences to vectors: the maths that adapters share."""
+"""Pools maps, volumes and sequences to vectors.
+
+Tested by `tests/adapters/test_dense.py`.
+"""
 
 import math
-from typing import Any, cast
+from typing import Any, Unpack, cast
 
 import keras
+from keras import ops
 
-from keras_cascade.adapters.adapter import Adapter
+from keras_cascade._keras_compat.annotations import DType, Shape, Tensor
+from keras_cascade.adapters.adapter import Adapter, LayerArguments
+from keras_cascade.adapters.plain import Layers
+from keras_cascade.graph.data_formats import FORMATS
 
 POOLS = ("auto", "avg", "max", "flatten", None)
-Shape = tuple[int | None, ...]
+# Keras's layers for the mean and the maximum over positions, by rank.
+MEANS = {
+    3: keras.layers.GlobalAveragePooling1D,
+    4: keras.layers.GlobalAveragePooling2D,
+    5: keras.layers.GlobalAveragePooling3D,
+}
+_MAXIMA = {
+    3: keras.layers.GlobalMaxPooling1D,
+    4: keras.layers.GlobalMaxPooling2D,
+    5: keras.layers.GlobalMaxPooling3D,
+}
 
 
 class PooledAdapter(Adapter):
@@ -18,8 +35,7 @@ class PooledAdapter(Adapter):
         pool: `"auto"`, `"avg"`, `"max"`, `"flatten"` or None.
         data_format: `"channels_last"`, `"channels_first"`, or None for
             `keras.config.image_data_format()`.
-        trainable, dtype, autocast, activity_regularizer, name: as in
-            `Adapter`.
+        arguments: As in `Adapter`.
     """
 
     def __init__(
@@ -27,58 +43,49 @@ class PooledAdapter(Adapter):
         *,
         pool: str | None,
         data_format: str | None,
-        trainable: bool,
-        dtype: Any,
-        name: str | None,
-        autocast: bool = True,
-        activity_regularizer: Any = None,
+        **arguments: Unpack[LayerArguments],
     ):
-        super().__init__(
-            trainable=trainable,
-            dtype=dtype,
-            autocast=autocast,
-            activity_regularizer=activity_regularizer,
-            name=name,
+        super().__init__(**arguments)
+        self.pool = self._one_of("pool", pool, POOLS)
+        self.data_format = self._one_of(
+            "data_format",
+            data_format or keras.config.image_data_format(),
+            FORMATS,
         )
-        if pool not in POOLS:
-            raise ValueError(
-                f"Adapter '{self.name}': `pool` is one of {POOLS}, received "
-                f"{pool!r}."
-            )
-        data_format = data_format or keras.config.image_data_format()
-        if data_format not in ("channels_last", "channels_first"):
-            raise ValueError(
-                f"Adapter '{self.name}': `data_format` is 'channels_last' or "
-                f"'channels_first', received {data_format!r}."
-            )
-        self.pool = pool
-        self.data_format = data_format
         self.supports_masking = True
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
+        """Returns the constructor's arguments."""
         return {
             **super().get_config(),
             "pool": self.pool,
             "data_format": self.data_format,
         }
 
-    def build(self, input_shape: Any) -> None:
-        """Checks the shape and holds later inputs to it."""
+    def build(self, input_shape: Shape) -> None:
+        """Checks the shape and fixes the sizes that weights depend on."""
         self.pooled_shape(input_shape)
-        fixed = self._fixed_axes(len(input_shape))
+        rank = len(input_shape)
+        axes = [channel_axis(rank, self.data_format)]
+        if self.pool == "flatten":
+            axes = list(range(1, rank))
         self.input_spec = keras.layers.InputSpec(
-            ndim=len(input_shape),
-            axes={axis: input_shape[axis] for axis in fixed},
+            ndim=rank, axes={axis: input_shape[axis] for axis in axes}
         )
         super().build(input_shape)
 
-    def compute_mask(self, inputs: Any, previous_mask: Any = None) -> Any:
-        """A vector has no steps left to mask."""
+    def compute_mask(
+        self, inputs: Tensor, previous_mask: Tensor | None = None
+    ) -> Tensor | None:
+        """Returns the mask if no step is pooled away."""
         return previous_mask if self.pool is None else None
 
-    def pooled_shape(self, input_shape: Any) -> Shape:
-        """The shape after pooling; an error where there is no such."""
+    def pooled_shape(self, input_shape: Shape) -> Shape:
+        """Returns the shape after pooling.
+
+        Raises:
+            ValueError: If an input of this shape cannot be pooled.
+        """
         shape = tuple(input_shape)
         problem = _problem_with(shape, self.pool, self.data_format)
         if problem is None:
@@ -92,43 +99,42 @@ class PooledAdapter(Adapter):
             f"{problem}."
         )
 
-    def pooled_width(self, input_shape: Any) -> int:
-        """The number of features after pooling."""
+    def pooled_width(self, input_shape: Shape) -> int:
+        """Returns the number of features after pooling."""
         return cast(int, self.pooled_shape(input_shape)[-1])
 
-    def _built_shape(self) -> Shape:
-        """The input shape that this is built for, for `to_plain`."""
-        config = self.get_build_config()
-        if config is None:
-            raise ValueError(
-                f"Adapter '{self.name}' is not built, and so has no weights "
-                "to hand on. Call it on features, or `build(shape)`, first."
-            )
-        return tuple(config["input_shape"])
+    def _pooled(self, x: Tensor, mask: Tensor | None) -> Any:
+        return pool_features(x, self.pool, self.data_format, mask)
 
-    def _fixed_axes(self, rank: int) -> list[int]:
-        """The axes whose sizes the weights depend on."""
-        if self.pool == "flatten":
-            return list(range(1, rank))
-        return [channel_axis(rank, self.data_format)]
+    def _plain_pooling(self, shape: Shape, dtype: DType) -> Layers:
+        return pooling_layers(
+            shape, self.pool, self.data_format, self.name, dtype
+        )
+
+
+def channel_axis(rank: int, data_format: str | None) -> int:
+    """Returns the axis of the channels in tensors of a rank, batch included.
+
+    A sequence is `(batch, steps, features)` in either format.
+    """
+    return 1 if data_format == "channels_first" and rank > 3 else rank - 1
 
 
 def pooled_shape(shape: Shape, pool: str | None, data_format: str) -> Shape:
-    """The shape that `pool_features` gives for an input of `shape`."""
+    """Returns the shape that `pool_features` gives for an input of `shape`."""
     if pool is None or len(shape) == 2:
         return shape
     if pool == "flatten":
-        inner = shape[1:]
-        known = [size for size in inner if size is not None]
-        features = math.prod(known) if len(known) == len(inner) else None
-        return (shape[0], features)
+        inner = [size for size in shape[1:] if size is not None]
+        known = len(inner) == len(shape) - 1
+        return (shape[0], math.prod(inner) if known else None)
     return (shape[0], shape[channel_axis(len(shape), data_format)])
 
 
 def pool_features(
-    x: Any, pool: str | None, data_format: str, mask: Any = None
+    x: Tensor, pool: str | None, data_format: str, mask: Tensor | None = None
 ) -> Any:
-    """Pools a map, sequence or volume to a vector a sample.
+    """Pools a map, volume or sequence to a vector for each sample.
 
     Args:
         x: floating tensor: a vector `(batch, features)`, which stays as it
@@ -149,19 +155,17 @@ def pool_features(
         return x
     if pool == "flatten":
         features = pooled_shape(tuple(x.shape), pool, data_format)[1]
-        return keras.ops.reshape(x, (-1, features))
-    axes = _pooled_axes(rank, data_format)
+        return ops.reshape(x, (-1, features))
     if mask is not None and rank == 3:
         return _pool_masked(x, pool, mask)
-    if pool == "max":
-        return keras.ops.max(x, axis=axes)
-    return keras.ops.mean(x, axis=axes)
+    axes = sorted({*range(1, rank)} - {channel_axis(rank, data_format)})
+    return ops.max(x, axis=axes) if pool == "max" else ops.mean(x, axis=axes)
 
 
 def pooling_layers(
-    shape: Shape, pool: str | None, data_format: str, name: str, dtype: Any
-) -> list[keras.layers.Layer]:
-    """The stock layer that does the same, if there is something to do."""
+    shape: Shape, pool: str | None, data_format: str, name: str, dtype: DType
+) -> Layers:
+    """Returns the stock layer for `pool_features`, if any is needed."""
     rank = len(shape)
     if pool is None or rank == 2:
         return []
@@ -169,23 +173,11 @@ def pooling_layers(
         # "channels_first" would have it transpose first.
         kind, data_format = keras.layers.Flatten, "channels_last"
     else:
-        kind = (_MAXIMA if pool == "max" else _MEANS)[rank]
+        kind = (_MAXIMA if pool == "max" else MEANS)[rank]
         data_format = "channels_last" if rank == 3 else data_format
     layer = kind(data_format=data_format, name=f"{name}_pool", dtype=dtype)
     layer.build(shape)
     return [layer]
-
-
-_MEANS = {
-    3: keras.layers.GlobalAveragePooling1D,
-    4: keras.layers.GlobalAveragePooling2D,
-    5: keras.layers.GlobalAveragePooling3D,
-}
-_MAXIMA = {
-    3: keras.layers.GlobalMaxPooling1D,
-    4: keras.layers.GlobalMaxPooling2D,
-    5: keras.layers.GlobalMaxPooling3D,
-}
 
 
 def _problem_with(
@@ -201,33 +193,20 @@ def _problem_with(
         )
     if pool is None and channel_axis(rank, data_format) != rank - 1:
         return (
-            "pool=None works on the last axis, which holds no channels in "
+            "pool=None works on the last axis, which has no channels in "
             "'channels_first'; permute the tap first or pool it"
         )
     return None
 
 
-def channel_axis(rank: int, data_format: str | None) -> int:
-    """Where a tensor of a rank, batch included, has its channels.
-
-    A sequence is `(batch, steps, features)` in either format.
-    """
-    return 1 if data_format == "channels_first" and rank > 3 else rank - 1
-
-
-def _pooled_axes(rank: int, data_format: str) -> tuple[int, ...]:
-    channels = channel_axis(rank, data_format)
-    return tuple(axis for axis in range(1, rank) if axis != channels)
-
-
-def _pool_masked(x: Any, pool: str, mask: Any) -> Any:
-    """Pools the unmasked steps; a sample without any gives zeros."""
-    mask = keras.ops.expand_dims(keras.ops.cast(mask, "bool"), -1)
+def _pool_masked(x: Tensor, pool: str, mask: Tensor) -> Any:
+    """Pools the steps that count; a sample without any gives zeros."""
+    mask = ops.expand_dims(ops.cast(mask, "bool"), -1)
     if pool == "max":
-        lowest = keras.ops.where(mask, x, float("-inf"))
-        some = keras.ops.any(mask, axis=1)
-        return keras.ops.where(some, keras.ops.max(lowest, axis=1), 0.0)
-    # Not a product with the mask: what is masked out may be NaN.
-    total = keras.ops.sum(keras.ops.where(mask, x, 0.0), axis=1)
-    count = keras.ops.sum(keras.ops.cast(mask, x.dtype), axis=1)
-    return keras.ops.divide(total, keras.ops.maximum(count, 1.0))
+        lowest = ops.where(mask, x, float("-inf"))
+        some = ops.any(mask, axis=1)
+        return ops.where(some, ops.max(lowest, axis=1), 0.0)
+    # Not a product with the mask: masked steps may be NaN.
+    total = ops.sum(ops.where(mask, x, 0.0), axis=1)
+    count = ops.sum(ops.cast(mask, x.dtype), axis=1)
+    return ops.divide(total, ops.maximum(count, 1.0))

@@ -1,96 +1,135 @@
-"""How batches are handed to what learns from them."""
+"""Hands batches of features and labels to the layers that learn from them.
+
+Tested by `tests/adapters/test_fitting.py`.
+"""
 
 import inspect
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol, runtime_checkable
 
 import keras
 
+from keras_cascade import data as user_data
+from keras_cascade._keras_compat.annotations import Tensor
 
-def learn(
-    layer: keras.Layer, batch: Any, mask: Any = None, labels: Any = None
-) -> None:
-    """Calls `update_state` with what it takes of what there is.
 
-    Args:
-        layer: What learns: it has `update_state(batch)`, which may also take
-            `mask` and `labels`.
-        batch: The features.
-        mask: Which steps of a sequence count. Defaults to `None`.
-        labels: One array, a label a sample or position. Defaults to `None`.
+@runtime_checkable
+class Learner(Protocol):
+    """An adapter, or a layer of Keras, that learns batch by batch.
+
+    Keras's own layers have an `update_state` that takes the batch alone.
     """
-    update: Any = layer.update_state  # type: ignore[attr-defined]
-    given = {"mask": mask, "labels": labels}
-    taken = {
-        name: value
-        for name, value in given.items()
-        if value is not None and _argument(layer, name) is not None
-    }
-    update(batch, **taken)
+
+    @property
+    def reset_state(self) -> Callable[[], None]:
+        """Forgets what was learned; starts a pass."""
+        ...
+
+    @property
+    def update_state(self) -> Callable[..., None]:
+        """Learns from a batch, and its labels and mask if it takes them."""
+        ...
+
+    @property
+    def finalize_state(self) -> Callable[[], None]:
+        """Sets the weights; ends a pass."""
+        ...
 
 
-def takes_labels(layer: keras.Layer) -> bool:
-    """Whether a layer learns from labels, where there are any."""
-    return _argument(layer, "labels") is not None
+def learning_batches(
+    learners: Mapping[str, keras.Layer], data: object, batch_size: int
+) -> Iterator[tuple[Any, Any]]:
+    """Yields the inputs of each batch, and its array of labels or None.
 
-
-def one_label_array(learners: Mapping[str, keras.Layer], labels: Any) -> Any:
-    """The labels of a batch as those who learn from them need them.
+    Labels are left unread where no learner uses them: they may be of a kind
+    that cannot be learned from.
 
     Args:
-        learners: By its name, each layer that learns.
-        labels: What the data has: an array, a structure of arrays, or None.
-
-    Returns:
-        One array; None where there is none and it is not needed.
+        learners: The layers that learn, by their names in errors.
+        data: Everything that `fit` takes.
+        batch_size: Rows at a time where the data are arrays.
 
     Raises:
-        ValueError: There is none and it is needed, or there are several.
+        ValueError: If labels are needed and the data has none, or several
+            arrays of them.
     """
-    takers = {n: layer for n, layer in learners.items() if takes_labels(layer)}
+    users = {name: x for name, x in learners.items() if _uses_labels(x)}
+    if not users:
+        for x in user_data.batches(data, batch_size):
+            yield x, None
+        return
+    for x, labels in user_data.labelled_batches(data, batch_size):
+        yield x, _one_array(users, labels)
+
+
+def learn(
+    learner: Learner,
+    batch: Tensor,
+    labels: Tensor | None = None,
+    mask: Tensor | None = None,
+) -> None:
+    """Calls `update_state` with the batch, and the labels and mask it takes.
+
+    Args:
+        learner: The layer that learns.
+        batch: The features.
+        labels: One label a sample or position. Defaults to `None`.
+        mask: The steps of a sequence that count. Defaults to `None`, all.
+    """
+    optional = {"labels": labels, "mask": mask}
+    given = {n: x for n, x in optional.items() if x is not None}
+    taken = {n: x for n, x in given.items() if _argument(learner, n)}
+    learner.update_state(batch, **taken)
+
+
+def _one_array(users: Mapping[str, keras.Layer], labels: object) -> Any:
     if labels is None:
-        needing = {n: x for n, x in takers.items() if _needs_labels(x)}
+        needing = {n: x for n, x in users.items() if _needs_labels(x)}
         if needing:
             raise ValueError(_no_labels(needing))
         return None
     flat = keras.tree.flatten(labels)
-    if takers and len(flat) != 1:
-        raise ValueError(_several_labels(takers, labels))
-    return flat[0] if takers else None
+    if len(flat) != 1:
+        raise ValueError(_several_labels(users, labels))
+    return flat[0]
 
 
-def _argument(layer: keras.Layer, name: str) -> inspect.Parameter | None:
-    update: Any = getattr(layer, "update_state", None)
-    if update is None:
-        return None
-    return inspect.signature(update).parameters.get(name)
+def _argument(learner: object, name: str) -> inspect.Parameter | None:
+    update = getattr(learner, "update_state", None)
+    return update and inspect.signature(update).parameters.get(name)
+
+
+def _uses_labels(layer: keras.Layer) -> bool:
+    uses = getattr(layer, "uses_labels", True)
+    return uses and _argument(layer, "labels") is not None
 
 
 def _needs_labels(layer: keras.Layer) -> bool:
     argument = _argument(layer, "labels")
-    return argument is not None and argument.default is argument.empty
+    required = argument is not None and argument.default is argument.empty
+    return required or getattr(layer, "needs_labels", False)
 
 
 def _no_labels(needing: Mapping[str, keras.Layer]) -> str:
     return (
-        f"{_listed(needing)} learns from labels, and the data has none. Give "
-        "it with labels: arrays as a tuple, adapt((x, y)), or batches of "
-        "(x, y)."
+        f"{_adapters(needing)} learns from labels, and the data has none. Give "
+        "the data with labels: arrays as a tuple, adapt((x, y)), or batches "
+        "of (x, y)."
     )
 
 
-def _several_labels(takers: Mapping[str, keras.Layer], labels: Any) -> str:
-    names = (
+def _several_labels(users: Mapping[str, keras.Layer], labels: object) -> str:
+    received = (
         "a dict of " + ", ".join(map(repr, labels))
         if isinstance(labels, Mapping)
         else f"{len(keras.tree.flatten(labels))} arrays"
     )
     return (
-        f"{_listed(takers)} learns from one array of labels, received {names}. "
-        "Give the one that belongs to it: adapt((x, y)) with one array y."
+        f"{_adapters(users)} learns from one array of labels, received "
+        f"{received}. Give one array y: adapt((x, y))."
     )
 
 
-def _listed(layers: Mapping[str, keras.Layer]) -> str:
+def _adapters(layers: Mapping[str, keras.Layer]) -> str:
     kinds = [f"'{name}' ({type(x).__name__})" for name, x in layers.items()]
     return f"Adapter {' and '.join(kinds)}"

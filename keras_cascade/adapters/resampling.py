@@ -2,20 +2,22 @@
 
 Keras's `ops.image.resize` gives the same numbers, but antialiased it is an
 operation on TensorFlow that neither XLA nor LiteRT know (`ScaleAndTranslate`).
-A product is exact, has gradients, and is exported, everywhere.
+A product is exact, has gradients, and can be exported, on every backend.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 import keras
 import numpy as np
+from keras import ops
 
-from keras_cascade.adapters.pooling import Shape
+from keras_cascade._keras_compat.annotations import DType, Shape, Tensor
+from keras_cascade.adapters.plain import with_weights
 
 INTERPOLATIONS = ("bilinear", "nearest")
-
-ops = keras.ops
 
 
 @dataclass(frozen=True)
@@ -45,17 +47,16 @@ class Resampling:
     interpolation: str = "bilinear"
     antialias: bool = True
 
-    def __call__(self, x: Any) -> Any:
-        """The resampled tensor."""
+    def __call__(self, x: Tensor) -> Any:
+        """Returns the resampled tensor."""
         count = x.shape[self.axis]
         if self.size in (None, count):
             return x
         if count is None:
             # Known when it runs: the same weights, in the backend's numbers.
             shape: Any = ops.shape(x)
-            count = shape[self.axis]
-            places = ops.arange(count, dtype="float32")
-            count = ops.cast(count, "float32")
+            places = ops.arange(shape[self.axis], dtype="float32")
+            count = ops.cast(shape[self.axis], "float32")
             kernel = ops.transpose(self._weights(ops, places, count))
         else:
             kernel = ops.convert_to_tensor(self.kernel(count), dtype="float32")
@@ -63,11 +64,11 @@ class Resampling:
         return ops.einsum(self._equation(len(x.shape)), x, kernel)
 
     def kernel(self, count: int) -> np.ndarray:
-        """Weights for an axis of `count` positions, shape `(count, size)`."""
+        """Returns the weights `(count, size)` for `count` positions."""
         return self._weights(np, np.arange(count), count).T
 
-    def masked(self, x: Any, mask: Any) -> Any:
-        """The resampled sequence, of the steps that count.
+    def masked(self, x: Tensor, mask: Tensor) -> Any:
+        """Returns the resampled sequence, made of the steps that count.
 
         Masked steps weigh nothing, and the weights of the others are scaled
         to add up to one; a step that is made of masked ones only is zero.
@@ -81,25 +82,23 @@ class Resampling:
         weights = self._masked_weights(mask)
         total: Any = ops.sum(weights, axis=-1, keepdims=True)
         weights = weights / ops.where(total > 0, total, ops.ones_like(total))
-        # Not a product with the mask: what is masked out may be NaN.
-        kept = ops.where(
-            ops.expand_dims(ops.cast(mask, "bool"), -1), x, ops.zeros_like(x)
-        )
-        return ops.matmul(ops.cast(weights, x.dtype), kept)
+        return ops.matmul(ops.cast(weights, x.dtype), without_masked(x, mask))
 
-    def mask(self, mask: Any) -> Any:
-        """The steps of the result that are made of any that count."""
+    def mask(self, mask: Tensor) -> Any:
+        """Returns the mask of the result: steps made of any that count."""
         if self.size in (None, mask.shape[1]):
             return mask
         return ops.any(ops.greater(self._masked_weights(mask), 0.0), axis=-1)
 
     def sized(self, shape: Shape) -> Shape:
-        """The shape of what comes out, for an input of `shape`."""
+        """Returns the shape of the result, for an input of `shape`."""
         size = shape[self.axis] if self.size is None else self.size
         return (*shape[: self.axis], size, *shape[self.axis + 1 :])
 
-    def layer(self, shape: Shape, name: str, dtype: Any) -> keras.layers.Layer:
-        """A frozen stock layer that does the same, on a known size."""
+    def layer(
+        self, shape: Shape, name: str, dtype: DType
+    ) -> keras.layers.Layer:
+        """Returns a frozen stock layer that does the same, on a known size."""
         layer = keras.layers.EinsumDense(
             self._equation(len(shape)),
             self.sized(shape)[1:],
@@ -107,27 +106,26 @@ class Resampling:
             name=name,
             dtype=dtype,
         )
-        layer.build(shape)
-        count: Any = shape[self.axis]
-        layer.set_weights([self.kernel(count)])
-        return layer
+        return with_weights(layer, shape, [self.kernel(shape[self.axis] or 0)])
 
     def _equation(self, rank: int) -> str:
         given = "abcd"[:rank]
         summed = given[self.axis]
         return f"{given},{summed}z->{given.replace(summed, 'z')}"
 
-    def _masked_weights(self, mask: Any) -> Any:
-        """Weights `(batch, size, steps)`, zero for masked steps."""
+    def _masked_weights(self, mask: Tensor) -> Any:
+        """Returns weights `(batch, size, steps)`, zero for masked steps."""
         mask = ops.expand_dims(ops.cast(mask, "float32"), 1)
-        # Without a look at the shape, which may not be known.
+        # Counted rather than read off the shape, which may not be known.
         ones = ops.ones_like(mask)
         places = ops.subtract(ops.cumsum(ones, axis=-1), 1.0)
         count = ops.sum(ones, axis=-1, keepdims=True)
         return ops.multiply(self._weights(ops, places, count), mask)
 
-    def _weights(self, lib: Any, places: Any, count: Any) -> Any:
-        """Weights `(..., size, count)`; `lib` is NumPy or `keras.ops`."""
+    def _weights(
+        self, lib: ModuleType, places: Tensor, count: int | Tensor
+    ) -> Any:
+        """Returns weights `(..., size, count)`; `lib` is NumPy or `ops`."""
         if self.size is None:
             raise ValueError("There is no size to resample to.")
         # One formula for NumPy, tensors and symbolic tensors.
@@ -145,10 +143,24 @@ class Resampling:
         return lib.divide(raw, lib.sum(raw, axis=-1, keepdims=True))
 
 
+def resampled_shape(shape: Shape, steps: Iterable[Resampling]) -> Shape:
+    """Returns the shape after several resamplings of an input of `shape`."""
+    for step in steps:
+        shape = step.sized(shape)
+    return shape
+
+
+def without_masked(x: Tensor, mask: Tensor) -> Any:
+    """Returns a sequence `(batch, steps, features)`, zero where masked."""
+    kept = ops.expand_dims(ops.cast(mask, "bool"), -1)
+    # Not a product with the mask: masked steps may be NaN.
+    return ops.where(kept, x, ops.zeros_like(x))
+
+
 def resizing_model(
     shape: Shape, resamplings: list[Resampling], data_format: str, name: str
 ) -> keras.Model:
-    """A stock model that resamples axes whose sizes are not known.
+    """Returns a stock model that resamples axes of unknown sizes.
 
     Args:
         shape: Of the input: a map, or a sequence.
@@ -157,27 +169,25 @@ def resizing_model(
         name: The name of the model.
 
     Raises:
-        NotImplementedError: An axis beside them stays as long as it is, and
-            how long that is is not known.
+        NotImplementedError: If one axis keeps its size, which is unknown.
     """
-    size = tuple(step.sized(shape)[step.axis] for step in resamplings)
+    resized = resampled_shape(shape, resamplings)
+    size = tuple(resized[step.axis] for step in resamplings)
     if None in size:
         raise NotImplementedError(
             f"'{name}' would resize positions of shape {shape} to {size}: "
             "stock layers need to know both sizes. Give the network's input "
             "a fixed size, or the adapter a full one."
         )
+    is_sequence = len(shape) == 3
     inputs: Any = keras.Input(shape[1:])
-    x = inputs
-    if len(shape) == 3:
-        x, size = ops.expand_dims(x, 2), (*size, 1)
-    x = ops.image.resize(
-        x,
-        size,
+    result: Any = ops.image.resize(
+        ops.expand_dims(inputs, 2) if is_sequence else inputs,
+        (*size, 1) if is_sequence else size,
         interpolation=resamplings[0].interpolation,
         antialias=resamplings[0].antialias,
-        data_format="channels_last" if len(shape) == 3 else data_format,
+        data_format="channels_last" if is_sequence else data_format,
     )
-    if len(shape) == 3:
-        x = ops.squeeze(x, 2)
-    return keras.Model(inputs, x, name=name)
+    if is_sequence:
+        result = ops.squeeze(result, 2)
+    return keras.Model(inputs, result, name=name)

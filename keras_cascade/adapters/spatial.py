@@ -1,13 +1,23 @@
 """SpatialAdapter: maps of another size and another number of channels."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import keras
+from keras import ops
 
-from keras_cascade.adapters.pooling import Shape, channel_axis
-from keras_cascade.adapters.projecting import Layers, ProjectingAdapter
-from keras_cascade.adapters.resampling import Resampling
+from keras_cascade._keras_compat.annotations import (
+    Activation,
+    DType,
+    Initializer,
+    Regularizer,
+    Shape,
+    Tensor,
+)
+from keras_cascade.adapters.plain import Layers
+from keras_cascade.adapters.pooling import channel_axis
+from keras_cascade.adapters.resizing import ResizingAdapter
 
 # How many numbers a vector gives each position at most, before a projection
 # makes the channels of them. The weights grow with it times all positions.
@@ -15,7 +25,7 @@ SPREAD_CHANNELS = 8
 
 
 @keras.saving.register_keras_serializable(package="keras_cascade")
-class SpatialAdapter(ProjectingAdapter):
+class SpatialAdapter(ResizingAdapter):
     """Resizes a map and projects the channels of each position.
 
     The adapter from maps to maps: the resize is antialiased, so that a map
@@ -66,47 +76,47 @@ class SpatialAdapter(ProjectingAdapter):
 
     def __init__(
         self,
-        size: Any = None,
+        size: int | Sequence[int | None] | None = None,
         channels: int | str | None = None,
-        activation: Any = None,
+        activation: Activation = None,
         interpolation: str = "bilinear",
         antialias: bool = True,
         use_bias: bool = True,
-        kernel_initializer: Any = "glorot_uniform",
-        bias_initializer: Any = "zeros",
-        kernel_regularizer: Any = None,
-        bias_regularizer: Any = None,
-        activity_regularizer: Any = None,
+        kernel_initializer: Initializer = "glorot_uniform",
+        bias_initializer: Initializer = "zeros",
+        kernel_regularizer: Regularizer = None,
+        bias_regularizer: Regularizer = None,
+        activity_regularizer: Regularizer = None,
         data_format: str | None = None,
         trainable: bool = True,
-        dtype: Any = None,
+        dtype: DType = None,
         name: str | None = None,
     ):
         super().__init__(
             channels=channels,
             interpolation=interpolation,
             antialias=antialias,
-            activation=activation,
-            use_bias=use_bias,
-            kernel_initializer=kernel_initializer,
-            bias_initializer=bias_initializer,
-            kernel_regularizer=kernel_regularizer,
-            bias_regularizer=bias_regularizer,
-            activity_regularizer=activity_regularizer,
             data_format=data_format,
+            activity_regularizer=activity_regularizer,
             trainable=trainable,
             dtype=dtype,
             name=name,
+        )
+        self._set_projection(
+            activation,
+            use_bias,
+            kernel=(kernel_initializer, kernel_regularizer),
+            bias=(bias_initializer, bias_regularizer),
         )
         self.size = self._pair("size", size)
         self.spread_kernel: Any = None
         self.spread_bias: Any = None
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
+        """Returns the constructor's arguments."""
         return {**super().get_config(), "size": self.size}
 
-    def build(self, input_shape: Any) -> None:
+    def build(self, input_shape: Shape) -> None:
         """Adds the weights, for the input's channels."""
         super().build(input_shape)
         shape = tuple(input_shape)
@@ -117,30 +127,32 @@ class SpatialAdapter(ProjectingAdapter):
         )
         if len(shape) == 2:
             self._add_spread(shape, spread)
-        self._build_stages(spread, self._steps())
+        self._build_stages(spread, self._map_steps(self.size))
 
-    def call(self, inputs: Any) -> Any:
+    def call(self, inputs: Tensor) -> Any:
         """Resizes and projects."""
-        x: Any = keras.ops.cast(inputs, self.compute_dtype)
+        x: Any = ops.cast(inputs, self.compute_dtype)
         if self.spread_kernel is not None:
             shape = self._spread_shape(tuple(x.shape))
-            x = keras.ops.matmul(x, self.spread_kernel)
+            x = ops.matmul(x, self.spread_kernel)
             if self.spread_bias is not None:
-                x = keras.ops.add(x, self.spread_bias)
-            x = keras.ops.reshape(x, (-1, *shape[1:]))
-        return self._run_stages(x, self._steps())
+                x = ops.add(x, self.spread_bias)
+            x = ops.reshape(x, (-1, *shape[1:]))
+        return self._run_stages(x, self._map_steps(self.size))
 
-    def compute_mask(self, inputs: Any, previous_mask: Any = None) -> None:
-        """A map has no steps that are masked."""
+    def compute_mask(
+        self, inputs: Tensor, previous_mask: Tensor | None = None
+    ) -> None:
+        """Returns None: a map has no steps to mask."""
         return
 
-    def compute_output_shape(self, input_shape: Any) -> Shape:
-        """The map's shape."""
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        """Returns the map's shape."""
         spread = self._spread_shape(tuple(input_shape))
-        return self._staged_shape(spread, self._steps())
+        return self._staged_shape(spread, self._map_steps(self.size))
 
     def to_plain(self) -> Layers:
-        """`EinsumDense` for each axis that is resized, and a projection.
+        """Returns `EinsumDense` for each resized axis, and a projection.
 
         The resize is frozen. Where the input's size is not known, it is an
         operation, `ops.image.resize`.
@@ -148,17 +160,13 @@ class SpatialAdapter(ProjectingAdapter):
         shape = self._built_shape()
         spread = self._spread_shape(shape)
         layers = self._plain_spread(shape, spread) if len(shape) == 2 else []
-        return [*layers, *self._plain_stages(spread, self._steps())]
-
-    def _steps(self) -> list[Resampling]:
-        first = 2 if self.data_format == "channels_first" else 1
         return [
-            self._resampling(first + i, size)
-            for i, size in enumerate(self.size)
+            *layers,
+            *self._plain_stages(spread, self._map_steps(self.size)),
         ]
 
     def _spread_shape(self, shape: Shape) -> Shape:
-        """The shape of the map that is resized."""
+        """Returns the shape of the map that is resized."""
         if len(shape) == 2:
             return self._shape_for_vector(shape)
         if len(shape) != 4:
@@ -175,49 +183,36 @@ class SpatialAdapter(ProjectingAdapter):
                 f"width and `channels` are given, and they are {self.size} "
                 f"and {self.channels!r}",
             )
-        width = min(self._settled_channels(), SPREAD_CHANNELS)
+        width = min(self._settled_width(), SPREAD_CHANNELS)
         if self.data_format == "channels_first":
             return (shape[0], width, *self.size)
         return (shape[0], *self.size, width)
 
     def _add_spread(self, shape: Shape, spread: Shape) -> None:
         width = math.prod(size or 0 for size in spread[1:])
-        self.spread_kernel = self.add_weight(
-            name="spread_kernel",
-            shape=(shape[1], width),
-            initializer=self._own(self.kernel_initializer),
-            regularizer=self.kernel_regularizer,
+        self.spread_kernel = self._add_spread_weight(
+            "kernel", (shape[1], width)
         )
         if self.use_bias:
-            self.spread_bias = self.add_weight(
-                name="spread_bias",
-                shape=(width,),
-                initializer=self._own(self.bias_initializer),
-                regularizer=self.bias_regularizer,
-            )
+            self.spread_bias = self._add_spread_weight("bias", (width,))
 
-    def _own(self, initializer: Any) -> Any:
-        # One object gives the same numbers each time that it is called.
+    def _add_spread_weight(self, like: str, shape: Shape) -> Any:
+        initializer = getattr(self, f"{like}_initializer")
+        # One initializer gives the same numbers each time that it is called,
+        # and the projection's own weights are still to come.
         if isinstance(initializer, keras.initializers.Initializer):
-            return initializer.clone()
-        return initializer
+            initializer = initializer.clone()
+        name = f"spread_{like}"
+        return self._add_like(like, name, shape, initializer=initializer)
 
     def _plain_spread(self, shape: Shape, spread: Shape) -> Layers:
-        dense: Any = keras.layers.Dense(
-            self.spread_kernel.shape[1],
-            use_bias=self.use_bias,
-            trainable=self.trainable,
-            dtype=self.dtype_policy,
-            name=f"{self.name}_spread",
-            **self._part_configs(),
-        )
-        dense.build(shape)
         weights = [self.spread_kernel, self.spread_bias]
-        dense.set_weights(
-            [keras.ops.convert_to_numpy(w) for w in weights if w is not None]
-        )
-        name = f"{self.name}_positions"
         reshape = keras.layers.Reshape(
-            spread[1:], dtype=self.dtype_policy, name=name
+            spread[1:],
+            dtype=self.dtype_policy,
+            name=f"{self.name}_positions",
         )
-        return [dense, reshape]
+        return [
+            self._plain_dense(shape, f"{self.name}_spread", weights),
+            reshape,
+        ]

@@ -3,14 +3,13 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from typing import Any
 
 import keras
 
-from keras_cascade import _keras_compat as compat
 from keras_cascade import data as user_data
 from keras_cascade.adapters.choosing import Stream
 from keras_cascade.adapters.fitting import fit_adapters, unfitted
+from keras_cascade.adapters.inner_features import InnerFeatures
 from keras_cascade.analysis.report import Distance, Finding, ValueStatistics
 from keras_cascade.analysis.statistics import (
     ChannelMoments,
@@ -34,7 +33,6 @@ from keras_cascade.cascade.cascade import Cascade
 from keras_cascade.data.inputs import input_paths, sort_inputs
 from keras_cascade.graph.flattening import FlatGraph, flatten
 from keras_cascade.graph.graph import Reference, read_graph
-from keras_cascade.graph.replay import Replay
 from keras_cascade.planning.inputs import make_inputs, packed, side_inputs
 from keras_cascade.planning.plan import Plan
 
@@ -218,13 +216,14 @@ def _run(
     wanted = [*trial.sources.values(), *(x.reference for x in comparisons)]
     names = {ref: str(i) for i, ref in enumerate(dict.fromkeys(wanted))}
     axes = {names[x.reference]: x.trained.axis for x in comparisons}
-    probe = _Probe(trial, {name: ref for ref, name in names.items()})
+    inner = {name: ref for ref, name in names.items()}
+    features = InnerFeatures(trial.graph, inner)
     paths = input_paths(trial.cascade.input)
     found: dict[str, ChannelMoments] = {}
     for batch in user_data.batches(data, BATCH_SIZE):
         given = sort_inputs(batch, paths, "The data")
         rows = {f"input/{x}": given[x].reshape(-1, 1) for x in trial.main}
-        tensors, masks = probe.predict_on_batch(list(given.values()))
+        tensors, masks = features.of_batch(given)
         for name, tensor in tensors.items():
             rows[name] = to_rows(tensor, axes.get(name, -1), masks.get(name))
         for name, x in rows.items():
@@ -259,25 +258,3 @@ def _distances(
             distances[stream] = (*distances.get(stream, ()), far)
         untrained |= set(one.streams) if one.trained.is_untrained else set()
     return distances, untrained
-
-
-class _Probe(keras.Model):
-    """A model that returns inner tensors of a trial, and their masks.
-
-    Keras attaches masks to tensors, and `predict_on_batch` returns arrays: the
-    masks have to be outputs.
-    """
-
-    def __init__(self, trial: _Trial, wanted: Mapping[str, Reference]):
-        super().__init__(name="probe")
-        self.network, self.positions = Replay(share=True).part(
-            trial.graph, "measured", wanted
-        )
-
-    def call(self, inputs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Returns the tensors by their names, and the masks that exist."""
-        given = [inputs[position] for position in self.positions]
-        packed = keras.tree.pack_sequence_as(self.network.input, given)
-        tensors = self.network(packed, training=False)
-        masks = {name: compat.keras_mask(x) for name, x in tensors.items()}
-        return tensors, {n: m for n, m in masks.items() if m is not None}

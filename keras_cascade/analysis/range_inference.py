@@ -9,9 +9,9 @@ from typing import Any
 import keras
 
 from keras_cascade.adapters import Adapter, LabelMapAdapter, PCAAdapter
-from keras_cascade.adapters.dense import DenseAdapter
 from keras_cascade.adapters.logits import LogitsAdapter
-from keras_cascade.adapters.projecting import ProjectingAdapter
+from keras_cascade.adapters.projection import ProjectedAdapter
+from keras_cascade.adapters.resizing import ResizingAdapter
 from keras_cascade.analysis.value_ranges import (
     PROBABILITIES,
     STANDARDISED,
@@ -115,7 +115,7 @@ def _rule(operation: keras.Operation) -> "Rule | None":
             return lambda given: given[0].rescaled(scale, offset)
         case keras.layers.Resizing() | keras.layers.UpSampling2D():
             return _first if operation.interpolation in _MEANS else None
-        case ProjectingAdapter(channels=None):
+        case ResizingAdapter(channels=None):
             return _only if operation.interpolation in _MEANS else None
     if is_identity(operation):
         return _first
@@ -166,7 +166,7 @@ def _adapter_range(adapter: Adapter) -> ValueRange | None:
             is_log = adapter.output_kind == "log_probabilities"
         case PCAAdapter():
             return replace(STANDARDISED, standardised=adapter.whiten)
-        case DenseAdapter() | ProjectingAdapter():
+        case ProjectedAdapter():
             return _activation_range(adapter)
         case _:
             return None

@@ -120,7 +120,7 @@ def test_an_open_width_is_settled_on_a_copy():
     assert adapter.units is None
     with pytest.raises(ValueError, match="'shape' is open"):
         adapter(keras.Input((4,)))
-    with pytest.raises(ValueError, match="has 9 units"):
+    with pytest.raises(ValueError, match="has units=9"):
         settled.with_units(3)
 
 

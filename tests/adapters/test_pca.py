@@ -138,13 +138,13 @@ def test_masked_steps_are_not_learned_from():
     steps = steps.astype("float32")
     mask = np.arange(4) < np.random.default_rng(1).integers(1, 5, (30, 1))
     adapter = PCAAdapter(2, pool=None)
-    adapter.update_state(steps, mask)
+    adapter.update_state(steps, mask=mask)
     adapter.finalize_state()
     np.testing.assert_allclose(
         to_numpy(adapter.mean), steps[mask].mean(axis=0), atol=1e-6
     )
     pooled = PCAAdapter(2)
-    pooled.update_state(steps, mask)
+    pooled.update_state(steps, mask=mask)
     pooled.finalize_state()
     means = [x[m].mean(axis=0) for x, m in zip(steps, mask, strict=True)]
     np.testing.assert_allclose(

@@ -1,15 +1,16 @@
 """A mapping of classes as its user writes it, as a matrix of shares.
 
-Pure NumPy, apart from any layer.
+Tested by `tests/adapters/test_label_map.py`.
 """
 
 import dataclasses
-import difflib
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
+from keras_cascade._messages import closest
+from keras_cascade.adapters.numbers import is_finite, is_int
 
 # How many classes there are, or their names; None where it is not said.
 Classes = int | Sequence[str] | None
@@ -18,13 +19,13 @@ Share = tuple[int, int, float]
 
 @dataclasses.dataclass(frozen=True)
 class ClassMapping:
-    """Which share of each source class goes to which target class.
+    """The shares of each source class that go to target classes.
 
     Attributes:
         shares: `(source, target, weight)`, weights above 0; None where they
             are to be learned.
         sources: The source classes, as far as they are known.
-        targets: The target classes: how many, or their names.
+        targets: The number of target classes, or their names.
     """
 
     shares: tuple[Share, ...] | None
@@ -33,24 +34,29 @@ class ClassMapping:
 
     @classmethod
     def of(
-        cls, mapping: Any, sources: Any, targets: Any, where: str
+        cls,
+        mapping: object,
+        source_classes: object,
+        target_classes: object,
+        where: str,
     ) -> "ClassMapping":
-        """Checks what the user passed.
+        """Returns the mapping of a user's arguments.
 
         Args:
             mapping: `{source: target, [targets] or {target: weight}}`, a
                 matrix of weights, or None.
-            sources: How many source classes there are, their names, or None.
-            targets: The same of the target classes.
-            where: Beginning of an error's message.
+            source_classes: The number of source classes, their names, or
+                None.
+            target_classes: Likewise for the target classes.
+            where: The beginning of an error.
 
         Raises:
-            ValueError: The mapping is empty or negative, names a class that
-                there is not, or has not the shape of the classes; or how many
-                target classes there are is not said.
+            ValueError: If the mapping is empty or negative, names an unknown
+                class, or does not fit the numbers of classes; or if nothing
+                says how many target classes there are.
         """
-        sources = _checked_classes(sources, "source_classes", where)
-        targets = _checked_classes(targets, "target_classes", where)
+        sources = _checked_classes(source_classes, "source_classes", where)
+        targets = _checked_classes(target_classes, "target_classes", where)
         if mapping is None:
             if targets is None:
                 raise ValueError(_UNKNOWN_TARGETS.format(where=where))
@@ -69,21 +75,21 @@ class ClassMapping:
 
     @property
     def target_count(self) -> int:
-        """How many target classes there are."""
+        """The number of target classes."""
         return count(self.targets) or 0
 
     def weights(self, sources: int, where: str) -> np.ndarray:
-        """The weights as a matrix, zero where they are to be learned.
+        """Returns the weights as a matrix, zero if they are to be learned.
 
         Args:
-            sources: How many source classes come in.
-            where: Beginning of an error's message.
+            sources: The number of source classes of the input.
+            where: The beginning of an error.
 
         Returns:
             Array `(sources, target classes)`.
 
         Raises:
-            ValueError: These are not the source classes of the mapping.
+            ValueError: If the mapping has other source classes.
         """
         known = count(self.sources)
         if known not in (None, sources):
@@ -102,15 +108,17 @@ class ClassMapping:
         return matrix
 
 
-def class_index(given: Any, classes: Classes, argument: str, where: str) -> int:
-    """The index of a class that is given by index or by name.
+def class_index(
+    given: object, classes: Classes, argument: str, where: str
+) -> int:
+    """Returns the index of a class that is given by index or by name.
 
     Raises:
-        ValueError: There is no such class.
+        ValueError: If there is no such class.
     """
     if isinstance(given, str):
         return _index_of_name(given, classes, argument, where)
-    if not _is_int(given):
+    if not is_int(given):
         raise ValueError(
             f"{where}: a class is given by its index or its name, received "
             f"{given!r}."
@@ -126,19 +134,19 @@ def class_index(given: Any, classes: Classes, argument: str, where: str) -> int:
 
 
 def count(classes: Classes) -> int | None:
-    """How many classes there are, where it is said."""
+    """Returns the number of classes, or None where it is unknown."""
     if classes is None or isinstance(classes, int):
         return classes
     return len(classes)
 
 
 def normalised_rows(weights: np.ndarray, unmapped: str | int) -> np.ndarray:
-    """Each row by its sum; rows of zeros as `unmapped` says.
+    """Divides each row by its sum, and fills rows of zeros.
 
     Args:
         weights: array `(sources, targets)`, not negative.
-        unmapped: `"renormalize"` leaves them, `"spread"` fills them alike, a
-            target class takes all.
+        unmapped: How rows of zeros are filled: `"renormalize"` leaves them,
+            `"spread"` fills them evenly, a target class takes all.
     """
     sums = weights.sum(axis=1, keepdims=True)
     empty = sums[:, 0] == 0
@@ -166,15 +174,18 @@ def _not_empty(found: list[Share], where: str) -> tuple[Share, ...]:
     return shares
 
 
-def _checked_classes(classes: Any, argument: str, where: str) -> Any:
-    """A number of classes, or a list of their names, or None."""
+def _checked_classes(
+    classes: object, argument: str, where: str
+) -> int | list[str] | None:
     if classes is None:
         return None
-    if _is_int(classes) and classes >= 1:
+    if is_int(classes) and classes >= 1:
         return int(classes)
-    names = list(classes) if isinstance(classes, Sequence) else []
-    right = names and all(isinstance(name, str) for name in names)
-    if not right or isinstance(classes, str):
+    listed: list[object] = []
+    if isinstance(classes, Sequence) and not isinstance(classes, str):
+        listed += classes
+    names = [name for name in listed if isinstance(name, str)]
+    if not names or len(names) < len(listed):
         raise ValueError(
             f"{where}: `{argument}` is a positive int or a list of names, "
             f"received {classes!r}."
@@ -203,10 +214,10 @@ def _shares_of_dict(
             yield source, index, _checked_weight(weight, of, where)
 
 
-def _weights(value: Any) -> Mapping:
+def _weights(value: object) -> Mapping:
     if isinstance(value, Mapping):
         return value
-    if isinstance(value, (list, tuple, set, frozenset)):
+    if isinstance(value, list | tuple | set | frozenset):
         return dict.fromkeys(value, 1.0)
     return {value: 1.0}
 
@@ -251,14 +262,13 @@ def _shares_of_matrix(matrix: np.ndarray, where: str) -> Iterator[Share]:
     )
 
 
-def _checked_weight(weight: Any, of: str, where: str) -> float:
-    number = isinstance(weight, (int, float, np.integer, np.floating))
-    if number and math.isfinite(weight) and weight >= 0:
+def _checked_weight(weight: object, of: str, where: str) -> float:
+    if is_finite(weight) and weight >= 0:
         return float(weight)
     raise ValueError(_wrong_weight(weight, of, where))
 
 
-def _wrong_weight(weight: Any, of: str, where: str) -> str:
+def _wrong_weight(weight: object, of: str, where: str) -> str:
     return (
         f"{where}: weights of a mapping are finite and not negative, the one "
         f"{of} is {weight!r}."
@@ -275,14 +285,7 @@ def _index_of_name(
         )
     if name in classes:
         return list(classes).index(name)
-    close = difflib.get_close_matches(name, classes, n=3, cutoff=0.0)
-    listed = ", ".join(f"'{match}'" for match in close)
     raise ValueError(
-        f"{where}: there is no class '{name}' in `{argument}`. Closest: "
-        f"{listed}."
+        f"{where}: there is no class '{name}' in `{argument}`."
+        f"{closest(name, classes)}"
     )
-
-
-def _is_int(value: Any) -> bool:
-    # A bool is an int, but a class of True is a mistake.
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)

@@ -1,0 +1,35 @@
+"""Stock Keras layers with given weights, for models without this package.
+
+Tested by `tests/adapters/test_dense.py`.
+"""
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+import keras
+
+from keras_cascade._keras_compat.annotations import Shape, Tensor
+
+Layers = list[keras.layers.Layer]
+_Layer = TypeVar("_Layer", bound=keras.layers.Layer)
+
+
+def with_weights(
+    layer: _Layer, shape: Shape, weights: Sequence[Tensor | None]
+) -> _Layer:
+    """Builds a layer and sets its weights.
+
+    Args:
+        layer: A layer that is not built.
+        shape: The input shape to build for.
+        weights: A value for each weight, in another shape where the numbers
+            are the same; None is left out.
+
+    Returns:
+        The layer.
+    """
+    layer.build(shape)
+    given = [keras.ops.convert_to_numpy(x) for x in weights if x is not None]
+    pairs = zip(given, layer.weights, strict=True)
+    layer.set_weights([value.reshape(weight.shape) for value, weight in pairs])
+    return layer

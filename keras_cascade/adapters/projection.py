@@ -1,0 +1,141 @@
+"""The base of adapters that multiply features with a kernel.
+
+Tested by `tests/adapters/test_dense.py` and `tests/adapters/test_spatial.py`.
+"""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Self
+
+import keras
+from keras import ops
+
+from keras_cascade._keras_compat.annotations import (
+    Activation,
+    Constraint,
+    Initializer,
+    Regularizer,
+    Shape,
+    Tensor,
+)
+from keras_cascade.adapters.adapter import Adapter
+from keras_cascade.adapters.plain import with_weights
+
+# The constructor's arguments for each weight, besides its values.
+_RULES: dict[str, Any] = {
+    "initializer": keras.initializers,
+    "regularizer": keras.regularizers,
+    "constraint": keras.constraints,
+}
+Rule = Initializer | Regularizer | Constraint
+
+
+class ProjectedAdapter(Adapter):
+    """An adapter with a kernel, a bias and an activation.
+
+    A subclass calls `_set_projection` in its constructor and `_add_projection`
+    in its `build`.
+
+    Attributes:
+        _width_argument: The constructor's argument for the output's width.
+        _open_value: Its value that leaves the width to the builder.
+        _rules: The kinds of rules that the constructor has for a weight.
+    """
+
+    _width_argument: ClassVar[str]
+    _open_value: ClassVar[str | None]
+    _rules: ClassVar[tuple[str, ...]] = ("initializer", "regularizer")
+    kernel: Any = None
+    bias: Any = None
+
+    def _set_projection(
+        self,
+        activation: Activation,
+        use_bias: bool,
+        kernel: Sequence[Rule],
+        bias: Sequence[Rule],
+    ) -> None:
+        """Sets the attributes that `keras.layers.Dense` has, by its names."""
+        self.activation: Any = keras.activations.get(activation)
+        self.use_bias = use_bias
+        for weight, values in (("kernel", kernel), ("bias", bias)):
+            for rule, value in zip(self._rules, values, strict=True):
+                setattr(self, f"{weight}_{rule}", _RULES[rule].get(value))
+
+    @property
+    def open_width(self) -> bool:
+        """Whether the width is left to the builder."""
+        return getattr(self, self._width_argument) == self._open_value
+
+    def with_units(self, width: int) -> Self:
+        """Returns a copy whose output has `width` features."""
+        if not self.open_width:
+            raise ValueError(
+                f"Adapter '{self.name}' has {self._width_argument}="
+                f"{getattr(self, self._width_argument)!r}, it cannot be given "
+                f"{width}. {self._call(self._open_value)} leaves its "
+                "width open."
+            )
+        config = {**self.get_config(), self._width_argument: width}
+        return type(self).from_config(config)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments."""
+        return {
+            **super().get_config(),
+            self._width_argument: getattr(self, self._width_argument),
+            "activation": keras.activations.serialize(self.activation),
+            "use_bias": self.use_bias,
+            **self._rule_configs(),
+        }
+
+    def _rule_configs(self) -> dict[str, Any]:
+        names = [(w, rule) for w in ("kernel", "bias") for rule in self._rules]
+        return {
+            f"{w}_{rule}": _RULES[rule].serialize(getattr(self, f"{w}_{rule}"))
+            for w, rule in names
+        }
+
+    def _settled_width(self) -> int:
+        """Returns the width; an error where it is open."""
+        if self.open_width:
+            raise ValueError(
+                f"The width of adapter '{self.name}' is open. A cascade "
+                "settles it from the downstream's input; elsewhere give it "
+                f"one: {self._call(64)}, or `adapter.with_units(64)`."
+            )
+        return getattr(self, self._width_argument)
+
+    def _call(self, width: object) -> str:
+        return f"{type(self).__name__}({self._width_argument}={width!r})"
+
+    def _add_projection(self, features: int | None, width: int) -> None:
+        self.kernel = self._add_like("kernel", "kernel", (features, width))
+        if self.use_bias:
+            self.bias = self._add_like("bias", "bias", (width,))
+
+    def _add_like(
+        self, like: str, name: str, shape: Shape, **other: Initializer
+    ) -> Any:
+        """Adds a weight by the rules of the kernel or the bias."""
+        rules = {rule: getattr(self, f"{like}_{rule}") for rule in self._rules}
+        return self.add_weight(name=name, shape=shape, **{**rules, **other})
+
+    def _project(self, x: Tensor) -> Any:
+        """Multiplies the last axis with the kernel and adds the bias."""
+        x = ops.matmul(x, self.kernel)
+        return x if self.bias is None else ops.add(x, self.bias)
+
+    def _plain_dense(
+        self, shape: Shape, name: str, weights: Sequence, **arguments: object
+    ) -> keras.layers.Layer:
+        """Returns a `Dense` with a kernel, a bias or None, and our rules."""
+        layer = keras.layers.Dense(
+            weights[0].shape[1],
+            use_bias=self.use_bias,
+            trainable=self.trainable,
+            dtype=self.dtype_policy,
+            name=name,
+            **self._rule_configs(),
+            **arguments,
+        )
+        return with_weights(layer, shape, weights)
