@@ -1,7 +1,7 @@
 """Renders images of characters from the fonts that ship with matplotlib.
 
 `atlas` draws every character once for each face and stroke width; `render`
-picks from an atlas and distorts what it picked, a whole batch at a time.
+picks drawings from an atlas and distorts them, a whole batch at a time.
 """
 
 import pathlib
@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from keras_cascade.zoo import SIDE, enlarge
 
 CHARACTERS = string.digits + string.ascii_uppercase + string.ascii_lowercase
-# What cannot be told apart once size and font vary is one class.
+# Characters that look alike once size and font vary are one class.
 LOOK_ALIKES = {"O": "0", "o": "0", "I": "1", "l": "1"} | {
     small: small.upper() for small in "cjkpsuvwxyz"
 }
@@ -33,7 +33,7 @@ class Face(NamedTuple):
     lower: int | None = ord("a")
 
     def glyph(self, character: str) -> str | None:
-        """The character's glyph in this face, or None if it has none."""
+        """Returns the character's glyph in this face, or None."""
         for alphabet, start in (
             (string.digits, self.digits),
             (string.ascii_uppercase, self.upper),
@@ -45,7 +45,7 @@ class Face(NamedTuple):
 
 
 def _mathematical(upper: int, digits: int | None = None) -> Face:
-    """An alphabet of the mathematical block, drawn by STIX."""
+    """Returns an alphabet of Unicode's mathematical block, drawn by STIX."""
     return Face("STIXGeneral", digits, upper, upper + 26)
 
 
@@ -78,7 +78,7 @@ TRAIN_FACES = [
     Face("cmmi10", digits=None),
     Face("cmsy10", digits=None, lower=None),  # calligraphic capitals
 ]
-# cmss10 and cmtt10 are designs of which training sees no other cut.
+# Training sees no other cut of the designs cmss10 and cmtt10.
 TEST_FACES = [
     *map(Face, ("cmss10", "cmtt10", "STIXGeneralItalic", "DejaVuSerif-Bold"))
 ]
@@ -134,11 +134,11 @@ def render(
 ) -> np.ndarray:
     """Renders a distorted image for each wanted class.
 
-    Half of the images are made the way that scanned digits often come: cut
-    to black and white, averaged to 8x8, enlarged again.
+    Half of the images look like scanned digits: cut to black and white,
+    averaged to 8x8, enlarged again.
 
     Args:
-        source: What to choose from.
+        source: The drawings to choose from.
         classes: Entries of `CLASSES`, shape (n,).
         rng: Chooses drawings and distortions.
 
@@ -159,7 +159,7 @@ def render(
 def _uniform(
     rng: np.random.Generator, n: int, low: float, high: float
 ) -> np.ndarray:
-    """A number an image, to be broadcast over its pixels."""
+    """Returns a random number for each image, to broadcast over its pixels."""
     return rng.uniform(low, high, (n, 1, 1)).astype("float32")
 
 
@@ -188,7 +188,7 @@ def _warp(
 
 
 def _bend(rng: np.random.Generator, n: int) -> np.ndarray:
-    """Smooth random displacements (n, 32, 32), some images bent more."""
+    """Returns smooth random displacements (n, 32, 32), larger for some."""
     knots = np.linspace(-1, 1, 5)
     line = np.linspace(-1, 1, SIDE)
     smooth = np.exp(-(((line[:, None] - knots) / 0.5) ** 2))
@@ -198,7 +198,7 @@ def _bend(rng: np.random.Generator, n: int) -> np.ndarray:
 
 
 def _sample(drawings: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """Bilinear values of the drawings at positions in [-1, 1]."""
+    """Returns bilinear samples of the drawings at positions in [-1, 1]."""
     y, x = (((p + 1) * (CELL / 2) - 0.5).clip(0, CELL - 1.001) for p in (y, x))
     top, left = y.astype("int32"), x.astype("int32")
     down, right = y - top, x - left
@@ -211,7 +211,7 @@ def _sample(drawings: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
 
 
 def _scan(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Black and white, averaged to 8x8 in 17 steps, enlarged."""
+    """Makes images black and white, averages them to 8x8 and enlarges them."""
     n = len(images)
     ink = images > _uniform(rng, n, 0.2, 0.5)
     small = ink.reshape(n, 8, SIDE // 8, 8, SIDE // 8).mean(axis=(2, 4))
@@ -219,7 +219,7 @@ def _scan(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _photograph(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Blur, contrast, a grey background and noise."""
+    """Adds blur, contrast, a grey background and noise."""
     n = len(images)
     blurred = images
     for axis in (1, 2):

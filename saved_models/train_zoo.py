@@ -21,14 +21,14 @@ FOLDER = pathlib.Path(__file__).parent
 NAMES = ("glyph_encoder", "digits_expert")
 FEATURES = 128
 BATCH_SIZE = 256
-STEPS = 160  # batches that count as an epoch
+STEPS = 160  # batches of an epoch
 EPOCHS = {"glyph_encoder": 12, "digits_expert": 8}
 # Streams of random numbers that must not overlap.
 TRAINING, READOUT, HELD_OUT = 0, 1, 2
 
 
 def main() -> None:
-    """Runs what the command line asks for."""
+    """Trains and evaluates as the command line asks."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -63,21 +63,21 @@ class Glyphs(keras.utils.PyDataset):
         return glyphs.render(self.source, self.classes[labels], rng), labels
 
     def on_epoch_end(self) -> None:
-        """Makes the next epoch's renderings new ones."""
+        """Counts epochs, so that the next one has other renderings."""
         self.epoch += 1
 
 
 def rendered(
     faces: list[glyphs.Face], seed: tuple[int, ...], classes: list, batches: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Some batches of `Glyphs` as two arrays: images, labels."""
+    """Returns batches of `Glyphs` as two arrays: images, labels."""
     source = Glyphs(faces, seed, classes)
     images, labels = zip(*map(source.__getitem__, range(batches)), strict=True)
     return np.concatenate(images), np.concatenate(labels)
 
 
 def build_encoder() -> keras.Model:
-    """Four stages of convolutions, the last three with a residual."""
+    """Builds four stages of convolutions, the last three with a residual."""
     inputs = keras.Input((zoo.SIDE, zoo.SIDE, 1), name="image")
     x = layers.Rescaling(1 / 255, name="rescaling")(inputs)
     x = _convolution(x, "stage1_conv", "stage1_norm", 16)
@@ -91,7 +91,7 @@ def build_encoder() -> keras.Model:
 
 
 def _stage(x: keras.KerasTensor, name: str, width: int) -> keras.KerasTensor:
-    """Halves the sides, then refines what it found by a residual."""
+    """Halves the sides of a map, then adds a residual to it."""
     x = _convolution(x, f"{name}_conv", f"{name}_norm", width, strides=2)
     x = layers.ReLU(name=f"{name}_relu")(x)
     y = _convolution(x, f"{name}_conv_2", f"{name}_norm_2", width)
@@ -109,7 +109,7 @@ def _convolution(
 
 
 def build_expert() -> keras.Model:
-    """A small classifier of 128 features and two side features."""
+    """Builds a small classifier of 128 features and two side features."""
     return keras.Sequential(
         [
             keras.Input((FEATURES + 2,), name="evidence"),
@@ -125,7 +125,7 @@ def build_expert() -> keras.Model:
 
 
 def train_encoder(seed: int) -> None:
-    """Learns the characters with a head that is dropped afterwards."""
+    """Trains the encoder on characters, with a head that is dropped later."""
     keras.utils.set_random_seed(seed)
     encoder = build_encoder()
     head = layers.Dense(len(glyphs.CLASSES), activation="softmax")
@@ -140,7 +140,7 @@ def train_encoder(seed: int) -> None:
 
 
 def train_expert(seed: int) -> None:
-    """Learns the digits from the encoder's features of rendered ones."""
+    """Trains the expert on the encoder's features of rendered digits."""
     keras.utils.set_random_seed(seed)
     encoder = zoo.load("glyph_encoder")
     expert = build_expert()
@@ -155,7 +155,7 @@ def train_expert(seed: int) -> None:
         (evidence(encoder, held_out), truth),
         expert.name,
     )
-    # Without the optimizer, which nobody goes on with, and half the size.
+    # A fresh model has no optimizer state, which would double the file.
     clean = build_expert()
     clean.set_weights(expert.get_weights())
     clean.save(FOLDER / "digits_expert.keras")
@@ -165,7 +165,7 @@ TRAIN = {"glyph_encoder": train_encoder, "digits_expert": train_expert}
 
 
 def evidence(encoder: keras.Model, images: np.ndarray) -> np.ndarray:
-    """What `digits_expert` expects: 128 features, then the side features."""
+    """Returns the input of `digits_expert`: all features of images."""
     features = encoder.predict(images, batch_size=BATCH_SIZE, verbose=0)
     return np.concatenate([features, zoo.side_features(images)], axis=1)
 
@@ -176,7 +176,7 @@ def fit(
     held_out: tuple[np.ndarray, np.ndarray],
     name: str,
 ) -> None:
-    """Trains with AdamW under a warm-up and a cosine."""
+    """Trains with AdamW; its rate follows a warm-up and a cosine."""
     steps = STEPS * EPOCHS[name]
     rate = keras.optimizers.schedules.CosineDecay(
         0.0, steps, warmup_target=3e-3, warmup_steps=steps // 10
@@ -206,7 +206,7 @@ def fit(
 
 
 class ProgressBar(keras.callbacks.Callback):
-    """Moves a bar of rich's by a step a batch."""
+    """Advances one of rich's progress bars by a step for each batch."""
 
     def __init__(self, progress: Progress, name: str, steps: int) -> None:
         super().__init__()
@@ -214,12 +214,12 @@ class ProgressBar(keras.callbacks.Callback):
         self.task = progress.add_task(name, total=steps)
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        """Counts the batch."""
+        """Advances the bar."""
         self.progress.advance(self.task)
 
 
 def evaluate(seed: int) -> None:
-    """Prints the figures that stand on the cards, of the saved files."""
+    """Prints the figures of the cards, measured on the saved files."""
     encoder, expert = map(zoo.load, NAMES)
     for model in (encoder, expert):
         size = (FOLDER / f"{model.name}.keras").stat().st_size
@@ -236,15 +236,15 @@ def evaluate(seed: int) -> None:
 
 
 def accuracy(model: keras.Model, x: np.ndarray, labels: np.ndarray) -> float:
-    """Share of the rows whose most probable class is their label."""
+    """Returns the share of rows whose most probable class is their label."""
     return float((model.predict(x, verbose=0).argmax(1) == labels).mean())
 
 
 def readout(encoder: keras.Model, seed: int) -> float:
-    """Accuracy, on held-out fonts, of ridge regression on the features.
+    """Returns the accuracy of ridge regression on the encoder's features.
 
-    The head that the encoder was trained with is not kept; this readout is
-    solved in closed form from renderings in the training fonts.
+    The head that the encoder was trained with is not saved; this readout is
+    solved in closed form on the training fonts, and tested on held-out ones.
     """
     parts = []
     for faces, stream, batches in (

@@ -1,8 +1,4 @@
-"""Finds the values that networks expect as inputs, and who gets others.
-
-Tested by `tests/analysis/test_input_requirements.py` and
-`tests/analysis/test_range_inference.py`.
-"""
+"""Finds the values that networks expect as inputs, and who gets others."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace

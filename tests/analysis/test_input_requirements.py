@@ -1,4 +1,4 @@
-"""Networks that are not fed what they were trained on are in the report."""
+"""Tests findings for networks that get other values than in training."""
 
 import keras
 import numpy as np
@@ -18,7 +18,7 @@ def application(kind, name):
     network = getattr(keras.applications, kind)(
         weights=None, include_top=False, input_shape=(32, 32, 3)
     )
-    # Found by what it is made of, not by its name.
+    # Applications are recognised by their layers, not by their names.
     network.name = name
     return network
 
@@ -37,12 +37,12 @@ def test_networks_that_share_an_input_and_disagree_are_both_named():
     settled = {"a": "mobilenet", "b": "vgg16"}
     report = kc.check_interface(upstream, taps=taps, preprocess=settled, head=2)
     assert report.findings == []
-    # Feeding both what they were trained on is not possible at one input.
+    # One input cannot have the values that both were trained on.
     report = kc.check_interface(upstream, taps=taps, preprocess=None, head=2)
     assert severities(report) == ["warning"]
 
 
-def test_what_building_warns_of_applications_is_in_the_report():
+def test_a_warning_of_building_is_a_finding_of_the_report():
     network = application("MobileNet", "net")
     # Warnings are errors in these tests: there is none.
     (found,) = kc.check_interface(network, taps="conv1_relu").findings
@@ -60,14 +60,14 @@ def test_other_warnings_are_not_silenced():
         kc.check_interface(keras.Model(inputs, x), taps="dense_1")
 
 
-def test_the_preprocessing_of_another_application_is_warned_of():
+def test_the_preprocessing_of_another_application_is_a_warning():
     network = application("MobileNet", "net")
     report = kc.check_interface(network, taps="-1", preprocess="resnet")
     (found,) = report.findings
     assert "preprocess={'upstream': 'mobilenet'}" in found.advice
 
 
-def test_pixels_that_were_scaled_already_are_warned_of():
+def test_scaled_pixels_are_a_warning():
     x = inputs = keras.Input((8, 8, 3), name="image")
     x = layers.Conv2D(2, 3, name="conv")(layers.Rescaling(1 / 255)(x))
     network = keras.Model(inputs, x, name="eye")

@@ -1,4 +1,4 @@
-"""check_interface: what it announces is what building makes."""
+"""Tests check_interface against the cascades that building makes."""
 
 import inspect
 import json
@@ -34,7 +34,7 @@ def size_of(block):
     return sum(int(np.prod(weight.shape)) for weight in block.weights)
 
 
-def test_it_takes_the_arguments_of_build_cascade_and_data():
+def test_the_arguments_are_those_of_build_cascade_and_data():
     own = dict(inspect.signature(kc.check_interface).parameters)
     assert own.pop("data").default is None
     theirs = inspect.signature(kc.build_cascade).parameters
@@ -45,7 +45,7 @@ def test_it_takes_the_arguments_of_build_cascade_and_data():
     assert [x.kind for x in own.values()] == [x.kind for x in theirs.values()]
 
 
-# Adapters by hand: a Dense from i to o has i · o + o parameters.
+# Counted by hand: a Dense layer from i to o has i · o + o parameters.
 TABLE = {
     "vector to vector": (
         "vector",
@@ -84,7 +84,7 @@ def test_an_automatic_adapter_is_announced_with_its_size(case):
     assert (0 if built is None else size_of(built)) == parameters
 
 
-def test_widths_left_open_are_shared_as_they_will_be():
+def test_open_widths_are_shared_as_in_the_built_cascade():
     arguments = {
         "taps": {"a": "map", "b": "vector", "c": "steps"},
         "adapters": {"b": 4},
@@ -105,7 +105,7 @@ def test_widths_left_open_are_shared_as_they_will_be():
     assert report.builds
 
 
-def test_the_class_and_settings_are_those_of_the_adapters_that_are_built():
+def test_classes_and_settings_are_those_of_the_built_adapters():
     arguments = {
         "taps": ["map", "vector"],
         "adapters": [kc.adapters.PCAAdapter(3, whiten=True), "auto"],
@@ -123,7 +123,7 @@ def test_the_class_and_settings_are_those_of_the_adapters_that_are_built():
     }
 
 
-def test_a_row_says_what_goes_where():
+def test_a_row_has_path_shape_kind_and_destination():
     report = kc.check_interface(
         encoder("softmax"), expert(), taps={"a": "map", "b": "-1"}
     )
@@ -137,7 +137,7 @@ def test_a_row_says_what_goes_where():
     assert b.values == "probabilities that sum to one (Dense 'vector')"
 
 
-def test_a_given_layer_goes_by_the_name_that_the_user_chose():
+def test_a_given_layer_has_the_name_that_the_user_chose():
     adapters = {"a": layers.Dense(10, name="mine"), "b": layers.Dense(10)}
     report = kc.check_interface(
         encoder(),
@@ -216,7 +216,7 @@ def test_a_fusion_with_weights_and_joining_the_input_are_counted():
     assert report.fusion_parameters == fusion + own == 2 * 10 * 10
 
 
-def test_inputs_that_are_fed_by_name_are_told_apart():
+def test_inputs_fed_by_name_have_their_own_adapters():
     left, right = (
         keras.Input((4,), name="left"),
         keras.Input((3,), name="right"),
@@ -313,7 +313,7 @@ MISFITS = {
 
 
 def decoder():
-    """One input takes a sequence of an open length, which no vector has."""
+    """Returns a network with an input for sequences of any length."""
     a = keras.Input((None, 4), name="a")
     b = keras.Input((3,), name="b")
     pooled = layers.GlobalAveragePooling1D()(a)
@@ -321,7 +321,7 @@ def decoder():
 
 
 @pytest.mark.parametrize("case", MISFITS)
-def test_what_does_not_fit_is_a_finding_with_the_message_of_building(case):
+def test_a_misfit_is_a_finding_with_the_message_of_building(case):
     options = dict(MISFITS[case])
     downstream = decoder() if options.pop("downstream", None) else expert()
     report = kc.check_interface(encoder(), downstream, **options)
@@ -342,7 +342,7 @@ def test_the_rest_of_the_report_stands_where_one_tap_fails():
     assert report.findings[0].where == ("a",)
 
 
-def test_of_several_that_share_a_width_only_the_one_that_fails_is_named():
+def test_of_several_taps_that_share_a_width_the_one_that_fails_is_named():
     inputs = keras.Input((6,), name="x")
     deep = layers.Reshape((1, 1, 1, 1, 6), name="deep")(inputs)
     network = keras.Model(inputs, [deep, layers.Dense(4, name="v")(inputs)])
@@ -357,7 +357,7 @@ def test_of_several_that_share_a_width_only_the_one_that_fails_is_named():
     assert str(v_row.adapter) == "auto: DenseAdapter(units=5)"
 
 
-def test_probabilities_into_standardised_features_are_warned_of():
+def test_probabilities_into_standardised_features_are_a_warning():
     downstream = standardised([0.0] * 7, [1.0] * 7, beta=[0.1] * 7)
     report = kc.check_interface(encoder("softmax"), downstream)
     (found,) = report.findings
@@ -370,14 +370,14 @@ def test_probabilities_into_standardised_features_are_warned_of():
     assert report.findings == []
 
 
-def test_through_a_gate_that_learns_it_is_a_note():
+def test_a_mismatch_through_a_learned_gate_is_a_note():
     options = {"taps": {"a": "vector"}, "inject": {"a": "norm"}}
     report = kc.check_interface(encoder("softmax"), expert(), **options)
     assert severities(report) == ["note"]
 
 
 @pytest.mark.parametrize("copy", [True, False])
-def test_nothing_of_the_users_is_touched(copy):
+def test_nothing_of_the_user_is_changed(copy):
     network, downstream = encoder(), expert()
     adapter = layers.Dense(8, name="mine")
     before = [

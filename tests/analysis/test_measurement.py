@@ -1,4 +1,4 @@
-"""What is measured on data, against NumPy on the networks' own weights."""
+"""Tests measurements against NumPy on the networks' own weights."""
 
 import weakref
 
@@ -27,7 +27,7 @@ def test_statistics_are_those_of_the_features():
     assert measured.zeros == pytest.approx((features == 0).mean(), abs=1e-3)
 
 
-def test_the_distance_from_a_batch_normalization_is_that_by_hand():
+def test_the_distance_from_a_batch_normalization_equals_numpys():
     mean, variance = np.array([1.0, -2.0, 0.5]), np.array([4.0, 0.25, 1.0])
     rows = RNG.normal(2.0, 3.0, size=(50, 3)).astype("float32")
     report = kc.check_interface(
@@ -41,10 +41,10 @@ def test_the_distance_from_a_batch_normalization_is_that_by_hand():
     assert found.spread_median == pytest.approx(np.median(spread), rel=1e-4)
     assert found.spread_max == pytest.approx(spread.max(), rel=1e-4)
     assert severities(report) == ["warning"]
-    at_home = rows * np.sqrt(variance) / rows.std(0)
-    at_home = (at_home - at_home.mean(0) + mean).astype("float32")
+    near = rows * np.sqrt(variance) / rows.std(0)
+    near = (near - near.mean(0) + mean).astype("float32")
     report = kc.check_interface(
-        passing(3), standardised(mean, variance), data=at_home
+        passing(3), standardised(mean, variance), data=near
     )
     assert report.findings == []
 
@@ -83,7 +83,7 @@ def test_taps_that_are_added_are_compared_as_their_sum():
         assert row.distances[0].spread_max < 1e-3
 
 
-def test_else_features_are_run_up_to_the_first_normalisations():
+def test_other_features_are_compared_at_the_first_normalisations():
     rows = RNG.normal(size=(30, 4)).astype("float32")
     inputs = keras.Input((4,))
     dense, norm = layers.Dense(3), layers.BatchNormalization(name="norm")
@@ -139,7 +139,7 @@ def test_adapters_that_learn_are_fitted_before_they_are_measured():
     assert not pca.fitted
 
 
-def test_a_generator_measures_what_needs_no_second_pass():
+def test_a_generator_is_measured_up_to_adapters_that_need_a_second_pass():
     report = kc.check_interface(
         encoder(),
         standardised([0.0] * 3, [1.0] * 3),
@@ -153,7 +153,7 @@ def test_a_generator_measures_what_needs_no_second_pass():
     assert (found.severity, found.where) == ("note", ("adapters/a",))
 
 
-def test_what_is_not_finite_is_an_error():
+def test_values_that_are_not_finite_are_an_error():
     rows = X.copy()
     rows[3, 2] = np.nan
     report = kc.check_interface(passing(6), data=rows)
@@ -161,7 +161,7 @@ def test_what_is_not_finite_is_an_error():
     assert severities(report) == ["error"]
 
 
-def test_a_tap_that_never_changes_is_warned_of():
+def test_a_constant_tap_is_a_warning():
     inputs = keras.Input((6,), name="x")
     dense = layers.Dense(2, kernel_initializer="zeros", name="dead")
     report = kc.check_interface(
@@ -178,7 +178,7 @@ def test_data_without_an_input_is_an_error_that_names_it():
         )
 
 
-def test_data_are_not_read_where_nothing_builds():
+def test_data_are_not_read_if_the_cascade_does_not_build():
     report = kc.check_interface(
         passing(6), passing(4), adapters=None, data=iter(())
     )

@@ -1,4 +1,4 @@
-"""The report as text and as plain values."""
+"""Tests the report as text and as plain values."""
 
 import json
 import math
@@ -34,7 +34,7 @@ MEASURED = ValueStatistics(0.5, 2.0, 0.0, math.inf, 0.25, 1, 80)
 DISTANCE = Distance("norm", "before", 1.5, 3.0, math.log(9), 4.0, 8)
 
 
-def test_a_row_shows_everything_that_is_known():
+def test_a_row_shows_path_shape_range_adapter_and_parameters():
     text = str(InterfaceReport((ROW,), []))
     for part in (
         "texture: conv3",
@@ -49,7 +49,7 @@ def test_a_row_shows_everything_that_is_known():
     assert "on the data" not in text
 
 
-def test_what_was_measured_has_a_column():
+def test_measurements_have_a_column():
     row = replace(ROW, measured=MEASURED, distances=(DISTANCE,))
     text = str(InterfaceReport((row,), []))
     assert "0.5 ± 2 in [0, inf], 25% zeros, 1 not finite" in text
@@ -69,7 +69,7 @@ def test_what_was_measured_has_a_column():
     ],
     ids=["none", "nothing", "unknown", "named"],
 )
-def test_what_stands_between_is_said_in_words(choice, text):
+def test_an_adapter_choice_is_shown_in_words(choice, text):
     assert str(choice) == text
 
 
@@ -93,7 +93,7 @@ def test_the_dict_is_json_and_has_no_infinity():
     assert found["fusion_parameters"] == 7
 
 
-def test_the_worst_comes_first_and_nothing_twice():
+def test_findings_are_sorted_by_severity_and_merged():
     note, error = Finding("note", ("a",), "n"), Finding("error", ("b",), "e")
     also = Finding("error", ("c",), "e")
     assert in_order([note, error, also, note]) == [
@@ -102,7 +102,7 @@ def test_the_worst_comes_first_and_nothing_twice():
     ]
 
 
-def test_it_builds_where_there_is_no_error():
+def test_it_builds_unless_there_is_an_error():
     warning, error = Finding("warning", (), ""), Finding("error", (), "")
     assert InterfaceReport((), [warning]).builds
     assert not InterfaceReport((), [warning, error]).builds
