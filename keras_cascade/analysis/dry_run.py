@@ -108,6 +108,7 @@ def dry_run(plan: Plan) -> DryRun:
     streams = _adapt(plan.streams, sources, findings)
     merges = _merges(plan, streams, findings)
     parameters = 0
+    # Fusion and head need every stream.
     if not findings:
         parameters = _fuse_and_finish(plan, sources, streams, findings)
     return DryRun(streams, merges, parameters, findings)
@@ -254,6 +255,7 @@ def _inner_parameters(site: Site, feeds: Tensors) -> int:
     total = 0
     for step in make_insertion(site, feeds).merge(own, fed):
         layer: Any = step.operation
+        # Only a built layer has variables to count.
         shapes = keras.tree.map_structure(lambda x: x.shape, step.args[0])
         layer.build(shapes)
         total += layer.count_params()

@@ -78,16 +78,10 @@ def required_range(
 def with_preprocess(
     plan: Plan, preprocess: object, given: Mapping[str, object]
 ) -> Plan:
-    """Returns the plan with its preprocessing, without a Python warning.
+    """Returns a plan without preprocessing, with the user's preprocessing.
 
     Building warns of an application that was passed as an object under
-    "auto". Such a network gets no preprocessing here either; the report says
-    so instead.
-
-    Args:
-        plan: A plan that was made with `preprocess=None`.
-        preprocess: The user's argument.
-        given: The networks as the user passed them, by their blocks.
+    "auto", and adds nothing. A report has a finding in place of the warning.
 
     Raises:
         ValueError: If a name belongs to no network or module, or a network
@@ -113,12 +107,7 @@ def with_preprocess(
 
 
 def preprocess_findings(plan: Plan, preprocess: object) -> list[Finding]:
-    """Returns findings for networks that get other values than in training.
-
-    Args:
-        plan: The plan.
-        preprocess: The user's argument.
-    """
+    """Returns findings for networks that get other values than in training."""
     requirements = _requirements(plan)
     findings = []
     for name, several in requirements.items():
@@ -135,12 +124,7 @@ def preprocess_findings(plan: Plan, preprocess: object) -> list[Finding]:
 def data_findings(
     plan: Plan, measured: Mapping[str, ValueStatistics]
 ) -> list[Finding]:
-    """Returns findings for inputs whose data networks were not trained on.
-
-    Args:
-        plan: The plan.
-        measured: The statistics of the data, by the inputs' names.
-    """
+    """Returns findings for inputs whose data are not as in training."""
     return [
         _off_scale(name, one, measured[name])
         for name, several in _requirements(plan).items()

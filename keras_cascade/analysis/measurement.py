@@ -97,6 +97,7 @@ class _Trial:
         self.plan = plan
         self.main = list(main)
         self.cascade = Cascade(packed({**main, **side}), named, spec=plan.spec)
+        # Names in a cascade are stable, also those that look like Keras's.
         self.graph = read_graph(self.cascade, keep_names=True)
         self.flat: FlatGraph = flatten(self.graph)
         self.sources = {
@@ -110,6 +111,7 @@ class _Trial:
 
     def _output(self, stream: Stream) -> Reference:
         """Returns the output of a stream's adapter, or else the tap."""
+        # A copy of an adapter has the name of its stream.
         found = self.flat.resolve(("adapters", stream.name, 0))
         if found in self.flat.producers:
             return found
@@ -214,6 +216,7 @@ def _run(
     findings: list[Finding],
 ) -> Measurement:
     wanted = [*trial.sources.values(), *(x.reference for x in comparisons)]
+    # A tensor that several streams share is an output of the probe once.
     names = {ref: str(i) for i, ref in enumerate(dict.fromkeys(wanted))}
     axes = {names[x.reference]: x.trained.axis for x in comparisons}
     inner = {name: ref for ref, name in names.items()}

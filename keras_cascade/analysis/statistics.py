@@ -46,11 +46,7 @@ class ChannelMoments:
         return self._squares / np.maximum(self.count, 1)
 
     def update(self, rows: np.ndarray) -> None:
-        """Adds rows.
-
-        Args:
-            rows: array of shape `(any, channels)`.
-        """
+        """Adds rows, an array of shape `(any, channels)`."""
         if not rows.size:
             return
         rows = np.asarray(rows, "float64")
@@ -100,6 +96,7 @@ def to_rows(
     tensor = to_numpy(tensor)
     if tensor.ndim < 2:
         return tensor.reshape(-1, 1)
+    # The tensor may be a vector, and the axis that of a map.
     axis = axis if -tensor.ndim <= axis < tensor.ndim else -1
     last = np.moveaxis(tensor, axis, -1)
     if mask is not None and mask.shape == last.shape[: len(mask.shape)]:
@@ -113,6 +110,7 @@ def distance(trained: TrainedStatistics, moments: ChannelMoments) -> Distance:
     Each channel has a shift |m - m0| / s0 of the mean, and a spread
     |log(v / v0)| of the variance.
     """
+    # A dead channel has no variance to divide by.
     variance0 = np.maximum(trained.variance, trained.floor)
     variance = np.maximum(moments.variance, trained.floor)
     shift = np.abs(moments.mean - trained.mean) / np.sqrt(variance0)

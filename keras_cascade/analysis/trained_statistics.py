@@ -138,6 +138,7 @@ def rectified_moments(
         chance = _normal_distribution((mean - limit) / deviation)
         first = first - (over - limit * chance)
         second = second - (over_squared - limit**2 * chance)
+    # Rounding may make the difference of squares negative.
     return first, np.maximum(second - np.square(first), 0.0)
 
 
@@ -168,6 +169,7 @@ def _statistics_after(
     layer: Any = call and call.operation
     if not call or not isinstance(layer, keras.layers.BatchNormalization):
         return None
+    # A layer without `scale` or `center` has no such variable.
     variance = _to_numpy(layer.moving_variance)
     gamma = _to_numpy(layer.gamma) if layer.scale else np.ones_like(variance)
     mean = _to_numpy(layer.beta) if layer.center else np.zeros_like(variance)
@@ -210,6 +212,7 @@ def _statistics(
     axis = [layer.axis] if isinstance(layer.axis, int) else layer.axis
     if not axis or len(axis) != 1:
         return None
+    # Normalization has no epsilon of its own and takes the backend's.
     floor = float(getattr(layer, "epsilon", keras.backend.epsilon()))
     untrained = is_untrained(*(trained_moments(layer) or (mean, variance)))
     return TrainedStatistics(

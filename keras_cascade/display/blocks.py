@@ -20,9 +20,6 @@ Description = dict[str, Any]
 def describe_blocks(cascade: CascadeView) -> list[Description]:
     """Returns an entry for each block of a cascade.
 
-    Args:
-        cascade: A `Cascade`.
-
     Returns:
         For each block its name; the network it was made of (name, class,
         preprocessing) or its parts; its taps and injections; the shapes of

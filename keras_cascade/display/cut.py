@@ -15,10 +15,7 @@ from keras_cascade.graph.program import as_program
 
 
 def describe_cut(network: keras.Model) -> dict[str, Any]:
-    """Returns in plain values what caching the frozen part would do.
-
-    Args:
-        network: A functional model, with its `trainable` flags set.
+    """Returns in plain values what caching a model's frozen part would do.
 
     Returns:
         The tensors that are stored of each sample and the `bytes` of all of

@@ -12,10 +12,7 @@ from keras_cascade.networks.loading import as_network
 
 
 def inspect_model(model: keras.Model) -> dict[str, Any]:
-    """Returns the description of a model in plain values.
-
-    Args:
-        model: A cascade, or any other model.
+    """Returns the description of a cascade or another model in plain values.
 
     Returns:
         Its name and class, inputs, outputs, numbers of parameters, and what

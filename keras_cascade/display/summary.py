@@ -25,13 +25,7 @@ def print_summary(
     line_length: int | None,
     print_fn: Callable[[str], object] | None,
 ) -> None:
-    """Prints a row for each block, and the totals.
-
-    Args:
-        cascade: A `Cascade`.
-        line_length: Width in characters; `None` is as wide as needed.
-        print_fn: Called with the text; `None` prints.
-    """
+    """Prints a row for each block and the totals, for `Cascade.summary`."""
     (print_fn or print)(summary_text(cascade, line_length))
 
 
