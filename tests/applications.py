@@ -7,7 +7,7 @@ import numpy as np
 from keras.src.applications.convnext import LayerScale
 
 # The smallest side that each network takes. A new one in Keras has none, and
-# fails test_injected_applications.py until it is entered here.
+# fails behaviour/test_injected_applications.py until it is entered here.
 SIDES = {
     "ConvNeXtBase": 32,
     "ConvNeXtLarge": 32,

@@ -1,6 +1,6 @@
 """The subcommand `demo`.
 
-Tested by `tests/cli/test_entry.py` and `tests/test_demo.py`.
+Tested by `tests/cli/test_entry.py` and `tests/demo/test_demo.py`.
 """
 
 import argparse

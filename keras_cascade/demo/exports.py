@@ -1,6 +1,6 @@
 """Writes a cascade in several formats, runs the files, and compares.
 
-Tested by `tests/test_demo.py`.
+Tested by `tests/demo/test_demo.py`.
 """
 
 from pathlib import Path

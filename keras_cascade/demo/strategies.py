@@ -3,7 +3,7 @@
 Rates and epochs were chosen on the labels of the training part that are not
 among the few; the test part only gives the figures.
 
-Tested by `tests/test_demo.py`.
+Tested by `tests/demo/test_demo.py`.
 """
 
 import math

@@ -1,6 +1,7 @@
 """A cascade's LiteRT file against what people ship without it."""
 
 import os
+import runpy
 import statistics
 import tempfile
 import time
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     import keras_cascade as kc
 
+as_row = runpy.run_path(str(Path(__file__).with_name("timing.py")))["as_row"]
 NETWORKS = ("glyph_encoder", "MobileNetV3Small")
 # The upstream's inner layer that is tapped beside its output.
 TAPS = {
@@ -88,8 +90,6 @@ def run(
 def _rows(
     name: str, folder: Path, pairs: int, runs: int, size: int
 ) -> list[dict]:
-    from keras_cascade.testing.timing import as_row
-
     parts, inputs = _make(name, size)
     ours = _exported(parts.cascade, folder / "ours.tflite")
     others = {

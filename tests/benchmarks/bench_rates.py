@@ -51,14 +51,11 @@ def run(
     Returns:
         Rows as `bench_step` gives them.
     """
-    from keras_cascade.testing.timing import as_row, seconds_in_turns
-
     x, y = STEP["batch"](batch_size, size)
     rows = []
     for name, (rates, arguments) in (only or variants()).items():
         models = _models(size, rates, arguments)
-        times = seconds_in_turns(models, x, y, pairs, steps)
-        rows.append(as_row(f"step MobileNetV3Small, {name}", times, 1.10))
+        rows.append(STEP["step_row"](name, models, x, y, pairs, steps))
     return rows
 
 

@@ -1,7 +1,9 @@
 """A training step of a cascade against the same graph written by hand."""
 
 import os
+import runpy
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,6 +11,8 @@ import numpy as np
 if TYPE_CHECKING:
     import keras
 
+TIMING = runpy.run_path(str(Path(__file__).with_name("timing.py")))
+step_row = TIMING["step_row"]
 MIDDLE = "expanded_conv_7_add"
 CLASSES = 10
 UNITS = 64
@@ -46,14 +50,11 @@ def run(
         `reference_s`, `ratio` (the median of the pairs' ratios), its `bound`
         as text, and whether it `holds`.
     """
-    from keras_cascade.testing.timing import as_row, seconds_in_turns
-
     x, y = batch(batch_size, size)
     rows = []
     for name, (trainable, rates) in variants.items():
         built = models(size, trainable, rates)
-        times = seconds_in_turns(built, x, y, pairs, steps)
-        rows.append(as_row(f"step MobileNetV3Small, {name}", times, 1.10))
+        rows.append(step_row(name, built, x, y, pairs, steps))
     return rows
 
 

@@ -38,16 +38,13 @@ def run(
     Returns:
         Rows as `bench_step` gives them.
     """
-    from keras_cascade.testing.timing import as_row, seconds_in_turns
-
     x, y = STEP["batch"](batch_size, size)
     staged = STEP["models"](size, False, None)[0]
     rows = []
     for name, patterns in stages.items():
         _reach(staged, patterns, x, y)
-        built = _built_with(staged, patterns)
-        times = seconds_in_turns((staged, built), x, y, pairs, steps)
-        rows.append(as_row(f"step MobileNetV3Small, {name}", times, 1.10))
+        pair = staged, _built_with(staged, patterns)
+        rows.append(STEP["step_row"](name, pair, x, y, pairs, steps))
     return rows
 
 

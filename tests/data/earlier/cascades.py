@@ -1,7 +1,7 @@
 """Small cascades that together have all that a file can hold of one.
 
 `make_files.py` trains them with an earlier version of the package and saves
-them; `tests/cascade/test_earlier_files.py` and
+them; `tests/behaviour/test_earlier_files.py` and
 `tests/cache/test_earlier_features.py` load the files.
 """
 
