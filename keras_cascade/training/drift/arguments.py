@@ -1,4 +1,7 @@
-"""What a DriftMonitor is given: checked against the cascade it watches."""
+"""Checks the arguments of a DriftMonitor against the cascade it watches.
+
+Tested by `tests/training/drift/test_monitor.py`.
+"""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -7,6 +10,7 @@ import keras
 
 from keras_cascade import data as user_data
 from keras_cascade._cascade_view import CascadeView
+from keras_cascade._messages import listed
 from keras_cascade.data.inputs import (
     check_shape,
     fit_last_axis,
@@ -16,8 +20,8 @@ from keras_cascade.data.inputs import (
 from keras_cascade.training.drift.pretrained_copies import pretrained_blocks
 
 
-def check_numbers(**numbers: Any) -> None:
-    """Each is an integer of at least 1, or an error names it."""
+def check_numbers(**numbers: object) -> None:
+    """Raises a ValueError for a number that is not an int of at least 1."""
     for name, number in numbers.items():
         if not isinstance(number, int) or number < 1:
             raise ValueError(
@@ -25,8 +29,8 @@ def check_numbers(**numbers: Any) -> None:
             )
 
 
-def check_reiterable(name: str, data: Any) -> None:
-    """The data can be read after every epoch, or an error names them."""
+def check_reiterable(name: str, data: object) -> None:
+    """Raises a ValueError for data that can be read only once."""
     if not user_data.is_reiterable(data):
         raise ValueError(
             f"{name} is read after every epoch, and a "
@@ -35,7 +39,7 @@ def check_reiterable(name: str, data: Any) -> None:
         )
 
 
-def inputs_of(cascade: CascadeView, batch: Any) -> Any:
+def pack_inputs(cascade: CascadeView, batch: object) -> Any:
     """Returns a batch of reference data in the structure of the inputs.
 
     Raises:
@@ -52,7 +56,12 @@ def inputs_of(cascade: CascadeView, batch: Any) -> Any:
 def find_sources(
     cascade: CascadeView, pretrained: Mapping[str, keras.Model]
 ) -> dict[str, keras.Model]:
-    """The original networks of the blocks, of those that are at hand."""
+    """Returns the original networks by their blocks, as far as they exist.
+
+    Raises:
+        TypeError: If the model is not a cascade.
+        ValueError: If `pretrained` names a block that was not a network.
+    """
     if not hasattr(cascade, "upstreams"):
         raise TypeError(
             "DriftMonitor watches a Cascade, which build_cascade makes; the "
@@ -62,16 +71,20 @@ def find_sources(
     possible = pretrained_blocks(cascade)
     _check_blocks("pretrained", pretrained, possible)
     if cascade.spec.shares:
-        # They are the cascade's own layers, and move with it.
+        # The networks share the cascade's layers, and move with it.
         return dict(pretrained)
     found = {n: pretrained.get(n) or cascade.source(n) for n in possible}
     return {n: network for n, network in found.items() if network is not None}
 
 
 def find_old_data(
-    cascade: CascadeView, old_task: Any, sources: Mapping[str, keras.Model]
+    cascade: CascadeView, old_task: object, sources: Mapping[str, keras.Model]
 ) -> dict[str, Any]:
-    """The data of the old tasks by their blocks."""
+    """Returns the data of the old tasks by their blocks.
+
+    Raises:
+        ValueError: If a block, its original network or its data does not fit.
+    """
     if old_task is None:
         return {}
     upstreams = cascade.upstreams
@@ -82,24 +95,23 @@ def find_old_data(
                 f"{{'{upstreams[0]}': (x, y), ...}}."
             )
         old_task = {upstreams[0]: old_task}
-    possible = pretrained_blocks(cascade)
-    _check_blocks("old_task", old_task, possible)
+    _check_blocks("old_task", old_task, pretrained_blocks(cascade))
     for name, data in old_task.items():
         check_reiterable(f"old_task of '{name}'", data)
-        original_of(sources, name, cascade)
+        find_original(sources, name, cascade)
     return dict(old_task)
 
 
-def original_of(
+def find_original(
     sources: Mapping[str, keras.Model], name: str, cascade: CascadeView
 ) -> keras.Model:
-    """The original network of a block, with its old head."""
+    """Returns the original network of a block, with its old head."""
     network = sources.get(name) or cascade.source(name)
     if network is None:
         raise ValueError(
             f"old_task needs the original network of '{name}' for its old "
-            "head, and it is gone. Keep it in a variable until fit, or pass "
-            f"pretrained={{'{name}': network}}."
+            "head, and it no longer exists. Keep it in a variable until fit, "
+            f"or pass pretrained={{'{name}': network}}."
         )
     return network
 
@@ -111,5 +123,5 @@ def _check_blocks(
         if name not in possible:
             raise ValueError(
                 f"{argument} names '{name}', which is no pretrained block. "
-                f"There are: {', '.join(map(repr, possible))}."
+                f"There are: {listed(possible)}."
             )

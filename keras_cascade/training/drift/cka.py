@@ -1,4 +1,4 @@
-"""Linear CKA of two streams of features, in memory that no sample adds to."""
+"""Computes the linear CKA of two streams of features in constant memory."""
 
 import numpy as np
 
@@ -12,20 +12,19 @@ class LinearCKA:
     samples is `||YᵀX||² / (||XᵀX|| ||YᵀY||)` with centred columns and
     Frobenius norms: 1 where they differ by a rotation and a factor, 0 where
     they have nothing in common. Only means and the three products are kept,
-    in float64. A batch's products are taken about its own means and then
-    moved to those of all samples by `merge_means`, so that a large mean costs
-    no digits.
+    in float64. The products of a batch are centred about its own means and
+    then moved to those of all samples by `merge_means`, so that a large mean
+    costs no digits.
 
-    A product has features times features entries. Beyond `max_features`,
-    features are summed into so many groups with random signs (a count
-    sketch), the same ones for both streams. What the groups add to the
-    norms on average is taken off again; equal streams still give 1, and
-    other values have an error of a few `1 / sqrt(max_features)` at most.
+    A product has features times features entries. If there are more than
+    `max_features`, they are summed into `max_features` groups with random
+    signs (a count sketch), the same for both streams. The average bias of the
+    norms is subtracted; equal streams still give 1, and other values have an
+    error of a few `1 / sqrt(max_features)` at most.
 
     Args:
         max_features: The most features that are kept apart; the memory is
-            that of three matrices of so many rows and columns. Defaults to
-            `2048`.
+            that of three matrices of this size. Defaults to `2048`.
 
     References:
         Kornblith et al. 2019, Similarity of Neural Network Representations
@@ -53,14 +52,14 @@ class LinearCKA:
 
         Args:
             x: Features of one representation, `(samples, features)`.
-            y: Of the other, for the same samples and with as many features.
+            y: Those of the other, of the same shape.
         """
         if not len(x):
             return
         if not self._count:
             self._begin(x.shape[1])
         batch = [np.asarray(features, dtype=np.float64) for features in (x, y)]
-        # A network that diverged gives what no sum can hold: it shows as nan.
+        # The features of a network that diverged overflow: they show as nan.
         with np.errstate(invalid="ignore", over="ignore"):
             means = [features.mean(axis=0) for features in batch]
             centred = [a - mean for a, mean in zip(batch, means, strict=True)]
@@ -68,10 +67,10 @@ class LinearCKA:
             self._add_means(means, len(x))
 
     def similarity(self) -> float:
-        """The linear CKA; nan where a stream is constant or not finite."""
+        """Returns the CKA; nan if a stream is constant or not finite."""
         if not self._count:
             return float("nan")
-        # Scaled first: fourth powers of features may leave float64.
+        # Scaled first: fourth powers of features may overflow in float64.
         with np.errstate(divide="ignore", invalid="ignore"):
             scales = [np.sqrt(diagonal.sum()) for diagonal in self._diagonals]
             x, y = scales[:2]
@@ -88,7 +87,7 @@ class LinearCKA:
         self._diagonals = [np.zeros(features) for _ in range(3)]
 
     def _add(self, centred: list[np.ndarray]) -> None:
-        """Adds the products of rows to those that are there."""
+        """Adds the products of rows."""
         sketch = self._sketch
         narrow = centred if sketch is None else [sketch(a) for a in centred]
         for index, (first, second) in enumerate(((0, 0), (1, 1), (1, 0))):
@@ -113,36 +112,36 @@ class LinearCKA:
         if self._sketch is None:
             return float(squared)
         diagonal = self._diagonals[index] / scale
-        # What pairs of features that meet in a group add on average.
-        met = (
+        # The average contribution of pairs of features in one group.
+        bias = (
             diagonal.sum() ** 2
             + np.vdot(matrix, matrix.T)
             - 2 * np.vdot(diagonal, diagonal)
         )
-        return float(squared - met / len(matrix))
+        return float(squared - bias / len(matrix))
 
 
 class Sketch:
-    """Sums of features with random signs, each feature in one of them.
+    """Sums features with random signs, each feature in one sum.
 
-    Inner products between samples are kept on average. The draw has a fixed
-    seed: the same features meet in every sketch of these sizes.
+    Inner products between samples are preserved on average. The seed is fixed:
+    every sketch of these sizes has the same sums.
 
     Args:
-        features: How many features come in.
-        sums: How many go out; fewer.
+        features: The number of features.
+        sums: The number of sums, which is smaller.
     """
 
     def __init__(self, features: int, sums: int):
         draw = np.random.default_rng(0)
         self._order = draw.permutation(features)
         self._signs = draw.choice([-1.0, 1.0], size=features)
-        # One feature for each sum, and the rest anywhere: none is empty.
+        # One feature for each sum, and the rest at random: no sum is empty.
         rest = draw.integers(sums, size=features - sums)
         target = np.sort(np.concatenate([np.arange(sums), rest]))
         self._starts = np.searchsorted(target, np.arange(sums))
 
     def __call__(self, features: np.ndarray) -> np.ndarray:
-        """The sums, `(samples, sums)`."""
+        """Returns the sums, `(samples, sums)`."""
         signed = (features * self._signs)[:, self._order]
         return np.add.reduceat(signed, self._starts, axis=1)

@@ -1,4 +1,7 @@
-"""How well a network still does its old task, with its old head."""
+"""Scores networks on their old tasks, with their old heads.
+
+Tested by `tests/training/drift/test_monitor.py`.
+"""
 
 from typing import Any
 
@@ -11,18 +14,18 @@ from keras_cascade.graph.copying import copy_graph
 from keras_cascade.graph.graph import read_graph
 from keras_cascade.training.drift.pretrained_copies import (
     Pair,
-    assign,
-    layers_by_path,
-    pairs,
+    copy_values,
+    match_variables,
     read_source,
 )
+from keras_cascade.training.layer_lookup import operations_by_path
 
 
 class OldTask:
     """Scores an original network with the weights that its block has now.
 
-    What the block holds has the block's weights, moments included; what it
-    does not hold, the old head, is as it was.
+    All layers of the block count, moments included; the layers that the block
+    lacks, the old head, have their old weights.
 
     Args:
         cascade: The cascade.
@@ -31,7 +34,7 @@ class OldTask:
         data: `(x, y)` of the old task, `x` as the network itself takes it,
             or batches of them.
         metric: A metric, or the name of one.
-        batch_size: Rows at a time where the data are arrays.
+        batch_size: The size of a batch where the data are arrays.
 
     Raises:
         ValueError: If the data has no labels.
@@ -42,33 +45,34 @@ class OldTask:
         cascade: CascadeView,
         block: str,
         network: keras.Model,
-        data: Any,
-        metric: Any,
+        data: object,
+        metric: object,
         batch_size: int,
     ):
         graph = read_source(cascade, block, network)
         self._network = copy_graph(graph, f"old_{block}")
-        self._shared = _shared(cascade.blocks[block], self._network)
+        self._shared = _match(cascade.blocks[block], self._network)
         self._data, self._batch_size = data, batch_size
         _, labels = next(user_data.labelled_batches(data, batch_size))
         self._metric = resolve_metric(metric, self._network, labels, block)
 
     def score(self) -> float:
-        """The metric over all of the data, as the weights are now."""
-        assign(self._shared)
-        self._metric.reset_state()
+        """Returns the metric over all of the data with the present weights."""
+        copy_values(self._shared)
+        metric: Any = self._metric
+        metric.reset_state()
         for x, y in user_data.labelled_batches(self._data, self._batch_size):
-            self._metric.update_state(y, self._network.predict_on_batch(x))
-        return float(self._metric.result())  # type: ignore[arg-type]
+            metric.update_state(y, self._network.predict_on_batch(x))
+        return float(metric.result())
 
 
 def resolve_metric(
-    metric: Any, network: keras.Model, labels: Any, block: str
+    metric: object, network: keras.Model, labels: object, block: str
 ) -> keras.metrics.Metric:
-    """A metric of our own; what `"accuracy"` means for a network's output.
+    """Returns a new metric for the output of a network.
 
-    As in `compile`, it is binary, sparse or categorical by the shapes of
-    outputs and labels.
+    As in `compile`, `"accuracy"` is binary, sparse or categorical by the
+    shapes of outputs and labels.
     """
     if not isinstance(labels, np.ndarray) or len(network.outputs) > 1:
         raise ValueError(
@@ -95,14 +99,14 @@ def _accuracy(output: tuple, labels: tuple) -> keras.metrics.Metric:
     return keras.metrics.SparseCategoricalAccuracy()
 
 
-def _shared(block: keras.Model, network: keras.Model) -> list[Pair]:
-    """The variables of the block and those of the network at equal paths."""
+def _match(block: keras.Layer, network: keras.Model) -> list[Pair]:
+    """Returns pairs of variables of the block and the network, by path."""
     now, old = (
-        layers_by_path(read_graph(one, keep_names=True))
+        operations_by_path(read_graph(one, keep_names=True))
         for one in (block, network)
     )
     return [
         pair
         for path, layer in old.items()
-        for pair in pairs(now.get(path), layer)
+        for pair in match_variables(now.get(path), layer)
     ]

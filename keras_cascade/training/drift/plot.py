@@ -1,4 +1,7 @@
-"""Draws what a DriftMonitor measured."""
+"""Draws the measurements of a DriftMonitor.
+
+Tested by `tests/training/drift/test_monitor.py`.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,12 +15,12 @@ PANELS = {
     "cka": ("Representations", "linear CKA with pretrained"),
     "old_task": ("Old task with the old head", "score"),
 }
-# Less is no drift: an axis must not blow rounding up.
+# The smallest range of an axis, which must not magnify rounding errors.
 SMALLEST_SPAN = 0.01
 
 
 def draw(table: Mapping[str, list[float]]) -> Any:
-    """Draws a table of `DriftMonitor.to_dict`, a panel a kind of value."""
+    """Draws a table of `DriftMonitor.to_dict`, a panel for each kind."""
     lines = {
         kind: [name for name in table if name.startswith(f"{kind}/")]
         for kind in PANELS
@@ -39,7 +42,7 @@ def draw(table: Mapping[str, list[float]]) -> Any:
 
 
 def _limits(kind: str, columns: list[list[float]]) -> tuple[float, float]:
-    """From 0 up for distances, from 1 down for CKA, with a margin."""
+    """Returns the limits of an axis, with 0 for distances and 1 for CKA."""
     values = np.array(columns, dtype=np.float64)
     values = values[np.isfinite(values)]
     starts = {"drift": [0.0, SMALLEST_SPAN], "cka": [1.0, 1 - SMALLEST_SPAN]}

@@ -1,7 +1,10 @@
-"""What the blocks of a cascade were when pretrained, beside what they are."""
+"""Copies the blocks of a cascade as they were pretrained, and runs both.
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+Tested by `tests/training/drift/test_monitor.py`.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -9,7 +12,7 @@ import keras
 import numpy as np
 
 from keras_cascade import _keras_compat as compat
-from keras_cascade._cascade_view import CascadeView
+from keras_cascade._cascade_view import CascadeView, as_model
 from keras_cascade.data import to_numpy
 from keras_cascade.graph.block import bind_training_mode, leaf_layers
 from keras_cascade.graph.copying import copy_graph
@@ -18,37 +21,35 @@ from keras_cascade.graph.graph import Graph, read_graph
 from keras_cascade.graph.layer_copying import to_numpy_copy
 from keras_cascade.graph.paths import LayerPath
 from keras_cascade.networks.loading import as_network
+from keras_cascade.training.layer_lookup import operations_by_path
 
 Pair = tuple[keras.Variable, keras.Variable]
 
 
 @dataclass(frozen=True, eq=False)
 class PretrainedCopy:
-    """A block, and a copy of it with the weights that it was pretrained with.
+    """A copy of a block with its pretrained weights.
 
     Attributes:
-        name: The block's name.
-        copy: The copy. What is new in the block (the projection of an
-            injection) is in it as well.
+        copy: The copy. It contains the new layers of the block (the
+            projection of an injection) as well.
         learned: The pretrained parameters, now and then.
-        added: The variables that are new, in the block and in the copy.
-        outputs: What its outputs are called, flat and in order.
-        channels_first: Those of them that have their channels first.
+        added: The variables of new layers, in the block and in the copy.
+        outputs: The names of the outputs, flat and in order.
+        channels_first: The names of outputs whose channels come first.
     """
 
-    name: str
     copy: keras.Model
     learned: list[Pair]
     added: list[Pair]
-    outputs: list[str] = field(default_factory=list)
-    channels_first: frozenset[str] = frozenset()
+    outputs: list[str]
+    channels_first: frozenset[str]
 
     def distance(self) -> float:
-        """How far the parameters are from the pretrained ones.
+        """Returns how far the parameters are from the pretrained ones.
 
-        Returns:
-            `||w - w0|| / ||w0||` in float64, with all parameters as one
-            vector.
+        It is `||w - w0|| / ||w0||` in float64, with all parameters as one
+        vector.
         """
         moved = before = 0.0
         for now, then in self.learned:
@@ -59,177 +60,160 @@ class PretrainedCopy:
             return float(np.inf) if moved else 0.0
         return float(np.sqrt(moved / before))
 
-    def follow(self) -> None:
-        """Brings what is new in the copy to what it is in the block."""
-        assign(self.added)
+    def update_added(self) -> None:
+        """Copies the variables of new layers from the block again."""
+        copy_values(self.added)
 
 
 def copy_pretrained(
     cascade: CascadeView, pretrained: Mapping[str, keras.Model]
 ) -> dict[str, PretrainedCopy]:
-    """The references of all blocks that were networks before.
+    """Returns pretrained copies of all blocks that were networks before.
 
     Args:
         cascade: The cascade.
-        pretrained: The original network of a block. Of a block that is not
-            in it, the weights of now are the pretrained ones.
+        pretrained: The original networks by their blocks. Of other blocks the
+            present weights are the pretrained ones.
     """
     return {
-        name: _reference(cascade, name, pretrained.get(name))
+        name: _copy_block(cascade, name, pretrained.get(name))
         for name in pretrained_blocks(cascade)
     }
 
 
 def pretrained_blocks(cascade: CascadeView) -> list[str]:
-    """The blocks that were networks before: upstreams and downstream."""
+    """Returns the blocks that were networks: upstreams and downstream."""
     known = (*cascade.upstreams, "downstream")
     return [name for name in cascade.blocks if name in known]
 
 
-def layers_by_path(
-    graph: Graph, prefix: LayerPath = ()
-) -> dict[LayerPath, keras.Operation]:
-    """The operations of a graph that are no networks, under stable names."""
-    found: dict[LayerPath, keras.Operation] = {}
-    for node in graph.nodes:
-        path = (*prefix, node.name)
-        if node.inner is None:
-            found[path] = node.operation
-        else:
-            found |= layers_by_path(node.inner, path)
-    return found
-
-
 def read_source(cascade: CascadeView, name: str, network: keras.Model) -> Graph:
-    """The original network of a block, with the names that the block has."""
+    """Returns the original network of a block, with the names of the block."""
     shares = cascade.spec.shares
     return read_graph(as_network(network, name), keep_names=shares)
 
 
-def pairs(first: Any, second: Any) -> Iterator[Pair]:
-    """The variables of two layers, where they are the same layer twice."""
-    if not isinstance(first, keras.Layer) or not isinstance(
-        second, keras.Layer
-    ):
-        return
-    both = first.variables, second.variables
-    shapes = [[tuple(v.shape) for v in variables] for variables in both]
-    if shapes[0] == shapes[1]:
-        yield from zip(*both, strict=True)
+def match_variables(first: object, second: object) -> list[Pair]:
+    """Returns pairs of variables of two layers with the same variables."""
+    layers = [x for x in (first, second) if isinstance(x, keras.Layer)]
+    shapes = [[tuple(v.shape) for v in layer.variables] for layer in layers]
+    if len(layers) < 2 or shapes[0] != shapes[1]:
+        return []
+    return list(zip(*(layer.variables for layer in layers), strict=True))
 
 
-def assign(both: list[Pair]) -> None:
+def copy_values(pairs: list[Pair]) -> None:
     """Gives each second variable the value of the first."""
-    for source, target in both:
+    for source, target in pairs:
         target.assign(to_numpy_copy(source))
 
 
 class Comparison(keras.Model):
-    """Runs a cascade, and its references on what its blocks are given.
+    """Runs a cascade, and pretrained copies on the inputs of its blocks.
 
     Args:
-        cascade: The cascade, whose variables it shares.
-        references: The references by their blocks.
+        cascade: The cascade, whose variables the model shares.
+        pretrained: The copies by their blocks.
     """
 
     def __init__(
-        self, cascade: CascadeView, references: Mapping[str, PretrainedCopy]
+        self, cascade: CascadeView, pretrained: Mapping[str, PretrainedCopy]
     ):
         super().__init__(name="comparison")
-        self.cascade = cascade
-        self.references = dict(references)
-        self.copies = [reference.copy for reference in references.values()]
+        self.cascade = as_model(cascade)
+        self.pretrained = dict(pretrained)
+        # For Keras, which does not track layers in a dataclass.
+        self.copies = [one.copy for one in pretrained.values()]
 
     def call(self, inputs: Any) -> tuple[dict, dict, dict]:
-        """What the blocks give, what the references give, and the masks."""
+        """Returns the outputs of blocks and of copies, and the masks."""
         now: dict[str, Any] = {}
         then: dict[str, Any] = {}
-        watch = partial(self._watched, now=now, then=then)
+        watch = partial(self._watch, now=now, then=then)
         compat.run_graph(self.cascade, inputs, None, watch)
         masks = {name: compat.keras_mask(x) for name, x in now.items()}
         return now, then, {n: m for n, m in masks.items() if m is not None}
 
-    def _watched(
+    def _watch(
         self, operation: keras.Operation, now: dict, then: dict
     ) -> Callable[..., Any]:
         run = bind_training_mode(operation, training=False)
-        reference = self.references.get(operation.name)
-        if reference is None:
+        pretrained = self.pretrained.get(operation.name)
+        if pretrained is None:
             return run
 
-        def both(*args: Any, **kwargs: Any) -> Any:
+        def run_both(*args: Any, **kwargs: Any) -> Any:
             outputs = run(*args, **kwargs)
-            past = reference.copy(*args, **{**kwargs, "training": False})
+            past = pretrained.copy(*args, **{**kwargs, "training": False})
             for found, structure in ((now, outputs), (then, past)):
                 flat = keras.tree.flatten(structure)
-                found.update(zip(reference.outputs, flat, strict=True))
+                found.update(zip(pretrained.outputs, flat, strict=True))
             return outputs
 
-        return both
+        return run_both
 
 
-def _reference(
+def _copy_block(
     cascade: CascadeView, name: str, network: keras.Model | None
 ) -> PretrainedCopy:
     block = cascade.blocks[name]
     graph = read_graph(block, keep_names=True)
     copy = copy_graph(graph, name)
     origin = graph if network is None else read_source(cascade, name, network)
-    sources = layers_by_path(origin)
+    sources = operations_by_path(origin)
     for path in _added_layers(cascade, graph):
         sources.pop(path, None)
     learned: list[Pair] = []
     added: list[Pair] = []
     blocks = dict(leaf_layers(block))
     for path, layer in leaf_layers(copy):
-        now = list(pairs(blocks[path], layer))
-        if old := list(pairs(sources.get(path), layer)):
-            assign(old)
-            learned += _parameters(layer, now)
+        now = match_variables(blocks[path], layer)
+        if old := match_variables(sources.get(path), layer):
+            copy_values(old)
+            learned += _only_parameters(layer, now)
         else:
             added += now
     for _, layer in leaf_layers(copy):
         layer.trainable = False
-    return PretrainedCopy(
-        name, copy, learned, added, *_describe_outputs(cascade, graph, name)
-    )
+    outputs, channels_first = _describe_outputs(cascade, graph, name)
+    return PretrainedCopy(copy, learned, added, outputs, channels_first)
 
 
 def _added_layers(cascade: CascadeView, graph: Graph) -> list[LayerPath]:
-    """What injections put into a block: the projections of `concat`."""
+    """Returns the layers of injections: the projections of `concat`."""
     if not cascade.spec.inject:
         return []
     inputs = [graph.sources[id(x)][0].name for x in graph.inputs]
     projections = {f"{name}_own" for name in inputs}
-    return [p for p in layers_by_path(graph) if p[-1] in projections]
+    return [p for p in operations_by_path(graph) if p[-1] in projections]
 
 
-def _parameters(layer: keras.Layer, both: list[Pair]) -> list[Pair]:
-    """The pairs of what training moves: no moments, no seeds."""
+def _only_parameters(layer: keras.Layer, pairs: list[Pair]) -> list[Pair]:
+    """Returns the pairs of weights, without moments and seeds."""
     for inner in compat.sublayers(layer):
         inner.trainable = True
-    kept = {id(variable) for variable in layer.trainable_variables}
-    return [(now, then) for now, then in both if id(then) in kept]
+    weights = {id(variable) for variable in layer.trainable_variables}
+    return [(now, then) for now, then in pairs if id(then) in weights]
 
 
 def _describe_outputs(
     cascade: CascadeView, graph: Graph, name: str
 ) -> tuple[list[str], frozenset[str]]:
-    """What the outputs are called, and which have their channels first."""
+    """Returns the names of outputs, and which have their channels first."""
     names = _output_keys(graph)
     if name not in cascade.upstreams:
         alone = len(names) == 1 and name not in cascade.taps
         names = [name] if alone else [f"{name}/{key}" for key in names]
-    first = {
+    channels_first = {
         key
         for key, tensor in zip(names, graph.outputs, strict=True)
         if data_format_at(graph, graph.reference(tensor)) == "channels_first"
     }
-    return names, frozenset(first)
+    return names, frozenset(channels_first)
 
 
 def _output_keys(graph: Graph) -> list[str]:
-    """The keys of a network's outputs, in the order of the flat outputs."""
+    """Returns the keys of a network's outputs, in the order of these."""
     structure = graph.output_structure
     if isinstance(structure, Mapping):
         return keras.tree.flatten({key: key for key in structure})

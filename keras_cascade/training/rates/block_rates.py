@@ -1,4 +1,7 @@
-"""What rates blocks may have, and what they come to at a step."""
+"""Computes the learning rate of each block at a step.
+
+Tested by `tests/training/rates/test_blockwise_optimizer.py`.
+"""
 
 import math
 import numbers
@@ -14,17 +17,14 @@ Rate = float | LearningRateSchedule
 
 
 def validate_rate(pattern: str, rate: object) -> Rate:
-    """Return a learning rate as a float or schedule, or explain.
+    """Returns a learning rate as a float or schedule.
 
     Args:
-        pattern: The path pattern that the rate belongs to, for the message.
+        pattern: The path pattern of the rate, for the message.
         rate: A finite number of at least 0, or a `LearningRateSchedule`.
 
-    Returns:
-        The rate; numbers of any kind as a float.
-
     Raises:
-        ValueError: If it is anything else.
+        ValueError: If the rate is anything else.
     """
     if isinstance(rate, LearningRateSchedule):
         return rate
@@ -41,18 +41,14 @@ def validate_rate(pattern: str, rate: object) -> Rate:
     )
 
 
-def resolve_reference_rate(learning_rate: Any) -> float:
-    """Return the rate that an optimizer's learning rate starts from.
+def resolve_reference_rate(learning_rate: object) -> float:
+    """Returns the initial rate, which the float rates of blocks relate to.
 
-    It is what the float rates of blocks are relative to: of a number itself,
-    of a schedule its warm-up's target, else its initial rate.
+    Of a schedule it is the target of the warm-up, else the initial rate.
 
     Args:
         learning_rate: A number, a `LearningRateSchedule`, or a callable
             without arguments, as optimizers take them.
-
-    Returns:
-        The rate as a float.
 
     Example:
     ```python
@@ -65,7 +61,7 @@ def resolve_reference_rate(learning_rate: Any) -> float:
     if not isinstance(learning_rate, LearningRateSchedule):
         value = learning_rate() if callable(learning_rate) else learning_rate
         return to_float(value)
-    # Keras's schedules keep their arguments under their names.
+    # Keras's schedules have their arguments as attributes.
     for name in ("warmup_target", "initial_learning_rate"):
         value = getattr(learning_rate, name, None)
         if value is not None:
@@ -75,10 +71,9 @@ def resolve_reference_rate(learning_rate: Any) -> float:
 
 
 class BlockRates:
-    """The rates of groups of variables, and which variable is in which group.
+    """The rates of groups of variables, and the group of each variable.
 
-    Group 0 has the optimizer's own rate. Plain arithmetic: what calls it is
-    an optimizer's update.
+    Group 0 has the optimizer's own rate.
 
     Args:
         rates: Group name to rate.
@@ -100,7 +95,7 @@ class BlockRates:
         self._check_reference()
 
     def route(self, groups: Mapping[str, Iterable[object]]) -> None:
-        """Say which variables are in which group, by their identity keys."""
+        """Sets which variables are in which group, by their identity keys."""
         unknown = [name for name in groups if name not in self.rates]
         if unknown:
             raise ValueError(
@@ -115,18 +110,23 @@ class BlockRates:
         }
 
     def group_of(self, key: object) -> int:
-        """Return the group of the variable with this identity key."""
+        """Returns the group of the variable with this identity key."""
         return self._group_of.get(key, 0)
 
-    def rates_at(self, own_rate, step) -> list:
-        """Return the rate of each group, given the optimizer's and the step."""
+    def rates_at(self, own_rate: object, step: object) -> list:
+        """Returns the rate of each group at a step.
+
+        Args:
+            own_rate: The optimizer's current rate.
+            step: The step that schedules see.
+        """
         return [
             self.rate_at(group, own_rate, step)
             for group in range(len(self.rates) + 1)
         ]
 
-    def rate_at(self, group: int, own_rate, step):
-        """Return the rate of one group."""
+    def rate_at(self, group: int, own_rate: object, step: object) -> Any:
+        """Returns the rate of one group."""
         if group == 0:
             return own_rate
         rate: Any = list(self.rates.values())[group - 1]
@@ -148,25 +148,23 @@ class BlockRates:
         if scaled and not (math.isfinite(self.reference) and self.reference):
             raise ValueError(
                 f"The optimizer starts at a learning rate of {self.reference}, "
-                f"and the rates of {scaled} hold relative to it. Give the "
+                f"and the rates of {scaled} are relative to it. Give the "
                 "optimizer an initial rate above 0, and freeze what should "
                 "not learn."
             )
 
 
 def _exact_ratio(rate: float, reference: float) -> float:
-    """Divide two rates as the optimizer's own variable would hold them.
-
-    Rounded like that variable, a rate equal to the optimizer's has the ratio
-    1 and trains bit for bit like it.
-    """
+    """Divides two rates in the dtype of the optimizer's own rate."""
+    # Rounded like that variable, an equal rate has the ratio 1 and trains bit
+    # for bit like the optimizer.
     double = keras.config.floatx() == "float64"
     dtype = np.float64 if double else np.float32
     return float(dtype(rate) / dtype(reference))
 
 
-def to_float(value: Any) -> float:
-    """A number, variable or tensor as a float."""
+def to_float(value: object) -> float:
+    """Returns a number, variable or tensor as a float."""
     if isinstance(value, numbers.Real):
         return float(value)
     array: Any = ops.convert_to_numpy(value)

@@ -1,19 +1,18 @@
-"""Learning rates per block: one optimizer that gives each block its own rate.
+"""Wraps an optimizer so that each group of variables has its own rate.
 
-Everything an optimizer does (slots, decay, clipping, accumulation, averaging)
-stays the work of the user's optimizer class; only the rate that it sees for a
-variable changes, and the steps that it counts. Variables are told apart by
-identity, never by name.
+The user's optimizer class still does everything (slots, decay, clipping,
+accumulation, averaging); only the rate that it sees for a variable changes, and
+the steps that it counts. Variables are identified by `id`, never by name.
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Self
 
 import keras
 import numpy as np
 from keras.optimizers.schedules import LearningRateSchedule
 
-from keras_cascade import _keras_compat
+from keras_cascade import _keras_compat as compat
 from keras_cascade.training.rates.block_rates import (
     BlockRates,
     Rate,
@@ -27,25 +26,21 @@ def with_block_rates(
     optimizer: str | dict | keras.optimizers.Optimizer,
     rates: Mapping[str, Rate],
 ) -> keras.optimizers.Optimizer:
-    """Give a copy of an optimizer a learning rate per block.
-
-    Use it where an optimizer comes from a user: names, configs and an
-    optimizer that is wrapped already are understood, and what is passed in
-    stays as it is.
+    """Returns a copy of an optimizer with a learning rate per block.
 
     Args:
         optimizer: Anything that `keras.optimizers.get` takes, a
-            `LossScaleOptimizer` or a `BlockwiseOptimizer` included; rates
-            that the latter had are replaced.
+            `LossScaleOptimizer` or a `BlockwiseOptimizer` included, whose
+            rates are replaced. It stays as it is.
         rates: Group name (a path pattern) to rate.
 
     Returns:
         A `BlockwiseOptimizer`, inside a `LossScaleOptimizer` where one was
-        passed. `find_blockwise` takes it out again.
+        passed. `find_blockwise` finds it there.
 
     Raises:
-        ValueError: If a rate is no rate, or the optimizer has no one learning
-            rate to scale.
+        ValueError: If a rate is invalid, or the optimizer has not exactly one
+            learning rate to scale.
 
     Example:
     ```python
@@ -66,25 +61,17 @@ def with_block_rates(
 def find_blockwise(
     optimizer: keras.optimizers.Optimizer | None,
 ) -> "BlockwiseOptimizer | None":
-    """Return the `BlockwiseOptimizer` in an optimizer, or None.
-
-    Keras puts optimizers into a `LossScaleOptimizer` under `mixed_float16`.
-
-    Args:
-        optimizer: A model's optimizer.
-
-    Returns:
-        The `BlockwiseOptimizer`, or None where there is none.
-    """
-    inner = getattr(optimizer, "inner_optimizer", None)
-    candidates = (optimizer, inner)  # BlockwiseOptimizer has one as well
-    return next(
-        (o for o in candidates if isinstance(o, BlockwiseOptimizer)), None
-    )
+    """Returns the `BlockwiseOptimizer` in a model's optimizer, or None."""
+    # Under mixed_float16 Keras puts optimizers into a LossScaleOptimizer; a
+    # BlockwiseOptimizer has an inner_optimizer as well.
+    for one in (optimizer, getattr(optimizer, "inner_optimizer", None)):
+        if isinstance(one, BlockwiseOptimizer):
+            return one
+    return None
 
 
 def is_multi_optimizer(optimizer: keras.optimizers.Optimizer) -> bool:
-    """Whether it consists of several, each with a rate of its own."""
+    """Whether the optimizer consists of several, each with its own rate."""
     return isinstance(optimizer, keras.optimizers.MultiOptimizer)
 
 
@@ -99,31 +86,32 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
     the group's rate as well; clipping, accumulation and averaging see all
     variables together. `learning_rate` is the optimizer's own rate.
 
-    Variables may join and rest: `extend` takes up new ones, with the slots of
-    the others kept, and `activate` says which train from now on. Each counts
-    its own steps, so that an Adam whose block begins late corrects the bias
-    of its moments from there, and takes its first steps at its rate.
+    Variables may join later and be frozen: `extend` adds variables and keeps
+    the slots of the others, and `activate` sets which train from now on. Each
+    variable counts its own steps, so that an Adam whose block begins late
+    corrects the bias of its moments from there, and takes its first steps at
+    its rate.
 
-    The routing of variables is no part of the config: call `route` again
-    after loading, before the optimizer is used.
+    The groups of variables are not in the config: call `route` again after
+    loading, before the optimizer is used.
 
     Args:
         inner_optimizer: The optimizer to copy, decay exclusions included. It
             stays as it is.
         rates: Group name to float or `LearningRateSchedule`.
-        reference_rate: The initial rate of the optimizer, kept by the config
+        reference_rate: The initial rate of the optimizer, saved in the config
             as callbacks change the current one. Defaults to `None`, which
             reads it from the optimizer.
-        undecayed: Which of the variables it is built on decay leaves out, by
-            index like Keras's slots; a plain optimizer forgets them when
-            saved. Defaults to `()`.
-        undecayed_names: A regular expression for the names of others, such
-            as join later. Defaults to `None`.
+        undecayed: The indices of variables that weight decay leaves out, as
+            Keras numbers slots; a plain optimizer forgets them when saved.
+            Defaults to `()`.
+        undecayed_names: A regular expression for the names of further
+            variables, such as join later. Defaults to `None`.
         name: Defaults to `None`, the name of the optimizer copied.
 
     Raises:
-        ValueError: If a rate is no rate, or the optimizer has no one positive
-            initial learning rate.
+        ValueError: If a rate is invalid, or the optimizer has not exactly one
+            positive initial learning rate.
 
     Example:
     ```python
@@ -145,13 +133,13 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
         name: str | None = None,
     ) -> None:
         _check_single_rate(inner_optimizer)
-        # The base class wants a rate of its own; nothing reads it.
+        # The base class needs a rate of its own; nothing reads it.
         super().__init__(
             learning_rate=0.0,
             loss_scale_factor=inner_optimizer.loss_scale_factor,
             name=name or inner_optimizer.name,
         )
-        source = _keras_compat.learning_rate_source(inner_optimizer)
+        source = compat.learning_rate_source(inner_optimizer)
         if reference_rate is None:
             reference_rate = resolve_reference_rate(source)
         self._rates = BlockRates(
@@ -159,11 +147,13 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
         )
         self._plain_class = type(inner_optimizer)
         self._undecayed = tuple(undecayed)
+        # For each variable the step at which it began; see `step_counts`.
         self._began_at: Any = None
-        # What was traced with the state of an earlier one is stale.
+        # Counts inner optimizers: a step that was traced with the slots of an
+        # earlier one must be traced again.
         self.generation = 0
-        # Under this name Keras's callbacks find what LossScaleOptimizer wraps.
-        self.inner_optimizer = _keras_compat.copy_with_rates(
+        # Keras's callbacks look for the optimizer under this name.
+        self.inner_optimizer = compat.copy_with_rates(
             inner_optimizer, self._rates
         )
         if undecayed_names is not None:
@@ -171,9 +161,11 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
                 var_names=[undecayed_names]
             )
 
+    # --- Groups and their rates --------------------------------------------
+
     @property
     def rates(self) -> dict[str, Rate]:
-        """Group name to the rate it was given."""
+        """Group name to its given rate."""
         return dict(self._rates.rates)
 
     @property
@@ -181,18 +173,15 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
         """The optimizer's initial rate, to which float rates are relative."""
         return self._rates.reference
 
-    def route(
-        self, groups: Mapping[str, Iterable[keras.Variable]]
-    ) -> "BlockwiseOptimizer":
-        """Say which variables have which rate, before training.
+    def route(self, groups: Mapping[str, Iterable[keras.Variable]]) -> Self:
+        """Sets which variables have which rate, and returns the optimizer.
+
+        Call it before training.
 
         Args:
-            groups: Group name to variables, frozen ones welcome. In several
-                groups, the later counts; in none, the optimizer's own rate.
-                It replaces what an earlier call said.
-
-        Returns:
-            The optimizer itself.
+            groups: Group name to variables, also frozen ones. Of several
+                groups of a variable the last counts; without a group it has
+                the optimizer's own rate. Groups of earlier calls are replaced.
 
         Raises:
             ValueError: If a group has no rate.
@@ -202,31 +191,28 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
         return self
 
     def effective_rates(self) -> dict[str, float]:
-        """Return the current learning rate of every group."""
-        step = _keras_compat.schedule_step(self.inner_optimizer)
+        """Returns the current learning rate of every group."""
+        step = compat.schedule_step(self.inner_optimizer)
         rates = self._rates.rates_at(self.learning_rate, step)
         return dict(zip(self.rates, map(to_float, rates[1:]), strict=True))
 
     def to_plain(self) -> keras.optimizers.Optimizer:
-        """Return an unbuilt copy of the optimizer without rates per block."""
+        """Returns an unbuilt copy of the optimizer without rates per block."""
         plain = self._plain_class.from_config(self.inner_optimizer.get_config())
-        _keras_compat.copy_decay_exclusions(self.inner_optimizer, plain)
+        compat.copy_decay_exclusions(self.inner_optimizer, plain)
         return plain
 
-    def extend(
-        self, variables: Iterable[keras.Variable]
-    ) -> "BlockwiseOptimizer":
-        """Takes up variables; those that are known keep their slots.
+    # --- Which variables are known, and which train ------------------------
 
-        New ones rest until `activate` names them. Call it between steps.
+    def extend(self, variables: Iterable[keras.Variable]) -> Self:
+        """Adds slots for variables, and returns the optimizer itself.
+
+        Known variables keep their slots; new ones do not train before
+        `activate` names them. Call it between steps.
 
         Args:
-            variables: All that the optimizer is to know, in the order in which
-                its slots are stored. Known ones that are missing stay, behind
-                the others.
-
-        Returns:
-            The optimizer itself.
+            variables: All variables, in the order in which slots are stored.
+                Known ones that are missing stay, after the others.
         """
         order = _distinct([*variables, *self.known_variables])
         if not self.built:
@@ -235,20 +221,14 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
             self._grow(order)
         return self
 
-    def activate(
-        self, variables: Iterable[keras.Variable]
-    ) -> "BlockwiseOptimizer":
-        """Says which of the known variables train from now on.
+    def activate(self, variables: Iterable[keras.Variable]) -> Self:
+        """Sets which variables train from now on, and returns the optimizer.
 
-        The others keep their slots, and the count of their steps stands
-        still. Call it between steps.
+        The others keep their slots and step counts. Call it between steps.
 
         Args:
-            variables: Those that train, in the order of the gradients that
-                `apply(gradients)` gets.
-
-        Returns:
-            The optimizer itself.
+            variables: The variables that train, in the order of the gradients
+                that `apply(gradients)` gets.
         """
         variables = list(variables)
         active = {id(variable) for variable in variables}
@@ -260,27 +240,61 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
             self._began_at.assign(after)
             self._join([i for i, old in enumerate(before) if old < 0])
         self.inner_optimizer.use_variables(variables)  # type: ignore[attr-defined]
-        _keras_compat.use_variables(self, variables)
+        compat.use_variables(self, variables)
         return self
 
     @property
     def known_variables(self) -> list[keras.Variable]:
-        """All that it was built on, in the order of its slots."""
+        """The variables with slots, in the order of these."""
         return list(getattr(self.inner_optimizer, "_built_on", ()))
+
+    def _grow(self, variables: list[keras.Variable]) -> None:
+        """Replaces the inner optimizer by one on more variables."""
+        old, known = self.inner_optimizer, self.known_variables
+        new = compat.copy_with_rates(self.to_plain(), self._rates)
+        new.build(variables)
+        place = {id(variable): i for i, variable in enumerate(variables)}
+        positions = {i: place[id(v)] for i, v in enumerate(known)}
+        compat.copy_slots(old, new, positions)
+        began = np.full(len(variables), AT_REST)
+        before: Any = keras.ops.convert_to_numpy(self._began_at)
+        for i, position in positions.items():
+            began[position] = before[i]
+        self.inner_optimizer = new
+        self.generation += 1
+        self._undecayed = compat.undecayed(new, variables)
+        self._count_steps(began)
+
+    def _count_steps(self, began: np.ndarray) -> None:
+        self._began_at = self.add_variable(
+            shape=(len(began),), dtype="int", name="began_at"
+        )
+        self._began_at.assign(began.astype("int32"))
+        inner: Any = self.inner_optimizer
+        vars(inner)["began_at"] = self._began_at
+
+    def _join(self, indices: list[int]) -> None:
+        """Resets what variables accumulated before they were frozen."""
+        if self.inner_optimizer.gradient_accumulation_steps:
+            compat.zero_accumulators(self.inner_optimizer, indices)
+        if self.inner_optimizer.use_ema:
+            compat.start_averages(self.inner_optimizer, indices)
+
+    # --- Keras's optimizer, delegated to the inner one ---------------------
 
     def build(self, variables: list[keras.Variable]) -> None:
         if self.built:
             return
         inner = self.inner_optimizer
         if self._undecayed:
-            names = _keras_compat.undecayed_names(inner)
+            names = compat.undecayed_names(inner)
             inner.exclude_from_weight_decay(
                 [variables[index] for index in self._undecayed],
                 None if names is None else [names],
             )
         inner.build(variables)
         super().build(variables)
-        self._undecayed = _keras_compat.undecayed(inner, variables)
+        self._undecayed = compat.undecayed(inner, variables)
         self._count_steps(np.zeros(len(variables)))
 
     @property
@@ -299,7 +313,7 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
     @learning_rate.setter
     def learning_rate(self, learning_rate) -> None:
         self.inner_optimizer.learning_rate = learning_rate
-        source = _keras_compat.learning_rate_source(self.inner_optimizer)
+        source = compat.learning_rate_source(self.inner_optimizer)
         self._rates.own_is_schedule = isinstance(source, LearningRateSchedule)
 
     def apply(self, grads, trainable_variables=None) -> None:
@@ -307,7 +321,8 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
             trainable_variables = self._trainable_variables
         trainable_variables = list(trainable_variables)
         self.build(trainable_variables)
-        # LossScaleOptimizer switches it off on what it wraps.
+        # LossScaleOptimizer sets it to None on this one, which it wraps, as
+        # gradients would be scaled twice.
         self.inner_optimizer.loss_scale_factor = self.loss_scale_factor
         self.inner_optimizer.apply(grads, trainable_variables)
 
@@ -315,7 +330,8 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
         super().apply_gradients(grads_and_vars)
         return self.iterations
 
-    # A training may consist of several calls of `fit`: averages come last.
+    # Set while one training consists of several calls of `fit`, at the end of
+    # each of which Keras would overwrite the variables with their averages.
     holds_averages = False
 
     def finalize_variable_values(self, var_list) -> None:
@@ -331,23 +347,21 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
         self.inner_optimizer.set_weights(of_inner)
         self._began_at.assign(began)
 
+    # --- Saving and loading ------------------------------------------------
+
     def get_config(self) -> dict:
         serialize = keras.saving.serialize_keras_object
         return {
-            "inner_optimizer": _keras_compat.serialize_optimizer(
-                self.to_plain()
-            ),
+            "inner_optimizer": compat.serialize_optimizer(self.to_plain()),
             "rates": {n: serialize(rate) for n, rate in self.rates.items()},
             "reference_rate": self.reference_rate,
             "undecayed": list(self._undecayed),
-            "undecayed_names": _keras_compat.undecayed_names(
-                self.inner_optimizer
-            ),
+            "undecayed_names": compat.undecayed_names(self.inner_optimizer),
             "name": self.name,
         }
 
     @classmethod
-    def from_config(cls, config, custom_objects=None) -> "BlockwiseOptimizer":
+    def from_config(cls, config, custom_objects=None) -> Self:
         def load(value):
             return keras.saving.deserialize_keras_object(value, custom_objects)
 
@@ -355,38 +369,6 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
         rates = {name: load(rate) for name, rate in config["rates"].items()}
         rest = _without(config, "inner_optimizer", "rates")
         return cls(inner, rates, **rest)
-
-    def _grow(self, variables: list[keras.Variable]) -> None:
-        """A new inner optimizer on more variables, with the old one's state."""
-        old, known = self.inner_optimizer, self.known_variables
-        new = _keras_compat.copy_with_rates(self.to_plain(), self._rates)
-        new.build(variables)
-        place = {id(variable): i for i, variable in enumerate(variables)}
-        positions = {i: place[id(v)] for i, v in enumerate(known)}
-        _keras_compat.copy_slots(old, new, positions)
-        began = np.full(len(variables), AT_REST)
-        before: Any = keras.ops.convert_to_numpy(self._began_at)
-        for i, position in positions.items():
-            began[position] = before[i]
-        self.inner_optimizer = new
-        self.generation += 1
-        self._undecayed = _keras_compat.undecayed(new, variables)
-        self._count_steps(began)
-
-    def _count_steps(self, began: np.ndarray) -> None:
-        self._began_at = self.add_variable(
-            shape=(len(began),), dtype="int", name="began_at"
-        )
-        self._began_at.assign(began.astype("int32"))
-        inner: Any = self.inner_optimizer
-        vars(inner)["began_at"] = self._began_at
-
-    def _join(self, indices: list[int]) -> None:
-        """What was accumulated before, or never, counts for nothing."""
-        if self.inner_optimizer.gradient_accumulation_steps:
-            _keras_compat.zero_accumulators(self.inner_optimizer, indices)
-        if self.inner_optimizer.use_ema:
-            _keras_compat.start_averages(self.inner_optimizer, indices)
 
 
 def _check_single_rate(optimizer: keras.optimizers.Optimizer) -> None:
