@@ -1,4 +1,4 @@
-"""Rates, stages, retention and LoRA together survive a file, to the bit."""
+"""Checks that rates, stages, retention and LoRA together survive a file."""
 
 import keras
 import numpy as np
@@ -12,7 +12,7 @@ Y = RNG.integers(0, 3, 32)
 
 
 def classifier():
-    """A network that ends in answers, which LwF keeps."""
+    """Returns a network that ends in probabilities, which LwF keeps."""
     keras.utils.set_random_seed(1)
     x = inputs = keras.Input((6,), name="x")
     x = layers.Dense(8, activation="tanh", name="low")(x)
@@ -63,7 +63,7 @@ def state_of(cascade):
     return [np.array(ops.convert_to_numpy(v)) for v in variables]
 
 
-def test_going_on_after_load_is_equal_to_the_bit_to_not_having_stopped(
+def test_training_after_load_is_bit_equal_to_training_without_a_stop(
     tmp_path,
 ):
     cascade = built()
@@ -81,7 +81,7 @@ def test_going_on_after_load_is_equal_to_the_bit_to_not_having_stopped(
 
 
 def test_low_rank_updates_join_in_a_stage_and_survive_a_file(tmp_path):
-    """What joins are A and B; the kernel is as it was, to the bit."""
+    """A and B join; the kernel does not move by a bit."""
     cascade = kc.build_cascade(
         classifier(),
         taps="high",

@@ -1,4 +1,4 @@
-"""Rates in the logs, and what else goes on beside stages."""
+"""Checks the rates in the logs, and stages with other settings."""
 
 import csv
 
@@ -53,7 +53,7 @@ def test_without_rates_and_stages_the_history_is_that_of_keras():
     assert list(fit(cascade_of(rates=None), 1)) == ["loss"]
 
 
-def test_the_parts_of_a_divided_block_go_by_their_patterns():
+def test_the_parts_of_a_divided_block_are_named_by_their_patterns():
     rates = {"upstream/low": 1e-4, "head": 1e-3}
     history = fit(cascade_of(rates=rates, trainable=True), 1)
     assert history["learning_rate/upstream/low"] == pytest.approx([1e-4])
@@ -83,7 +83,7 @@ def test_reduce_on_plateau_scales_them_from_the_next_epoch():
     assert history[UPSTREAM] == pytest.approx([1e-3, 1e-3, 1e-4, 1e-5])
 
 
-def test_csv_logger_writes_a_column_a_block(tmp_path):
+def test_csv_logger_writes_a_column_for_each_block(tmp_path):
     logger = callbacks.CSVLogger(tmp_path / "log.csv")
     fit(cascade_of(), unfreeze={2: "upstream"}, callbacks=[logger])
     with (tmp_path / "log.csv").open() as file:
@@ -96,8 +96,8 @@ def test_csv_logger_writes_a_column_a_block(tmp_path):
 @pytest.mark.skipif(
     BACKEND != "tensorflow", reason="Keras's TensorBoard needs TensorFlow"
 )
-def test_tensorboard_gets_a_curve_a_block(tmp_path):
-    """Read as TFRecords: the records' payloads are protocol buffers."""
+def test_tensorboard_gets_a_curve_for_each_block(tmp_path):
+    """Reads TFRecords, whose payloads are protocol buffers."""
     import tensorflow as tf
 
     board = callbacks.TensorBoard(tmp_path, write_graph=False)
@@ -118,7 +118,7 @@ def test_the_progress_bar_shows_each_block(capsys):
     assert f"{HEAD}: 0.0200" in out
 
 
-def test_a_callback_list_of_the_user_gets_them_too():
+def test_a_callback_list_of_the_user_works_too():
     cascade = cascade_of(trainable=True)
     given = callbacks.CallbackList([], add_history=True, model=cascade)
     for _ in range(2):
@@ -128,7 +128,7 @@ def test_a_callback_list_of_the_user_gets_them_too():
     assert len(given.callbacks) == 3
 
 
-def test_a_rate_of_what_never_trains_is_warned_of_by_name():
+def test_a_rate_for_layers_that_never_train_is_warned_of_by_name():
     with pytest.warns(
         UserWarning, match="'upstream' a rate, and nothing of it"
     ):
@@ -136,7 +136,7 @@ def test_a_rate_of_what_never_trains_is_warned_of_by_name():
 
 
 def test_a_warm_up_reaches_the_rate_of_each_block():
-    """Linear from 0 over 4 steps, then constant: by hand."""
+    """The rate by hand is linear over 4 steps, then constant."""
     warm_up = optimizers.schedules.CosineDecay(
         0.0, 10**9, warmup_target=0.01, warmup_steps=4
     )
@@ -147,7 +147,7 @@ def test_a_warm_up_reaches_the_rate_of_each_block():
 
 
 def first_move(cascade):
-    """How far the kernel moves in the step at which the upstream joins."""
+    """Returns how far the kernel moves in the step at which it joins."""
     kernel = cascade.blocks["upstream"].get_layer("high").kernel
     before = np.array(ops.convert_to_numpy(kernel))
     moved = []
@@ -159,7 +159,7 @@ def first_move(cascade):
     return moved, Watch()
 
 
-def test_stages_go_together_with_loss_scaling():
+def test_stages_work_with_loss_scaling():
     """Where Keras scales the loss: Adam's first step is its rate."""
     with_policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_float16")
@@ -180,7 +180,7 @@ def test_stages_go_together_with_loss_scaling():
     np.testing.assert_allclose(np.median(moved[2]), 1e-3, rtol=0.01)
 
 
-def test_stages_go_together_with_accumulated_gradients():
+def test_stages_work_with_accumulated_gradients():
     """Two batches a step: nothing at the first, the rate at the second."""
     optimizer = optimizers.Adam(0.01, gradient_accumulation_steps=2)
     cascade = cascade_of(optimizer)
@@ -196,7 +196,7 @@ def test_stages_go_together_with_accumulated_gradients():
     np.testing.assert_allclose(np.median(moved[3]), 1e-3, rtol=0.01)
 
 
-def test_stages_go_together_with_averages_of_weights():
+def test_stages_work_with_averages_of_weights():
     """With use_ema the weights end as their averages, frozen ones as they were.
 
     By hand: the average starts at the first value and moves by a tenth.
@@ -228,7 +228,7 @@ def test_stages_go_together_with_averages_of_weights():
 
 
 def test_a_file_between_stages_keeps_the_scale_of_the_loss(tmp_path):
-    """Going on is equal to the bit, in float16 as well."""
+    """Training continues bit by bit, in float16 as well."""
     keras.config.set_dtype_policy("mixed_float16")
     try:
         cascade = cascade_of()
@@ -254,7 +254,7 @@ def test_a_file_between_stages_keeps_the_scale_of_the_loss(tmp_path):
 @pytest.mark.skipif(
     BACKEND != "tensorflow", reason="tf.distribute is TensorFlow's"
 )
-def test_stages_go_together_with_a_distribution_strategy():
+def test_stages_work_with_a_distribution_strategy():
     """One replica: the losses of the same fit without a strategy."""
     import tensorflow as tf
 

@@ -1,4 +1,4 @@
-"""LoRA trains A and B in W + alpha / rank · A B, and nothing else."""
+"""Checks that LoRA trains A and B in W + alpha / rank · A B only."""
 
 import keras
 import numpy as np
@@ -23,7 +23,7 @@ def values(model):
 
 
 def network():
-    """Layers that take low-rank updates, and some that do not."""
+    """Returns layers that take low-rank updates, and some that do not."""
     x = inputs = keras.Input((6,), name="x")
     x = layers.Dense(8, activation="tanh", name="hidden")(x)
     x = layers.BatchNormalization(momentum=0.5, name="norm")(x)
@@ -33,7 +33,7 @@ def network():
 
 
 def linear(**arguments):
-    """A single Dense layer, which trains by low-rank updates."""
+    """Returns a single Dense layer, which trains by low-rank updates."""
     inputs = keras.Input((6,), name="x")
     bias = keras.initializers.RandomNormal(seed=1)
     outputs = layers.Dense(2, bias_initializer=bias, name="out")(inputs)
@@ -47,14 +47,14 @@ def linear(**arguments):
 
 
 def build(trainable, **arguments):
-    """Adapters, a head and the network."""
+    """Returns a cascade with adapters and a head."""
     return kc.build_cascade(
         network(), head=2, adapters=4, trainable=trainable, **arguments
     )
 
 
 def give_values(cascade):
-    """A and B of every layer that has them as training could leave them."""
+    """Sets A and B of every layer to values as after training."""
     random = np.random.default_rng(1)
     for variable in cascade.variables:
         if "/lora_" in variable.path:
@@ -62,7 +62,7 @@ def give_values(cascade):
 
 
 def merged(found, path, scale, what="kernel"):
-    """W + scale · A B, in float64."""
+    """Returns W + scale · A B, in float64."""
     w, a, b = (
         found[f"{path}/{name}"].astype("float64")
         for name in (what, f"lora_{what}_a", f"lora_{what}_b")
@@ -71,7 +71,7 @@ def merged(found, path, scale, what="kernel"):
 
 
 def over(inner, shape, dtype="float32", **arguments):
-    """A cascade of one layer, with values in its A and B, rank 2, alpha 6."""
+    """Returns a cascade of one layer, with values in its A and B."""
     inputs = keras.Input(shape, dtype=dtype, name="x")
     cascade = kc.build_cascade(
         keras.Model(inputs, inner(inputs), name="one"),
@@ -93,14 +93,14 @@ def test_only_low_rank_updates_of_the_pattern_train():
     ]
 
 
-def test_a_later_pattern_overrides_it():
+def test_a_later_pattern_overrides_lora():
     cascade = build({"upstream": LoRA(3), "upstream/hidden": False})
     paths = [v.path for v in cascade.blocks["upstream"].variables]
     updates = [path for path in paths if "lora" in path]
     assert updates == [f"upstream/features/lora_kernel_{x}" for x in "ab"]
 
 
-def test_adapters_and_head_train_as_without_it():
+def test_adapters_and_head_train_as_without_lora():
     rest = [
         [
             v.path
@@ -112,7 +112,7 @@ def test_adapters_and_head_train_as_without_it():
     assert rest[0] == rest[1] != []
 
 
-def test_at_first_the_network_answers_as_it_did():
+def test_at_first_the_outputs_do_not_change():
     original = network()
     cascade = kc.build_cascade(original, trainable={"upstream": LoRA(3)})
     np.testing.assert_array_equal(numpy(cascade(X)), numpy(original(X)))
@@ -164,7 +164,7 @@ def test_an_embedding_computes_the_formula():
 
 
 class Encoder(layers.Layer):
-    """Attention with what an encoder has around it, and weights of its own."""
+    """An encoder layer with attention, and weights of its own."""
 
     def build(self, shape):
         self.attention = layers.MultiHeadAttention(2, 3, name="attention")
@@ -178,7 +178,7 @@ class Encoder(layers.Layer):
         return self.norm(inputs + self.attention(x, x))
 
 
-def test_it_reaches_layers_inside_composite_ones():
+def test_lora_reaches_layers_inside_composite_layers():
     cascade = over(Encoder(name="encoder"), (4, 6))
     parts = ("query", "key", "value", "attention_output")
     assert sorted(v.path for v in cascade.trainable_variables) == sorted(
@@ -188,7 +188,7 @@ def test_it_reaches_layers_inside_composite_ones():
     )
 
 
-def test_it_trains_inside_what_was_frozen_in_part():
+def test_lora_trains_inside_a_layer_that_was_frozen_in_part():
     inputs = keras.Input((4, 6), name="x")
     encoder = Encoder(name="encoder")
     original = keras.Model(inputs, encoder(inputs), name="one")
@@ -251,7 +251,7 @@ def test_training_moves_nothing_but_a_and_b():
     assert sorted(moved) == sorted(p for p in before if "lora" in p) != []
 
 
-def test_what_has_no_update_runs_in_inference_mode():
+def test_layers_without_an_update_run_in_inference_mode():
     cascade = build({"upstream": LoRA(3)})
     give_values(cascade)
     np.testing.assert_array_equal(
@@ -281,7 +281,7 @@ def test_weight_decay_reaches_a_and_b():
     )
 
 
-def test_a_rate_of_the_block_holds_for_a_and_b():
+def test_a_and_b_have_the_rate_of_their_block():
     cascade = build(
         {"upstream": LoRA(3)}, learning_rates={"upstream": 1e-5}, loss="mse"
     )
@@ -301,7 +301,7 @@ def test_a_flag_sets_whether_a_and_b_train(flag):
     assert [v.path for v in layer.trainable_variables] == expected * flag
 
 
-def test_a_flag_sets_a_layer_without_it_as_ever():
+def test_a_flag_sets_a_layer_without_lora_as_in_keras():
     layer = layers.Dense(2)
     layer.build((None, 3))
     low_rank.set_flag(layer, False)
@@ -333,7 +333,7 @@ def test_the_stock_model_has_merged_kernels():
     )
 
 
-def test_the_stock_model_answers_the_same():
+def test_the_stock_model_has_the_same_outputs():
     cascade = over(Encoder(name="encoder"), (4, 6))
     x = RNG.normal(size=(5, 4, 6)).astype("float32")
     plain = cascade.to_plain()
@@ -360,7 +360,7 @@ def test_a_network_of_the_users_is_merged_into_the_copy():
     assert values(original).keys() == before.keys()
 
 
-def test_a_layer_of_the_users_may_have_its_own():
+def test_a_layer_of_the_users_may_have_lora_of_its_own():
     cascade = kc.build_cascade(
         network(),
         adapters=layers.Dense(4, lora_rank=2, name="mine"),
@@ -370,13 +370,13 @@ def test_a_layer_of_the_users_may_have_its_own():
     assert trained == ["lora_kernel_a", "lora_kernel_b"] * 2
 
 
-def test_it_keeps_what_the_library_promises():
+def test_a_cascade_with_lora_passes_the_common_checks():
     cascade = build({"upstream": LoRA(3)})
     give_values(cascade)
     assert kc.testing.check_cascade(cascade, X) != []
 
 
-def test_a_clone_of_keras_has_it_as_well():
+def test_a_clone_of_keras_has_lora_as_well():
     cascade = build({"upstream": LoRA(3, alpha=8)})
     give_values(cascade)
     clone = keras.models.clone_model(cascade)
@@ -384,7 +384,7 @@ def test_a_clone_of_keras_has_it_as_well():
     np.testing.assert_array_equal(numpy(clone(X)), numpy(cascade(X)))
 
 
-def test_a_kernels_regulariser_weighs_a_and_b_instead():
+def test_a_kernels_regulariser_applies_to_a_and_b_instead():
     cascade = over(layers.Dense(2, kernel_regularizer="l2", name="out"), (6,))
     squares = [
         np.square(numpy(v).astype("float64")).sum()
@@ -412,7 +412,7 @@ def test_a_bare_value_is_explained():
         build(LoRA(8))
 
 
-def test_a_pattern_in_which_no_layer_has_any_is_an_error():
+def test_a_pattern_without_layers_for_lora_is_an_error():
     with pytest.raises(ValueError) as caught:
         build({"upstream/norm": LoRA(8)})
     assert str(caught.value) == (
@@ -462,7 +462,7 @@ def test_lora_on_a_quantised_layer_cannot_be_merged():
         kc.build_cascade(quantised(has_lora=True))
 
 
-def test_shared_layers_get_none():
+def test_shared_layers_get_no_lora():
     with pytest.raises(ValueError, match=r"LoRA.*Build with copy=True"):
         build({"upstream": LoRA(2)}, copy=False)
 

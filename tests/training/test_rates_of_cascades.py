@@ -1,4 +1,4 @@
-"""Rates per block through build_cascade, against gradients by hand."""
+"""Compares rates through build_cascade with gradients by hand."""
 
 import itertools
 
@@ -20,7 +20,7 @@ PATHS = [f"{layer}/{kind}" for layer in LAYERS for kind in ("kernel", "bias")]
 
 
 def linear(rates, optimizer, trainable=True, **arguments):
-    """A cascade of four linear layers, whose gradients are easy by hand."""
+    """Returns a cascade of four linear layers."""
     keras.utils.set_random_seed(1)
     upstream = keras.Sequential(
         [
@@ -57,7 +57,7 @@ def values(variables):
 
 
 def gradients_by_hand(weights, x, y):
-    """The gradients of the mean squared error of a chain of linear layers."""
+    """Returns the gradients of the mean squared error of linear layers."""
     kernels, biases = weights[::2], weights[1::2]
     inputs = [x.astype("float64")]
     for kernel, bias in zip(kernels, biases, strict=True):
@@ -77,7 +77,7 @@ def batches(epochs):
 
 
 def numpy_adamw(weights, rates_at, epochs, decay, clip, frozen=()):
-    """AdamW in float64, a rate for each variable, one global norm."""
+    """Runs AdamW in float64 with a rate per variable and one global norm."""
     weights = [w.astype("float64") for w in weights]
     m = [np.zeros_like(w) for w in weights]
     v = [np.zeros_like(w) for w in weights]
@@ -141,7 +141,7 @@ ADAMW = {"weight_decay": 0.1, "global_clipnorm": 0.4}
 
 @pytest.mark.parametrize("frozen", [(), (0, 1)], ids=["all", "low frozen"])
 def test_twelve_steps_of_fit_equal_a_numpy_adamw(frozen):
-    """Decay, a schedule for all, one of a block, one norm over all blocks."""
+    """With decay, two schedules, and one norm over all blocks."""
     cascade = linear(
         {
             "upstream": 2e-3,

@@ -1,4 +1,4 @@
-"""Frozen means frozen: flags by block and pattern, and what fit then moves."""
+"""Checks flags by block and pattern, and which weights fit then moves."""
 
 import keras
 import numpy as np
@@ -14,7 +14,7 @@ Y = RNG.normal(size=(32, 2)).astype("float32")
 
 
 def upstream():
-    """Two stages, each with what moves when it should not."""
+    """Returns two stages with moments and random states."""
     x = inputs = keras.Input((6,), name="x")
     for stage in ("stage1", "stage2"):
         x = layers.Dense(8, activation="relu", name=f"{stage}_dense")(x)
@@ -47,7 +47,7 @@ def build(trainable=None, **arguments):
 
 
 def trained(cascade):
-    """The layers in which something trains, as paths."""
+    """Returns the paths of layers with trainable weights."""
     paths = {v.path.rsplit("/", 1)[0] for v in cascade.trainable_variables}
     return sorted(paths)
 
@@ -59,7 +59,7 @@ def values(cascade):
 
 
 def moved_by_fit(cascade):
-    """The layers in which anything changed in one epoch."""
+    """Returns the layers that change in one epoch."""
     before = values(cascade)
     cascade.fit(X, Y, batch_size=8, verbose=0)
     after = values(cascade)
@@ -245,7 +245,7 @@ def test_augmentation_stays_active_in_a_frozen_network():
 
 
 def injected(trainable=None):
-    """Features that enter a nested layer of the downstream."""
+    """Returns a cascade with features injected into a nested layer."""
     inner = keras.Sequential(
         [keras.Input((6,)), layers.Dense(6, name="leaf")], name="inner"
     )

@@ -1,4 +1,4 @@
-"""fit(unfreeze=...) against the same stages done by hand.
+"""Compares fit(unfreeze=...) with the same stages done by hand.
 
 By hand means stock Keras: a model that is compiled anew for each stage, its
 slots carried over, with one Adam a stage, so that what joins late starts with
@@ -23,7 +23,7 @@ THREE = {1: ["high"], 3: ["low", "norm", "drop"]}
 
 
 def network():
-    """A network with weights, moments and random states to be frozen."""
+    """Returns a network with weights, moments and random states."""
     keras.utils.set_random_seed(1)
     x = inputs = keras.Input((6,), name="x")
     x = layers.Dense(8, name="low")(x)
@@ -66,7 +66,7 @@ def fit(model, epochs, initial_epoch=0, **arguments):
 
 
 class InItsMode(layers.Layer):
-    """A frozen layer as the library promises it: in inference mode."""
+    """A frozen layer in inference mode, as the library promises."""
 
     def __init__(self, layer):
         super().__init__(name=f"frozen_{layer.name}")
@@ -77,7 +77,7 @@ class InItsMode(layers.Layer):
 
 
 def by_hand(cascade, stages, epochs):
-    """Losses of stock models, one a stage, with one Adam for each stage."""
+    """Returns the losses of stock models with one Adam for each stage."""
     model, wrapped = stock_model(cascade)
     starts = [0, *stages]
     joined = [["head"], *stages.values()]
@@ -117,7 +117,7 @@ def set_flags(wrapped, names):
 
 
 def carried_over(adam):
-    """A new Adam, and the state that it is to have."""
+    """Returns a new Adam, and the state that it needs."""
     old, _ = adam
     return optimizers.Adam(RATE), [
         np.array(ops.convert_to_numpy(v)) for v in old.variables
@@ -142,7 +142,7 @@ def compile_stage(model, adams, joined):
 
 @pytest.fixture(scope="module")
 def references():
-    """The losses by hand, and the weights and slots of the fit in one go."""
+    """Returns the losses by hand, and weights and slots of one fit."""
     found = {}
     for name, stages in {"two": TWO, "three": THREE}.items():
         cascade = cascade_of()
@@ -170,7 +170,7 @@ def test_the_losses_are_those_of_the_stages_by_hand(references, name):
 
 
 class KilledError(Exception):
-    """What ends a process in the middle of an epoch."""
+    """Ends a process in the middle of an epoch."""
 
 
 class Killer(keras.callbacks.Callback):
@@ -190,7 +190,7 @@ class Killer(keras.callbacks.Callback):
     ("name", "stages", "killed"),
     [("two", TWO, (3, 1)), ("three", THREE, (2, 0))],
 )
-def test_killed_in_the_second_stage_it_resumes_to_the_same(
+def test_a_fit_killed_in_the_second_stage_resumes_to_the_same_result(
     references, name, stages, killed, tmp_path
 ):
     expected, _, state = references[name]
@@ -221,10 +221,8 @@ def test_killed_in_the_second_stage_it_resumes_to_the_same(
         assert_same(state_of(resumed), state)
 
 
-def test_a_file_of_the_middle_goes_on_as_if_nothing_had_been(
-    references, tmp_path
-):
-    """To the bit, one stage behind it and one to come."""
+def test_a_file_saved_between_stages_continues_bit_by_bit(references, tmp_path):
+    """One stage is past and one is to come."""
     cascade = cascade_of(learning_rates={"upstream": 3e-3})
     path = tmp_path / "epoch_{epoch}.keras"
     checkpoint = keras.callbacks.ModelCheckpoint(path)
@@ -237,7 +235,9 @@ def test_a_file_of_the_middle_goes_on_as_if_nothing_had_been(
     assert loaded.rates == {"upstream": 3e-3}
 
 
-def test_a_file_of_the_middle_reaches_the_losses_by_hand(references, tmp_path):
+def test_a_file_saved_between_stages_reaches_the_losses_by_hand(
+    references, tmp_path
+):
     expected, stages = references["three"][0], patterns(THREE)
     cascade = cascade_of()
     fit(cascade, 2, unfreeze={1: stages[1]})
@@ -247,8 +247,8 @@ def test_a_file_of_the_middle_reaches_the_losses_by_hand(references, tmp_path):
     np.testing.assert_allclose(losses, expected[2:], rtol=0, atol=1e-6)
 
 
-def test_a_training_loop_of_ones_own_goes_on_after_unfreezing():
-    """The optimizer takes up what joins without a fit in between."""
+def test_a_custom_training_loop_continues_after_unfreezing():
+    """The optimizer is extended without a fit in between."""
     cascade = cascade_of(optimizers.SGD(0.5))
     fit(cascade, 1)
     cascade.unfreeze("upstream/high")
@@ -302,7 +302,7 @@ def adamax_step(t, m, u):
     ],
     ids=["Adam", "AdamW", "Adamax"],
 )
-def test_the_first_steps_of_what_joins_late_are_at_its_rate(
+def test_the_first_steps_of_a_late_block_are_at_its_rate(
     optimizer, slots, step_by_hand
 ):
     """The bias is corrected from its own first step, t = 1, 2, 3.
@@ -368,7 +368,7 @@ def test_stages_before_the_first_epoch_apply_at_once():
 
 
 def test_slots_are_kept_through_freezing_and_unfreezing():
-    """SGD with momentum by hand: what rests keeps its velocity."""
+    """SGD with momentum by hand: a frozen weight keeps its velocity."""
     cascade = cascade_of(optimizers.SGD(0.1, momentum=0.9), trainable=True)
     fit(cascade, 1)
     slots = slots_of(cascade)
@@ -446,7 +446,7 @@ def test_lp_ft_probes_first_and_trains_all_in_the_second_half():
     assert stages[-1] == everything
 
 
-def test_gradual_goes_down_from_the_top_a_stage_an_epoch():
+def test_gradual_unfreezes_from_the_top_with_each_epoch():
     cascade = cascade_of(trainable=True)
     stages = trained_by_epoch(cascade, 4, "gradual")
     head = stages[0][-1]
@@ -458,7 +458,7 @@ def test_gradual_goes_down_from_the_top_a_stage_an_epoch():
     ]
 
 
-def test_gradual_joins_layers_where_there_are_fewer_epochs():
+def test_gradual_groups_layers_if_there_are_fewer_epochs():
     stages = trained_by_epoch(cascade_of(), 3, "gradual")
     assert [len(stage) for stage in stages] == [1, 3, 4]
 
@@ -486,7 +486,7 @@ def test_bad_stages_are_refused_before_anything_trains(
 
 
 @pytest.mark.parametrize("unfreeze", [["upstream"], {1: 3}, {1: []}])
-def test_what_are_no_stages_is_refused(unfreeze):
+def test_values_that_are_no_stages_are_refused(unfreeze):
     with pytest.raises(TypeError, match="unfreeze"):
         fit(cascade_of(), 3, unfreeze=unfreeze)
 
@@ -513,6 +513,6 @@ def test_an_optimizer_of_several_rates_is_refused():
         fit(cascade, 1)
 
 
-def test_freeze_names_what_matches_nothing():
+def test_freeze_names_a_pattern_that_matches_nothing():
     with pytest.raises(ValueError, match=r"freeze\(\) names 'downstream'"):
         cascade_of().freeze("downstream")

@@ -1,4 +1,4 @@
-"""Finds a learning rate for each block by a range test on a copy."""
+"""Finds a learning rate for each block, by range tests on a copy."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_cascade import _keras_compat as compat
 from keras_cascade import data as user_data
-from keras_cascade._cascade_view import CascadeView
+from keras_cascade._cascade_view import CascadeView, as_model
 from keras_cascade.adapters.fitting import check_fitted
 from keras_cascade.graph.layer_copying import to_numpy_copy
 from keras_cascade.graph.paths import LayerPath
@@ -23,13 +23,13 @@ from keras_cascade.training.range_test.results import (
 from keras_cascade.training.range_test.rules import diverged, smooth
 from keras_cascade.training.range_test.sweep import Sweep
 
-# Steps in a row that loss scaling may skip before the block counts as diverged.
+# Steps in a row that loss scaling may skip before a block counts as diverged.
 MOST_SKIPPED = 50
 
 
 def find_learning_rates(
     cascade: CascadeView,
-    data: Any,
+    data: object,
     *,
     blocks: Sequence[str] | None = None,
     minimum: float = 1e-7,
@@ -43,52 +43,52 @@ def find_learning_rates(
 ) -> FoundLearningRates:
     """Suggests a learning rate for each block, by a range test of each.
 
-    A block is trained for some steps while its rate rises exponentially from
-    `minimum` to `maximum`, and stops where the loss explodes. Meanwhile all
-    other blocks have the rate 0: they run as in training and do not learn, so
-    that the loss tells of this block alone. Each test starts from the weights
-    of now, with the cascade's optimizer without its slots.
+    A block trains for some steps while its rate rises exponentially from
+    `minimum` to `maximum`, and stops when the loss explodes. Meanwhile all
+    other blocks have the rate 0: they run in training mode and do not learn,
+    so that the loss depends on this block alone. Each test starts from the
+    present weights, with the cascade's optimizer and empty slots.
 
-    It is a copy of the cascade that trains. The cascade itself stays as it is
-    to the bit, weights, moments, seeds, optimizer and compiled functions
-    included, and so do the global random states, also when it is interrupted.
-    A data set of yours that shuffles, shuffles on.
+    A copy of the cascade trains. The cascade itself stays as it is to the bit,
+    with its weights, moments, seeds, optimizer and compiled functions, and so
+    do the global random states, also when it is interrupted. Only a data set
+    that shuffles continues its own random sequence.
 
     Args:
         cascade: A compiled `Cascade` whose adapters are fitted.
-        data: What `fit` takes, with labels: `(x, y)`,
+        data: Data as `fit` takes them, with labels: `(x, y)`,
             `(x, y, sample_weight)`, or batches of these that can be read
-            several times. Arrays are shuffled; data that are through begin
-            again.
-        blocks: What has a rate of its own: blocks, or any path patterns as
-            in `learning_rates=`. Defaults to `None`, every block that trains.
+            several times. Arrays are shuffled; at their end data begin again.
+        blocks: The blocks that are tested, or any path patterns as in
+            `learning_rates=`. Defaults to `None`, every block that trains.
         minimum: The lowest rate. Defaults to `1e-7`.
         maximum: The highest rate. Defaults to `10.0`.
         steps: Updates from the lowest rate to the highest. With gradient
             accumulation each takes as many batches as an update does, whose
             mean loss counts. Defaults to `100`.
-        batch_size: Rows of a batch where the data are arrays. A rate holds
-            for a batch size: take that of `fit`. Defaults to `32`.
-        rule: What `suggestions` follow: `"valley"`, half way down the longest
+        batch_size: The size of a batch where the data are arrays. A rate is
+            right for one batch size: take that of `fit`. Defaults to `32`.
+        rule: The rule of `suggestions`: `"valley"`, half way down the longest
             descent, or `"steepest"`, where the descent is steepest. Defaults
             to `"valley"`.
         smoothing: The weight of the neighbouring step in the losses' moving
-            average, of the next but one its square, and so on. Rules read
-            the average of both sides, which does not lag; that of the steps
-            so far tells of the explosion. Defaults to `0.8`.
-        seed: Of the order of arrays. Defaults to `0`.
+            average; the weight of the next one is its square, and so on.
+            Rules read the average over both sides, which does not lag; the
+            average of the steps so far shows the explosion. Defaults to
+            `0.8`.
+        seed: The seed of the order of arrays. Defaults to `0`.
         verbose: Whether to show a progress bar for each block. Defaults to
             `True`.
 
     Returns:
-        A `FoundLearningRates`: `suggestions` is what `learning_rates=` takes,
-        `plot()` shows the curves, and it prints as a table.
+        A `FoundLearningRates`: its `suggestions` are a value for
+        `learning_rates=`, `plot()` shows the curves, and it prints as a table.
 
     Raises:
         ValueError: If the cascade is not compiled, nothing trains, a pattern
-            covers nothing that trains, the data has no labels, or a number
-            makes no sense.
-        TypeError: If it is no cascade.
+            covers nothing that trains, the data has no labels, or a number is
+            out of its range.
+        TypeError: If the model is not a cascade.
 
     Example:
     >>> found = keras_cascade.find_learning_rates(cascade, (images, labels))
@@ -102,8 +102,10 @@ def find_learning_rates(
     _check_numbers(minimum, maximum, steps, batch_size, smoothing)
     check_rule(rule)
     _check_cascade(cascade)
-    patterns = _trained(cascade, blocks)
-    sweep = Sweep(minimum, maximum, steps, _accumulated(cascade.optimizer))
+    patterns = _find_patterns(cascade, blocks)
+    sweep = Sweep(
+        minimum, maximum, steps, _batches_per_update(cascade.optimizer)
+    )
     tests = {}
     with preserve_random_states():
         _check_labels(data, batch_size, seed)
@@ -120,13 +122,14 @@ def find_learning_rates(
 
 
 def _range_test(
-    model: Any,
+    model: keras.Model,
     sweep: Sweep,
     stream: Iterator[tuple],
     smoothing: float,
     shown: str,
 ) -> RangeTest:
-    """Trains until the highest rate or the explosion."""
+    """Trains until the highest rate, or until the loss explodes."""
+    optimizer: Any = model.optimizer
     losses: list[float] = []
     exploded, skipped = False, 0
     label = f"{shown}: loss"
@@ -135,16 +138,16 @@ def _range_test(
     )
     while len(losses) < sweep.updates and not exploded:
         loss = np.mean([_step(model, stream) for _ in range(sweep.every)])
-        if int(model.optimizer.iterations) == len(losses) and (
+        if int(optimizer.iterations) == len(losses) and (
             np.isfinite(loss) and skipped < MOST_SKIPPED
         ):
-            # Loss scaling found gradients that overflow, and lowers its scale.
+            # Loss scaling skipped a step of infinite gradients.
             skipped += 1
             continue
         losses.append(float(loss))
         skipped = 0
         averages = smooth(np.array(losses), smoothing)
-        exploded = diverged(averages, settling=sweep.updates // 10)
+        exploded = diverged(averages, ignored=sweep.updates // 10)
         bar.update(
             len(losses),
             values=[(label, averages[-1])],
@@ -158,16 +161,18 @@ def _range_test(
     )
 
 
-def _step(model: Any, stream: Iterator[tuple]) -> float:
-    """One batch; its loss is that before the update."""
+def _step(model: keras.Model, stream: Iterator[tuple]) -> float:
+    """Trains on one batch, and returns its loss before the update."""
     x, y, weights = next(stream)
     model.reset_metrics()
-    logs = model.train_on_batch(x, y, sample_weight=weights, return_dict=True)
+    logs: Any = model.train_on_batch(
+        x, y, sample_weight=weights, return_dict=True
+    )
     return float(logs["loss"])
 
 
 def _copy(cascade: CascadeView) -> Any:
-    """A cascade as a file would give it back, low-rank updates included."""
+    """Returns a copy as a file would give it, low-rank updates included."""
     copy = type(cascade).from_config(cascade.get_config())
     for source, target in zip(cascade.variables, copy.variables, strict=True):
         target.assign(to_numpy_copy(source))
@@ -177,29 +182,32 @@ def _copy(cascade: CascadeView) -> Any:
 def _compile(
     copy: Any, cascade: CascadeView, pattern: str, sweep: Sweep
 ) -> None:
-    """As the cascade is compiled, without metrics; one block has a rate."""
+    """Compiles a copy like the cascade, with a rate for one block only."""
     scales = isinstance(cascade.optimizer, keras.optimizers.LossScaleOptimizer)
     lookup = LayerLookup(cascade)
-    others = _training(lookup) - set(lookup.covered(pattern, "blocks"))
-    still = {"**": 0.0} if others else {}
+    others = _trainable_layers(lookup) - set(lookup.covered(pattern, "blocks"))
+    # Where all layers are tested, a later pattern would override "**" wholly.
+    rest = {"**": 0.0} if others else {}
     arguments = {
-        **compat.compile_arguments(cascade),
+        **compat.compile_arguments(as_model(cascade)),
         "optimizer": cascade.optimizer,
         "metrics": None,
         "weighted_metrics": None,
         "steps_per_execution": 1,
         "auto_scale_loss": scales,
-        "learning_rates": {**still, pattern: sweep},
+        "learning_rates": {**rest, pattern: sweep},
     }
     copy.compile(**arguments)
 
 
-def _trained(cascade: CascadeView, blocks: Sequence[str] | None) -> list[str]:
-    """What is tested: blocks or patterns that cover something that trains."""
+def _find_patterns(
+    cascade: CascadeView, blocks: Sequence[str] | None
+) -> list[str]:
+    """Returns the blocks or patterns to test."""
     if isinstance(blocks, str):
         blocks = [blocks]
     lookup = LayerLookup(cascade)
-    training = _training(lookup)
+    training = _trainable_layers(lookup)
     if blocks is None:
         blocks = [
             name
@@ -215,18 +223,18 @@ def _trained(cascade: CascadeView, blocks: Sequence[str] | None) -> list[str]:
         if not training & set(lookup.covered(pattern, "blocks")):
             raise ValueError(
                 f"blocks names '{pattern}', which covers nothing that trains. "
-                "What is frozen needs no learning rate."
+                "Frozen layers need no learning rate."
             )
     return list(blocks)
 
 
-def _training(lookup: LayerLookup) -> set[LayerPath]:
-    """The layers that have something to train."""
+def _trainable_layers(lookup: LayerLookup) -> set[LayerPath]:
+    """Returns the layers with weights that train."""
     return {p for p, x in lookup.layers.items() if x.trainable_variables}
 
 
-def _accumulated(optimizer: Any) -> int:
-    """Batches to an update."""
+def _batches_per_update(optimizer: Any) -> int:
+    """Returns the number of batches for an update."""
     while (inner := getattr(optimizer, "inner_optimizer", None)) is not None:
         optimizer = inner
     return optimizer.gradient_accumulation_steps or 1
@@ -243,10 +251,10 @@ def _check_cascade(cascade: CascadeView) -> None:
             f"The cascade '{cascade.name}' is not compiled. Build it with "
             "loss=, or call compile(optimizer, loss) first."
         )
-    check_fitted(cascade, "the range test")
+    check_fitted(as_model(cascade), "the range test")
 
 
-def _check_labels(data: Any, batch_size: int, seed: int) -> None:
+def _check_labels(data: object, batch_size: int, seed: int) -> None:
     _, labels, _ = next(user_data.training_batches(data, batch_size, seed))
     if labels is None:
         raise ValueError(

@@ -1,4 +1,7 @@
-"""What range tests found: as suggestions, as a table, as a plot."""
+"""Shows the results of range tests as suggestions, as a table, as a plot.
+
+Tested by `tests/training/range_test/test_finder.py`.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from keras_cascade import _figures, _tables
+from keras_cascade._messages import listed
 from keras_cascade.training.range_test.rules import (
     RULES,
     before_the_end,
@@ -34,22 +38,22 @@ class RangeTest:
 
     @cached_property
     def smoothed(self) -> np.ndarray:
-        """The moving average that rules read; it ends before the losses do."""
+        """The moving average that rules read, without the last losses."""
         return smooth_both_ways(before_the_end(self.losses), self.smoothing)
 
     @property
     def suggestions(self) -> dict[str, float | None]:
-        """Rule to the rate that it suggests; None where nothing fell."""
+        """Rule to the rate that it suggests; None if the loss never fell."""
         return suggest(self.rates, self.smoothed)
 
 
 @dataclass(frozen=True, eq=False)
 class FoundLearningRates:
-    """What `find_learning_rates` found. It prints as a table.
+    """The results of `find_learning_rates`, which print as a table.
 
     Attributes:
         tests: Block, or path pattern, to its range test.
-        rule: The rule that `suggestions` follow.
+        rule: The rule of `suggestions`.
 
     Example:
     >>> found = keras_cascade.find_learning_rates(cascade, (images, labels))
@@ -68,13 +72,13 @@ class FoundLearningRates:
         return self.suggestions_by(self.rule)
 
     def suggestions_by(self, rule: str) -> dict[str, float]:
-        """The same by another rule: `"valley"` or `"steepest"`."""
+        """Returns suggestions by a rule: `"valley"` or `"steepest"`."""
         check_rule(rule)
         found = {n: test.suggestions[rule] for n, test in self.tests.items()}
         return {n: rate for n, rate in found.items() if rate is not None}
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values: the curves and the suggestions by all rules."""
+        """Returns the curves and all suggestions as plain values."""
         return {
             "rule": self.rule,
             "suggestions": self.suggestions,
@@ -91,7 +95,7 @@ class FoundLearningRates:
         }
 
     def plot(self) -> Any:
-        """Draws the losses over the rates, a panel a block.
+        """Draws the losses over the rates, with a panel for each block.
 
         Returns:
             A `matplotlib.figure.Figure`: `savefig(path)` writes it.
@@ -99,8 +103,9 @@ class FoundLearningRates:
         Raises:
             ImportError: If matplotlib is not installed.
         """
-        what = "FoundLearningRates.plot"
-        figure, axes = _figures.figure(len(self.tests), 3, what)
+        figure, axes = _figures.figure(
+            len(self.tests), 3, "FoundLearningRates.plot"
+        )
         for (name, test), axis in zip(self.tests.items(), axes, strict=True):
             _draw(axis, name, test, self.rule)
         return figure
@@ -120,11 +125,9 @@ class FoundLearningRates:
 
 
 def check_rule(rule: str) -> None:
-    """There is such a rule, or an error lists those that there are."""
+    """Raises a ValueError if there is no such rule."""
     if rule not in RULES:
-        raise ValueError(
-            f"rule={rule!r} is none of {', '.join(map(repr, RULES))}."
-        )
+        raise ValueError(f"rule={rule!r} is none of {listed(RULES)}.")
 
 
 def _row(name: str, test: RangeTest) -> tuple:
@@ -167,7 +170,7 @@ def _draw(axis: Any, name: str, test: RangeTest, rule: str) -> None:
 
 
 def _limits(test: RangeTest) -> tuple[float, float]:
-    """What lies before the explosion, which would flatten all else."""
+    """Returns limits without the explosion, which would flatten the rest."""
     shown = before_the_end(test.losses)
     shown = shown if len(shown) else np.nan_to_num(test.losses[:1])
     curve = test.smoothed if len(test.smoothed) else shown

@@ -1,23 +1,20 @@
-"""Rules that read a learning rate off the losses of a range test."""
+"""Reads a learning rate off the losses of a range test, by several rules."""
 
 from collections.abc import Callable
 
 import numpy as np
 
-# Losses are float32: smaller differences are rounding.
+# The relative resolution of float32 losses: less is rounding.
 RESOLUTION = 1e-6
 
 
 def smooth(losses: np.ndarray, smoothing: float) -> np.ndarray:
-    """A moving average with exponential weights, without its start's bias.
+    """Returns the exponential moving average, without the bias of its start.
 
     Args:
-        losses: A loss a step.
-        smoothing: How much of the average stays from step to step; 0 leaves
-            the losses as they are.
-
-    Returns:
-        The averages, each the weighted mean of the losses so far.
+        losses: The loss of each step.
+        smoothing: The share of the average that stays from step to step; 0
+            returns the losses.
     """
     average, averages = 0.0, []
     for count, loss in enumerate(losses, start=1):
@@ -27,51 +24,49 @@ def smooth(losses: np.ndarray, smoothing: float) -> np.ndarray:
 
 
 def smooth_both_ways(losses: np.ndarray, smoothing: float) -> np.ndarray:
-    """The same with the losses that follow, which does not lag behind.
+    """Returns the moving average over earlier and later losses.
 
-    A rate read off a curve that lags is too high.
+    It does not lag: a rate read off a lagging curve would be too high.
 
     Args:
-        losses: A loss a step.
+        losses: The loss of each step.
         smoothing: The weight of a neighbour; that of the next one is its
             square, and so on.
-
-    Returns:
-        The averages.
     """
     steps = np.arange(len(losses))
     weights = float(smoothing) ** np.abs(steps[:, None] - steps)
     return weights @ losses / weights.sum(axis=1)
 
 
-def diverged(smoothed: np.ndarray, settling: int = 0) -> bool:
-    """Whether the last loss is not finite, or far above the best so far.
+def diverged(smoothed: np.ndarray, ignored: int = 0) -> bool:
+    """Whether the last loss is not finite, or far above the lowest so far.
 
-    Far is four times the best, as in fastai; by its size where it is
-    negative.
+    Far means four times the lowest, as in fastai, or for a negative one three
+    times its size above it.
 
     Args:
         smoothed: The moving averages so far.
-        settling: How many of the first do not count: of few batches that
-            differ, one may be easy. Defaults to `0`.
+        ignored: The number of first averages that are ignored: an easy batch
+            among the first would make the lowest too low. Defaults to `0`.
     """
     if not np.isfinite(smoothed[-1]):
         return True
-    best = float(smoothed[settling:].min(initial=np.inf))
-    return bool(smoothed[-1] > best + 3 * abs(best))
+    lowest = float(smoothed[ignored:].min(initial=np.inf))
+    return bool(smoothed[-1] > lowest + 3 * abs(lowest))
 
 
 def before_the_end(losses: np.ndarray) -> np.ndarray:
-    """The losses without the last five, in which they explode; as fastai."""
+    """Returns the losses without the last five, in which they explode."""
     finite = np.isfinite(losses)
     end = len(losses) if finite.all() else int(finite.argmin())
     return losses[: max(end - 5, 0)]
 
 
 def suggest(rates: np.ndarray, smoothed: np.ndarray) -> dict[str, float | None]:
-    """What each rule makes of a curve; None where nothing falls.
+    """Returns the rate that each rule suggests; None if the loss never falls.
 
-    As in fastai the first tenth is left out: averages settle there.
+    As in fastai the first tenth is left out, where averages of few losses are
+    unreliable.
     """
     start = len(smoothed) // 10
     rates, losses = rates[start : len(smoothed)], smoothed[start:]
@@ -82,17 +77,17 @@ def suggest(rates: np.ndarray, smoothed: np.ndarray) -> dict[str, float | None]:
 
 
 def steepest(rates: np.ndarray, losses: np.ndarray) -> float | None:
-    """The rate from which on the loss falls fastest, over the rate's log.
+    """Returns the rate at which the loss falls fastest, over the rate's log.
 
-    Only what lies before the lowest loss counts: behind it batches that differ
-    can make steeper steps than learning did.
+    Only the curve before the lowest loss counts: after it, differences of
+    batches can make steeper steps than learning did.
 
     Args:
         rates: Rising learning rates.
         losses: The loss at each.
 
     Returns:
-        The rate where the steepest step begins; None where no step falls.
+        The rate where the steepest step begins; None if no step falls.
 
     References:
         Smith 2015, Cyclical Learning Rates for Training Neural Networks
@@ -105,18 +100,18 @@ def steepest(rates: np.ndarray, losses: np.ndarray) -> float | None:
 
 
 def valley(rates: np.ndarray, losses: np.ndarray) -> float | None:
-    """The rate half way down the longest descent.
+    """Returns the rate half way down the longest descent.
 
-    A descent is a run of losses, each below the one before, among which
-    others may lie that are not: bumps do not end it.
+    A descent is a sequence of falling losses, with any others in between:
+    bumps do not end it.
 
     Args:
         rates: Rising learning rates.
         losses: The loss at each.
 
     Returns:
-        The rate in the middle between where the descent begins and where it
-        ends; None where nothing falls.
+        The rate in the middle between the beginning and the end of the
+        descent; None if the loss never falls.
 
     References:
         The rule is fastai's "valley" (ESRI, the authors of arcgis.learn).
@@ -126,7 +121,7 @@ def valley(rates: np.ndarray, losses: np.ndarray) -> float | None:
     for here in range(1, len(losses)):
         above = np.flatnonzero(losses[:here] > losses[here])
         if len(above):
-            # Of equally long ones that which begins last, where it is steeper.
+            # Of equally long descents the one that begins last is steeper.
             above = above[::-1]
             before = above[lengths[above].argmax()]
             lengths[here] = lengths[before] + 1

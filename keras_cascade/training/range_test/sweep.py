@@ -1,4 +1,4 @@
-"""The learning rate of a range test: it rises from update to update."""
+"""Raises the learning rate of a range test from update to update."""
 
 from typing import Any
 
@@ -14,8 +14,8 @@ class Sweep(keras.optimizers.schedules.LearningRateSchedule):
     Args:
         minimum: The rate of the first update.
         maximum: The rate of the last.
-        updates: How many updates.
-        every: Steps to an update, with gradient accumulation. Defaults to
+        updates: The number of updates.
+        every: Steps for each update, with gradient accumulation. Defaults to
             `1`.
     """
 
@@ -24,19 +24,19 @@ class Sweep(keras.optimizers.schedules.LearningRateSchedule):
     ):
         self.minimum, self.maximum = minimum, maximum
         self.updates, self.every = updates, every
-        # A table, so that the rate that is reported is the rate that was used.
+        # A table, so that the reported rates are those that were used.
         self.rates = np.geomspace(minimum, maximum, updates).astype(
             keras.config.floatx()
         )
 
-    def __call__(self, step: Any) -> Any:
-        """The rate at a step."""
+    def __call__(self, step: object) -> Any:
+        """Returns the rate at a step."""
         update = ops.floor_divide(ops.cast(step, "int32"), self.every)
         update = ops.minimum(update, self.updates - 1)
         return ops.take(ops.convert_to_tensor(self.rates), update)
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments."""
+        """Returns the arguments."""
         return {
             "minimum": self.minimum,
             "maximum": self.maximum,

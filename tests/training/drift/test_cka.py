@@ -1,4 +1,4 @@
-"""Linear CKA in batches, against full Gram matrices in float64."""
+"""Compares linear CKA in batches with full Gram matrices in float64."""
 
 import tracemalloc
 
@@ -9,7 +9,7 @@ from keras_cascade.training.drift.cka import LinearCKA, Sketch
 
 
 def hsic_cka(x, y):
-    """Kornblith 2019, equations 1 and 3: by centred Gram matrices."""
+    """Returns CKA by Kornblith 2019, equations 1 and 3."""
     x, y = (a.astype("float64") for a in (x, y))
     n = len(x)
     centre = np.eye(n) - 1 / n
@@ -38,7 +38,7 @@ def two_streams(samples=100, features=7, mean=0.0):
 
 
 @pytest.mark.parametrize("size", [1, 7, 32, 100])
-def test_it_is_the_ratio_of_hsic_for_every_size_of_batch(size):
+def test_cka_is_the_ratio_of_hsic_for_every_batch_size(size):
     x, y = two_streams()
     expected = hsic_cka(x, y)
     assert 0.1 < expected < 0.9
@@ -68,7 +68,7 @@ def test_equal_streams_give_one_and_so_do_rotated_and_scaled_ones():
         assert in_batches(x, y, 16) == pytest.approx(1.0, abs=1e-12)
 
 
-def test_independent_streams_give_what_chance_gives():
+def test_independent_streams_give_almost_0():
     random = np.random.default_rng(0)
     x, y = random.normal(size=(2, 20_000, 4))
     assert in_batches(x, y, 1000) < 1e-3
@@ -82,7 +82,7 @@ def test_constant_or_infinite_features_give_nan():
 
 
 @pytest.mark.parametrize("noise", [0.2, 1.0, 3.0])
-def test_features_beyond_the_bound_are_met_within_the_error_said(noise):
+def test_a_sketch_of_many_features_has_the_documented_error(noise):
     random = np.random.default_rng(1)
     x = random.normal(size=(300, 40)) @ random.normal(size=(40, 1500))
     y = x + noise * np.sqrt(40) * random.normal(size=x.shape)

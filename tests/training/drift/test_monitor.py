@@ -1,4 +1,4 @@
-"""DriftMonitor, against distances and CKA by hand in float64."""
+"""Compares DriftMonitor with distances and CKA by hand in float64."""
 
 import gc
 import tracemalloc
@@ -81,13 +81,13 @@ def move(block, scale=0.1, seed=5):
 
 
 def features(network, layer, x=X):
-    """What a stock model gives at one of its layers."""
+    """Returns the output of a stock model at one of its layers."""
     inner = keras.Model(network.input, network.get_layer(layer).output)
     return inner.predict(x, verbose=0)
 
 
 def cka(x, y):
-    """Kornblith 2019, equations 1 and 3: by centred Gram matrices."""
+    """Returns CKA by Kornblith 2019, equations 1 and 3."""
     x, y = (a.reshape(-1, a.shape[-1]).astype("float64") for a in (x, y))
     x, y = x - x.mean(0), y - y.mean(0)
     k, m = x @ x.T, y @ y.T
@@ -95,7 +95,7 @@ def cka(x, y):
 
 
 def parameters(network, names):
-    """Kernels, biases and scales of layers as one vector: no moments."""
+    """Returns the parameters of layers, without moments, as one vector."""
     found = [
         value(v)
         for name in names
@@ -134,7 +134,7 @@ def test_a_taps_cka_is_that_of_full_gram_matrices():
         assert found[f"cka/{tap}"] == pytest.approx(expected, rel=1e-5), tap
 
 
-def test_a_downstream_is_compared_on_the_features_that_it_gets_now():
+def test_a_downstream_is_compared_on_its_present_features():
     upstream, downstream = encoder(), expert()
     cascade = build(upstream, downstream)
     monitor = watching(cascade)
@@ -154,7 +154,7 @@ def test_a_downstream_is_compared_on_the_features_that_it_gets_now():
 
 
 def cascade_features(cascade):
-    """What goes into the downstream, through the blocks one by one."""
+    """Returns the inputs of the downstream, computed block by block."""
     taps = cascade.blocks["upstream"].predict(X, verbose=0)
     inputs = cascade.blocks["adapters"].inputs
     order = [x.name.removesuffix("_input") for x in inputs]
@@ -222,7 +222,7 @@ def test_reference_and_training_data_may_be_data_sets():
         assert tables[1][name] == pytest.approx(column, rel=1e-6), name
 
 
-def test_what_is_frozen_has_distance_0_and_cka_1_while_the_rest_trains():
+def test_frozen_blocks_have_distance_0_and_cka_1_while_the_rest_trains():
     upstream, downstream = encoder(), expert()
     cascade = build(upstream, downstream, trainable={"downstream": False})
     monitor = kc.DriftMonitor(INPUTS)
@@ -236,7 +236,7 @@ def test_what_is_frozen_has_distance_0_and_cka_1_while_the_rest_trains():
             assert column == pytest.approx([1.0, 1.0], abs=1e-12), name
 
 
-def test_living_sources_are_the_reference_also_after_earlier_training():
+def test_existing_sources_are_the_reference_also_after_training():
     upstream, downstream = encoder(), expert()
     cascade = build(upstream, downstream)
     move(cascade.blocks["upstream"])
@@ -291,8 +291,8 @@ def stop_in_third_epoch(epoch, logs):
 
 
 @pytest.mark.parametrize("first", ["monitor", "backup"])
-def test_a_resumed_fit_goes_on_as_if_it_had_not_stopped(tmp_path, first):
-    """The reference is what the cascade was before the backup came back."""
+def test_a_resumed_fit_continues_as_if_it_had_not_stopped(tmp_path, first):
+    """The reference is the cascade before the backup was restored."""
 
     def new(*others):
         keras.utils.set_random_seed(6)
@@ -318,7 +318,7 @@ def test_a_resumed_fit_goes_on_as_if_it_had_not_stopped(tmp_path, first):
 
 
 def test_flags_that_change_between_layers_of_one_shape_are_noticed():
-    """JAX compiles by shapes: variables must not be taken for each other."""
+    """JAX compiles for shapes: variables must not be mixed up."""
     inputs = keras.Input((4,), name="x")
     one = layers.Dense(4, "tanh", name="one")
     two = layers.Dense(4, "tanh", name="two")
@@ -341,7 +341,7 @@ def test_flags_that_change_between_layers_of_one_shape_are_noticed():
     assert after == pytest.approx(before, rel=1e-6)
 
 
-def test_the_old_task_is_scored_with_the_old_head_and_the_weights_of_now():
+def test_the_old_task_is_scored_with_the_old_head_and_present_weights():
     upstream, downstream = encoder(), expert()
     cascade = build(upstream, downstream)
     monitor = watching(cascade, old_task=(X, OLD_LABELS))
@@ -360,7 +360,7 @@ def test_the_old_task_is_scored_with_the_old_head_and_the_weights_of_now():
     np.testing.assert_array_equal(upstream.predict(X, verbose=0), probabilities)
 
 
-def test_the_old_task_has_the_metric_that_is_asked_for():
+def test_the_old_task_has_the_metric_that_was_passed():
     upstream, downstream = encoder(), expert()
     cascade = build(upstream, downstream)
     one_hot = np.eye(3)[OLD_LABELS]
@@ -411,7 +411,7 @@ def test_several_upstreams_nested_networks_and_equal_layers_are_told_apart():
 
 
 @pytest.mark.parametrize("alive", [True, False])
-def test_what_an_injection_adds_to_the_downstream_is_no_drift(alive):
+def test_layers_that_an_injection_adds_do_not_count_as_drift(alive):
     upstream, downstream = encoder(), expert()
     cascade = build(
         upstream,
@@ -437,7 +437,7 @@ def test_what_an_injection_adds_to_the_downstream_is_no_drift(alive):
     assert found["cka/downstream"] == pytest.approx(1.0, abs=1e-12)
 
 
-def test_masked_positions_are_no_samples():
+def test_masked_positions_are_left_out():
     inputs = keras.Input((5,), dtype="int32", name="words")
     x = layers.Embedding(9, 4, mask_zero=True, name="embed")(inputs)
     x = layers.Dense(3, name="dense")(x)
@@ -473,8 +473,8 @@ def test_channels_that_come_first_are_the_features():
     assert monitor.measure()["cka/map"] == pytest.approx(expected, rel=1e-5)
 
 
-def test_watching_changes_nothing_of_the_training():
-    """Dropout without a seed and shuffling draw what they would have."""
+def test_the_monitor_does_not_change_the_training():
+    """Dropout without a seed and shuffling draw the same numbers."""
     upstream, downstream = encoder(), expert()
     losses = []
     for watched in (False, True):
@@ -522,7 +522,7 @@ def test_ten_times_the_reference_data_take_no_more_memory():
     assert peak(20) < 1.2 * peak(2)
 
 
-def test_the_plot_has_a_panel_a_kind_and_a_named_line_each():
+def test_the_plot_has_a_panel_for_each_kind_with_named_lines():
     pytest.importorskip("matplotlib")
     upstream, downstream = encoder(), expert()
     cascade = build(upstream, downstream, trainable={"downstream": True})
@@ -547,7 +547,7 @@ def test_the_plot_has_a_panel_a_kind_and_a_named_line_each():
     assert all(axis.get_legend() is not None for axis in figure.axes)
 
 
-def test_the_plot_of_what_did_not_move_does_not_blow_rounding_up():
+def test_the_plot_does_not_magnify_rounding_errors():
     pytest.importorskip("matplotlib")
     table = {
         "epochs": [0, 1],
@@ -618,7 +618,7 @@ def test_an_old_task_without_its_network_says_what_to_keep():
         watching(cascade, old_task=(X, OLD_LABELS))
 
 
-def test_a_monitor_that_saw_no_training_says_so():
+def test_a_monitor_without_measurements_raises_an_error():
     monitor = kc.DriftMonitor(INPUTS)
     assert monitor.to_dict() == {}
     for method in (monitor.plot, monitor.measure):

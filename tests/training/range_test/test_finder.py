@@ -1,4 +1,4 @@
-"""find_learning_rates, against SGD by hand and thresholds known by theory."""
+"""Compares range tests with SGD by hand and with theoretical thresholds."""
 
 import json
 import random
@@ -20,7 +20,7 @@ RULES = ("valley", "steepest")
 
 
 def linear(optimizer=None, trainable=True, loss="mse", **arguments):
-    """Two linear layers: the loss is a quadratic in each of them."""
+    """Returns two linear layers: the loss is quadratic in each of them."""
     keras.utils.set_random_seed(1)
     dense = {"use_bias": False}
     upstream = keras.Sequential(
@@ -53,7 +53,7 @@ def kernels(cascade):
 
 
 def threshold(low, out, block):
-    """2 / the largest eigenvalue of the Hessian of the mean squared error."""
+    """Returns 2 / the largest eigenvalue of the Hessian of the MSE."""
     size = Y.size
 
     def largest(matrix):
@@ -68,7 +68,7 @@ def threshold(low, out, block):
 
 
 @pytest.mark.parametrize("block", ["upstream", "downstream"])
-def test_suggestions_lie_below_where_sgd_diverges_and_not_far(block):
+def test_suggestions_are_a_little_below_the_rate_at_which_sgd_diverges(block):
     cascade = linear()
     limit = threshold(*kernels(cascade), block)
     found = kc.find_learning_rates(
@@ -105,7 +105,7 @@ class Batches(keras.utils.PyDataset):
 
 
 def sgd_by_hand(low, out, rates, block, accumulated):
-    """Losses before each update, in float64."""
+    """Returns the losses before each update, in float64."""
     losses, number = [], 0
     for rate in rates:
         found, gradients = [], []
@@ -153,7 +153,7 @@ def test_the_losses_are_those_of_sgd_by_hand(accumulated):
         np.testing.assert_allclose(test.losses, expected, rtol=1e-4)
 
 
-def test_the_optimizer_is_the_cascades_own_kind_without_its_slots():
+def test_the_optimizer_is_of_the_cascades_class_with_empty_slots():
     """The first steps of Adam are of the size of the rate."""
     cascade = linear(optimizers.Adam(0.5))
     cascade.fit(X, Y, verbose=0)
@@ -184,7 +184,7 @@ class All(keras.utils.PyDataset):
 
 
 def noisy(**arguments):
-    """What has state: moments, seeds, slots, accumulators, metrics."""
+    """Returns a cascade with moments, seeds, slots, accumulators, metrics."""
     keras.utils.set_random_seed(3)
     upstream = keras.Sequential(
         [
@@ -214,7 +214,7 @@ def noisy(**arguments):
 
 
 def state(cascade):
-    """Everything that training touches, as values."""
+    """Returns the values of everything that training changes."""
     optimizer = cascade.optimizer
     groups = {
         "variables": cascade.variables,
@@ -267,7 +267,7 @@ def search(cascade, data=(X, Y), **arguments):
 @pytest.mark.parametrize(
     ("trained", "blocks"), [(False, ["head"]), (True, None)]
 )
-def test_everything_is_as_before_to_the_bit_and_fit_goes_on_alike(
+def test_everything_is_as_before_to_the_bit_and_fit_continues_alike(
     trained, blocks
 ):
     control, cascade = noisy(), noisy()
@@ -325,13 +325,13 @@ def test_suggestions_can_be_compiled_with_as_they_are():
     ] == pytest.approx(found.suggestions["downstream"])
 
 
-def test_what_is_frozen_gets_no_suggestion():
+def test_frozen_blocks_get_no_suggestion():
     found = search(linear(trainable=None))
     assert list(found.tests) == list(found.suggestions) == ["downstream"]
 
 
 @pytest.mark.parametrize("verbose", [True, False])
-def test_a_progress_bar_for_each_block_is_shown_if_wanted(capsys, verbose):
+def test_a_progress_bar_is_shown_for_each_block_if_verbose(capsys, verbose):
     search(linear(), verbose=verbose)
     printed = capsys.readouterr().out
     for block in ("upstream", "downstream"):
@@ -346,7 +346,7 @@ def test_a_pattern_is_tested_like_a_block():
     cascade.compile("adam", "mse", learning_rates=found.suggestions)
 
 
-def test_a_loss_that_no_file_could_hold_and_dataset_data_work():
+def test_a_loss_function_and_a_data_set_work():
     def loss(y, y_pred):
         return ops.mean(ops.square(y - y_pred))
 
@@ -358,14 +358,14 @@ def test_a_loss_that_no_file_could_hold_and_dataset_data_work():
         )
 
 
-def test_where_the_loss_cannot_fall_nothing_is_suggested():
+def test_no_rate_is_suggested_if_the_loss_cannot_fall():
     cascade = linear(loss=lambda y, y_pred: ops.mean(y_pred * 0.0 + 1.0))
     found = search(cascade)
     assert found.suggestions == {}
     assert str(found).count("does not fall") == 4
 
 
-def test_under_mixed_float16_rates_are_those_of_the_updates_made():
+def test_under_mixed_float16_rates_are_those_of_real_updates():
     """Steps that loss scaling skips are no steps of the test."""
     keras.config.set_dtype_policy("mixed_float16")
     try:
@@ -395,7 +395,7 @@ def found():
     )
 
 
-def test_it_prints_as_a_table_and_gives_plain_values(found):
+def test_results_print_as_a_table_and_convert_to_plain_values(found):
     text = str(found)
     for block, rate in found.suggestions.items():
         (line,) = [x for x in text.splitlines() if f" {block} " in x]
@@ -408,7 +408,7 @@ def test_it_prints_as_a_table_and_gives_plain_values(found):
     )
 
 
-def test_the_plot_has_a_panel_a_block_with_each_suggestion_marked(found):
+def test_the_plot_has_a_panel_for_each_block_with_its_suggestions(found):
     pytest.importorskip("matplotlib")
     figure = found.plot()
     assert [axis.get_title() for axis in figure.axes] == [
@@ -444,7 +444,7 @@ def unfitted():
     ("make", "arguments", "error", "message"),
     [
         (uncompiled, {}, ValueError, "is not compiled"),
-        (unfitted, {}, ValueError, r"adapt\(data\) first"),
+        (unfitted, {}, ValueError, r"adapt\(data\) before"),
         (lambda: keras.Sequential([]), {}, TypeError, "needs a Cascade"),
         (linear, {"data": X}, ValueError, "no labels"),
         (linear, {"data": iter([(X, Y)])}, ValueError, "read only once"),
@@ -480,8 +480,8 @@ def test_mistakes_are_explained_before_anything_trains(
         kc.find_learning_rates(make(), **{"data": (X, Y), **arguments})
 
 
-def test_what_trains_low_rank_and_is_retained_does_so_in_the_test_as_well():
-    """With a LoRA kernel the plain one must not move, nor penalties go."""
+def test_lora_and_retention_apply_in_the_range_test_as_well():
+    """The kernel under LoRA must not move, and penalties must stay."""
     keras.utils.set_random_seed(0)
     network = keras.Sequential([keras.Input((5,)), layers.Dense(4, name="low")])
     x = np.random.default_rng(0).normal(size=(32, 5)).astype("float32")

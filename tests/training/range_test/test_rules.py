@@ -1,4 +1,4 @@
-"""Rules on curves that are worked out by hand."""
+"""Compares the rules with curves that were worked out by hand."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def losses(*values):
     return np.array(values, dtype="float64")
 
 
-def test_the_steepest_step_begins_at_the_rate_that_is_suggested():
+def test_the_suggested_rate_is_where_the_steepest_step_begins():
     # Steps: 0, -1, -2, -6, -1, +0, +30.
     curve = losses(20, 20, 19, 17, 11, 10, 10, 40)
     assert steepest(RATES[:8], curve) == RATES[3]
@@ -32,12 +32,12 @@ def test_slopes_are_over_the_log_of_the_rate():
     assert steepest(rates, losses(10, 6, 5)) == rates[1]
 
 
-def test_a_steep_step_behind_the_lowest_loss_does_not_count():
+def test_a_steep_step_after_the_lowest_loss_does_not_count():
     curve = losses(10, 9, 7, 6, 50, 8, 60)
     assert steepest(RATES[:7], curve) == RATES[1]
 
 
-def test_the_valley_is_entered_half_way_down_the_longest_descent():
+def test_the_valley_is_half_way_down_the_longest_descent():
     # It goes from index 2 down to index 8.
     curve = losses(9, 9, 10, 9, 8, 7, 6, 5, 4, 30)
     assert valley(RATES, curve) == RATES[5]
@@ -54,7 +54,7 @@ def test_of_equally_long_descents_the_one_that_begins_last_counts():
     assert valley(RATES[:4], losses(9.5, 10, 8, 7)) == RATES[2]
 
 
-def test_a_fall_within_the_rounding_of_float32_is_none():
+def test_a_fall_within_the_rounding_of_float32_does_not_count():
     rates = np.geomspace(1e-5, 1.0, 40)
     flat = 3 - 3e-8 * np.arange(40)
     assert suggest(rates, flat) == {"valley": None, "steepest": None}
@@ -66,7 +66,7 @@ def test_a_fall_within_the_rounding_of_float32_is_none():
 
 @pytest.mark.parametrize("rule", [steepest, valley])
 @pytest.mark.parametrize("curve", [[], [3.0], [1.0, 2.0, 3.0], [2.0, 2.0]])
-def test_where_nothing_falls_nothing_is_suggested(rule, curve):
+def test_no_rate_is_suggested_if_the_loss_never_falls(rule, curve):
     assert rule(RATES[: len(curve)], losses(*curve)) is None
 
 
@@ -90,20 +90,20 @@ def test_the_average_is_the_weighted_mean_of_the_losses_so_far():
         ([-2.0, -3.0, 7.0], True),
     ],
 )
-def test_a_loss_explodes_at_four_times_the_best(curve, expected):
+def test_a_loss_explodes_at_four_times_the_lowest(curve, expected):
     assert diverged(losses(*curve)) is expected
 
 
-def test_an_easy_batch_at_the_start_is_no_best_loss():
+def test_an_easy_batch_at_the_start_is_ignored():
     curve = losses(1, 10, 10, 9, 20)
     assert diverged(curve)
-    assert not diverged(curve, settling=1)
-    assert not diverged(curve[:1], settling=1)
-    assert diverged(losses(1, 10, 10, 9, 37), settling=1)
-    assert diverged(losses(np.nan), settling=1)
+    assert not diverged(curve, ignored=1)
+    assert not diverged(curve[:1], ignored=1)
+    assert diverged(losses(1, 10, 10, 9, 37), ignored=1)
+    assert diverged(losses(np.nan), ignored=1)
 
 
-def test_what_explodes_is_left_out():
+def test_the_explosion_is_left_out():
     np.testing.assert_array_equal(
         before_the_end(np.arange(100.0)), np.arange(95)
     )

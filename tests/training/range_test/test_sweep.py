@@ -1,4 +1,4 @@
-"""The schedule of a range test, against powers by hand."""
+"""Compares the schedule of a range test with powers by hand."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Learning rates per block, against NumPy and against plain optimizers."""
+"""Compares learning rates per block with NumPy and plain optimizers."""
 
 import itertools
 import zipfile
@@ -32,7 +32,7 @@ Y = np.random.default_rng(2).normal(size=(32, 3)).astype("float32")
 
 
 def _network(dtype=None):
-    """Two linear blocks, whose gradients are easy by hand."""
+    """Returns two linear blocks, whose gradients are easy by hand."""
     keras.utils.set_random_seed(3)
     return keras.Sequential(
         [
@@ -62,7 +62,7 @@ def _fit(model, epochs=2, **kwargs):
 
 
 def _gradients_by_hand(weights):
-    """The gradients of the mean squared error of the two linear blocks."""
+    """Returns the gradients of the mean squared error of the two blocks."""
     front, front_bias, back, back_bias = (w.astype("float64") for w in weights)
     hidden = X @ front + front_bias
     error = 2 * (hidden @ back + back_bias - Y) / Y.size
@@ -95,7 +95,7 @@ def _apply_steps(optimizer, variables, steps):
 
 
 def _on_variables(optimizer, rates):
-    """An optimizer of four variables: `front` has two, `back` the others."""
+    """Returns an optimizer of four variables, two for each of two blocks."""
     variables = _variables()
     blockwise = BlockwiseOptimizer(optimizer, rates)
     groups = {"front": variables[:2], "back": variables[2:]}
@@ -106,7 +106,7 @@ def _on_variables(optimizer, rates):
 def _numpy_adamw(
     values, steps, rates_at, decay, global_clipnorm=None, accumulate=1
 ):
-    """AdamW in float64; `rates_at(step)` gives each variable's rate."""
+    """Runs AdamW in float64 at the rates that `rates_at(step)` returns."""
     values = [v.astype("float64") for v in values]
     m = [np.zeros_like(v) for v in values]
     v2 = [np.zeros_like(v) for v in values]
@@ -222,7 +222,7 @@ def test_one_global_clipnorm_counts_all_blocks_together():
     )
 
 
-def test_gradients_accumulate_and_schedules_count_the_raw_steps():
+def test_gradients_accumulate_and_schedules_count_every_batch():
     def rates_at(step):
         return [1e-3] * 2 + [5e-2 * 0.5 ** (step / 4)] * 2
 
@@ -282,7 +282,7 @@ def test_every_keras_optimizer_is_among_those_tested():
     ],
     ids=lambda settings: next(iter(settings)),
 )
-def test_the_settings_of_the_optimizer_hold_in_fit(settings):
+def test_the_settings_of_the_optimizer_apply_in_fit(settings):
     plain = _network()
     plain.compile(optimizers.Adam(0.01, **settings), "mse")
     _fit(plain)
@@ -323,7 +323,7 @@ def test_a_muon_decays_each_block_by_its_rate():
         np.testing.assert_allclose(new, old * (1 - 0.5 * rate), rtol=1e-5)
 
 
-def test_what_the_user_excluded_from_decay_is_not_decayed():
+def test_variables_that_the_user_excluded_do_not_decay():
     variables = _variables()
     optimizer = optimizers.AdamW(0.1, weight_decay=0.5)
     optimizer.exclude_from_weight_decay(variables[2:])
@@ -373,7 +373,7 @@ def test_reduce_on_plateau_scales_all_blocks():
     ],
     ids=["adamw", "nadam-schedule", "accumulation"],
 )
-def test_training_goes_on_bit_equal_after_save_and_load(optimizer, tmp_path):
+def test_training_continues_bit_by_bit_after_save_and_load(optimizer, tmp_path):
     rates = {"front": 1e-3, "back": schedules.ExponentialDecay(0.05, 4, 0.5)}
     model = _compiled(optimizer(), rates)
     _fit(model)
@@ -421,8 +421,8 @@ def test_exclusions_from_decay_survive_save_and_load(tmp_path):
         np.testing.assert_array_equal(value, other)
 
 
-def test_the_saved_file_holds_every_slot_once(tmp_path):
-    """And one number more for each variable: when it began to train."""
+def test_the_saved_file_contains_every_slot_once(tmp_path):
+    """It also contains for each variable the step at which it began."""
     plain, model = _network(), _compiled("adam", {"front": 0.01})
     plain.compile("adam", "mse")
     sizes = []
@@ -454,7 +454,7 @@ def test_the_config_names_only_public_optimizer_classes():
     assert inner["class_name"] == "AdamW"
 
 
-def test_under_mixed_float16_the_rates_hold():
+def test_the_rates_are_right_under_mixed_float16():
     keras.config.set_dtype_policy("mixed_float16")
     try:
         # A scale of its own is what LossScaleOptimizer takes the place of.
@@ -594,7 +594,7 @@ def test_the_reference_is_the_initial_rate_or_the_warm_ups_target(
 
 @keras.saving.register_keras_serializable(package="keras_cascade_tests")
 class _Halving(schedules.LearningRateSchedule):
-    """A user's schedule that keeps its arguments to itself."""
+    """A user's schedule without public attributes."""
 
     def __call__(self, step):
         return 0.6 * 0.5 ** keras.ops.cast(step, "float32")
@@ -610,7 +610,7 @@ def test_the_reference_of_a_users_schedule_is_its_rate_at_step_zero():
 @pytest.mark.parametrize(
     "rate", [-1e-3, float("nan"), float("inf"), "fast", None, True]
 )
-def test_what_is_no_learning_rate_is_refused_by_name(rate):
+def test_a_value_that_is_no_learning_rate_is_refused_by_name(rate):
     with pytest.raises(ValueError, match=r"rate of 'upstream/conv\*' is"):
         validate_rate("upstream/conv*", rate)
     with pytest.raises(ValueError, match="'upstream/conv"):
@@ -640,7 +640,7 @@ def test_routing_a_group_without_a_rate_names_those_that_have_one():
 
 
 def test_weights_of_an_optimizer_can_be_set():
-    """Slots and the steps at which variables began, as Keras's `variables`."""
+    """They are slots and the steps at which variables began."""
     optimizer, variables = _on_variables(optimizers.Adam(0.01), {})
     optimizer.extend(variables).activate(variables[:2])
     gradients = [keras.ops.ones(v.shape) for v in variables[:2]]

@@ -1,4 +1,4 @@
-"""Rates that fall with depth, against depths counted by hand."""
+"""Compares rates that fall with depth with depths counted by hand."""
 
 import keras
 import numpy as np
@@ -23,7 +23,7 @@ from tests.training.test_rates_of_cascades import (
 
 
 def branched():
-    """A short way of one layer around a long one of three, made last first."""
+    """Returns a short path of one layer beside a long one of three."""
     last = layers.Dense(4, name="last")
     short = layers.Dense(4, name="short")
     long = [layers.Dense(4, name=f"long{i}") for i in (3, 2, 1)]
@@ -46,7 +46,7 @@ def graph_of(cascade):
     return read_graph(cascade, keep_names=True)
 
 
-def test_depth_is_the_longest_way_through_layers_with_weights():
+def test_depth_is_the_longest_path_through_layers_with_weights():
     depths, weighted = depths_of(graph_of(cascade_of(branched())), "upstream")
     found = {path[1]: depths[path] for path in weighted}
     assert found == {
@@ -70,7 +70,7 @@ def test_over_several_blocks_depth_counts_from_the_end_of_the_cascade():
     assert depths["upstream", "last"] == 2
 
 
-def test_layers_come_in_groups_of_equal_depth():
+def test_layers_are_divided_into_groups_of_equal_depth():
     cascade = cascade_of(branched())
     paths = [("upstream", x.name) for x in branched().layers[1:]]
     groups = groups_by_depth(graph_of(cascade), paths, 3)
@@ -101,7 +101,7 @@ def test_each_group_has_the_rate_of_the_one_above_times_the_factor():
     assert found["head/dense/kernel"] == pytest.approx(0.01)
 
 
-def test_a_pattern_inside_a_block_begins_with_the_rate_itself():
+def test_the_top_layer_of_a_pattern_has_the_rate_itself():
     rates = {"upstream/long*": kc.LayerwiseDecay(1e-3, 0.1)}
     cascade = cascade_of(branched(), trainable=True, learning_rates=rates)
     found = cascade.learning_rates()
@@ -152,6 +152,6 @@ def test_a_schedule_is_scaled_and_survives_a_file(tmp_path):
         ((1e-3, 0.5, 2.5), "groups=...\\) must be a whole number"),
     ],
 )
-def test_what_is_no_decay_is_refused(arguments, message):
+def test_invalid_arguments_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         kc.LayerwiseDecay(*arguments)
