@@ -71,12 +71,12 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     return rebase_links(text, PAGES.get(name, f"docs/{name}"), name)
 
 
-def public_names(root: Path = ROOT) -> set[str]:
+def public_names() -> set[str]:
     """Returns the full names of the public API, without `__version__`."""
     return {
         f"{module}.{name}"
         for module, path in FACES.items()
-        for name in _exported((root / path).read_text("utf-8"), path)
+        for name in _exported((ROOT / path).read_text("utf-8"), path)
         if not name.startswith("__")
     }
 
