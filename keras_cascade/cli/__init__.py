@@ -1,4 +1,4 @@
-"""The `keras-cascade` command: a module a subcommand, over the whole package.
+"""Runs the `keras-cascade` command, with a module for each subcommand.
 
 `entry.py` reads the arguments and runs what they ask for.
 """

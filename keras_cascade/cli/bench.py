@@ -1,4 +1,4 @@
-"""The subcommand `bench`: runs benchmarks, and prints their figures.
+"""Runs benchmarks, and prints their figures: the subcommand `bench`.
 
 Tested by `tests/cli/test_entry.py`.
 """

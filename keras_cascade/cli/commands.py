@@ -29,12 +29,8 @@ def add_command(
 ) -> argparse.ArgumentParser:
     """Adds a subcommand with the options that all of them share.
 
-    Args:
-        commands: The result of argparse's `add_subparsers`.
-        name: The name of the subcommand.
-        run: Takes the parsed arguments and returns the exit status: 0, or 1
-            on failure.
-        text: What the subcommand does, for `--help`.
+    `run` takes the parsed arguments and returns the exit status: 0, or 1 on
+    failure. `text` is the help.
     """
     parser = commands.add_parser(name, help=text, description=text)
     # `usage_error` exits with status 2, for mistakes that argparse misses.

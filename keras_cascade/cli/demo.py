@@ -1,4 +1,4 @@
-"""The subcommand `demo`.
+"""Runs the demo: the subcommand `demo`.
 
 Tested by `tests/cli/test_entry.py` and `tests/demo/test_demo.py`.
 """

@@ -1,4 +1,4 @@
-"""The `keras-cascade` command: reads its arguments, runs one subcommand."""
+"""Reads the arguments of the console, and runs one subcommand."""
 
 import argparse
 import os

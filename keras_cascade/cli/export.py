@@ -1,4 +1,4 @@
-"""The subcommand `export`: writes a saved model for where it is to run."""
+"""Exports a saved model: the subcommand `export`."""
 
 import argparse
 import contextlib

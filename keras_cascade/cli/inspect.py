@@ -1,4 +1,4 @@
-"""The subcommand `inspect`.
+"""Shows what a saved model contains: the subcommand `inspect`.
 
 Tested by `tests/cli/test_entry.py`.
 """

@@ -1,4 +1,4 @@
-"""The subcommand `taps`.
+"""Lists the taps of a network: the subcommand `taps`.
 
 Tested by `tests/cli/test_entry.py`.
 """

@@ -23,7 +23,7 @@ FILES = {
 
 
 class Check(NamedTuple):
-    """How far the answers of a file are from those of the model.
+    """The differences of a file's answers from the model's.
 
     Attributes:
         path: The file or folder.
@@ -48,15 +48,9 @@ def write_files(
 ) -> dict[str, Check]:
     """Writes the cascade in each format, runs the files, compares.
 
-    A file takes its place in `output` once it was found to be right. A format
-    that nothing installed here can write is skipped with a message.
-
-    Args:
-        cascade: The cascade.
-        inputs: The inputs that the files are compared on.
-        calibration: The inputs that 8 bits are calibrated on.
-        output: The folder of the files.
-        console: The console that shows progress.
+    A file takes its place in the folder `output` once it was found to be
+    right. A format that nothing installed here can write is skipped with a
+    message. `inputs` are compared; 8 bits are calibrated on `calibration`.
     """
     int8 = {"quantize": "int8", "calibration_data": calibration}
     checks = {}

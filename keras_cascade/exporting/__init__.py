@@ -1,4 +1,4 @@
-"""Writes cascades for where they run, and proves that the files are right."""
+"""Exports cascades to files for other runtimes, and checks the files."""
 
 from keras_cascade.exporting.card import read_card as read_card
 from keras_cascade.exporting.exporter import export as export

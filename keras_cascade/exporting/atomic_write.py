@@ -1,4 +1,4 @@
-"""Writes files and folders so that none stands half under its final name."""
+"""Moves files and folders to their final names only when they are complete."""
 
 import contextlib
 import errno
@@ -120,8 +120,8 @@ def _explain_full_disk(
     if number not in _FULL:
         # h5py, TensorFlow and child processes report a full disk in errors of
         # their own, with the system's words.
-        told = (x for x in _FULL if os.strerror(x) in str(error))
-        number = next(told, None)
+        reported = (x for x in _FULL if os.strerror(x) in str(error))
+        number = next(reported, None)
     if number is None:
         return
     place = next(x for x in path.parents if x.is_dir())

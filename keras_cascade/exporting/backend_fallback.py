@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 
 from keras_cascade.exporting.checking import verification
-from keras_cascade.exporting.job import CheckData, Job, WrittenFile
+from keras_cascade.exporting.job import CheckData, Job
+from keras_cascade.exporting.report import ExportReport
 from keras_cascade.exporting.samples import Samples
 
 
@@ -17,23 +18,23 @@ def write_first_right(
     backends: list[str],
     samples: Samples | None,
     check: CheckData | None,
-) -> WrittenFile:
+) -> ExportReport:
     """Writes the file under the first backend whose file is right.
 
     Raises:
         RuntimeError: No file is right; the message says why.
     """
     if len(backends) == 1:
-        file = job.write(backends[0], samples)
-        return job.verify(file, check) if check and check.given else file
+        report = job.write(backends[0], samples)
+        return job.verify(report, check) if check and check.given else report
     failures: dict[str, str] = {}
     for backend in backends:
         try:
-            file = _write_right(job, backend, samples, check)
+            report = _write_right(job, backend, samples, check)
         except RuntimeError as error:
             failures[backend] = _first_line(error)
         else:
-            return replace(file, failures=failures)
+            return replace(report, tried=failures)
     reasons = " ".join(f"On {name}: {why}" for name, why in failures.items())
     raise RuntimeError(
         f"No backend here writes '{job.options.path.name}' so that it answers "
@@ -43,21 +44,22 @@ def write_first_right(
 
 def _write_right(
     job: Job, backend: str, samples: Samples | None, check: CheckData | None
-) -> WrittenFile:
+) -> ExportReport:
     """Writes the file; raises a RuntimeError if it is found to be wrong."""
-    # In a process of its own: a converter may crash, and the next one is to
-    # have its turn.
-    file = job.write(backend, samples, apart=True)
+    # In a process of its own: if a converter crashes, the next has its turn.
+    report = job.write(backend, samples, apart=True)
     if check is None:
-        return file
+        return report
     # In 8 bits any converter's file differs: no other one would do better.
     quantized = job.options.quantize is not None
     if check.given:
-        file = job.verify(file, check)
-        right = quantized or _is_within_tolerance(job, file)
+        report = job.verify(report, check)
+        differences = [x.maximum for x in report.parity.values()]
+        right = quantized or max(differences) <= job.options.tolerance
     else:
+        names, path = list(check.expected), job.staged(backend)
         found, _ = verification.run_file(
-            file.path, job.options, check.samples.folder, list(check.expected)
+            path, job.options, check.samples.folder, names
         )
         if quantized:
             right = all(np.isfinite(x.sum()) for x in found.values())
@@ -65,14 +67,7 @@ def _write_right(
             right = verification.is_roughly_right(check.expected, found)
     if not right:
         raise RuntimeError("its file answers otherwise than the model.")
-    return file
-
-
-def _is_within_tolerance(job: Job, file: WrittenFile) -> bool:
-    parity = file.verification.parity.values() if file.verification else []
-    return bool(parity) and all(
-        x.maximum <= job.options.tolerance for x in parity
-    )
+    return report
 
 
 def _first_line(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""The backends that can write a format here, and what others would need."""
+"""Lists the backends that can write a format, and what is missing here."""
 
 import importlib.util
 

@@ -25,13 +25,7 @@ LABELS = "labels.txt"
 def make_card(
     model: keras.Model, program: Program, options: ExportOptions
 ) -> dict[str, Any]:
-    """Returns the card of a file, in plain values.
-
-    Args:
-        model: The model that the file is written from.
-        program: The program in the file.
-        options: The arguments of the export.
-    """
+    """Returns the card of a file that has the program of a model."""
     cascade = model if isinstance(model, Cascade) else None
     return {
         "name": model.name,
@@ -49,10 +43,7 @@ def make_card(
         "output_dtype": options.output_dtype,
         "blocks": describe_blocks(cascade) if cascade else [],
         "taps": dict(cascade.taps) if cascade else {},
-        "versions": {
-            "keras_cascade": __version__,
-            "keras": keras.__version__,
-        },
+        "versions": {"keras_cascade": __version__, "keras": keras.__version__},
     }
 
 

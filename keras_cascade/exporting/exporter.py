@@ -14,7 +14,7 @@ from keras_cascade.adapters.fitting import check_fitted
 from keras_cascade.exporting.atomic_write import move_into_place, workspace
 from keras_cascade.exporting.backend_fallback import write_first_right
 from keras_cascade.exporting.backends import backends_for
-from keras_cascade.exporting.card import output_shapes, put_card
+from keras_cascade.exporting.card import output_shapes
 from keras_cascade.exporting.inference_program import (
     computes_in_half,
     to_stock_layers,
@@ -138,16 +138,15 @@ def export(
         job = Job(model, whole, options, folder, show)
         samples = job.calibration(calibration_data)
         check = job.check(check_data)
-        file = write_first_right(job, backends, samples, check)
-        put_card(file.path, options.format, job.card(file))
-        report = job.report(file)
+        report = job.finish(write_first_right(job, backends, samples, check))
+        staged = job.staged(report.backend)
         if report.holds is False:
-            raise _kept_apart(file.path, report)
-        move_into_place(file.path, options.path)
+            raise _kept_apart(staged, report)
+        move_into_place(staged, options.path)
     return report
 
 
-def _checked_model(model: object) -> keras.Model:
+def _checked_model(model: CascadeView | keras.Model) -> keras.Model:
     """Returns the model if it is functional, and its adapters fitted."""
     if not isinstance(model, keras.Model):
         raise TypeError(

@@ -1,26 +1,21 @@
-"""The stages of an export, and the facts that all of them share.
+"""Runs the stages of an export.
 
 Tested by `tests/exporting/test_exporter.py`.
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import keras
 
-from keras_cascade.exporting import backends, writing
-from keras_cascade.exporting.card import make_card, output_shapes
+from keras_cascade.exporting import backends, card, writing
 from keras_cascade.exporting.checking import parity, verification
-from keras_cascade.exporting.checking.parity import Answers
-from keras_cascade.exporting.checking.verification import Verification
 from keras_cascade.exporting.inference_program import to_inference_program
 from keras_cascade.exporting.options import ExportOptions
 from keras_cascade.exporting.report import ExportReport
 from keras_cascade.exporting.samples import Samples, store_samples
 from keras_cascade.exporting.subprocess_export import write_in_subprocess
-from keras_cascade.exporting.writing import Written
 from keras_cascade.graph.program import Program
 from keras_cascade.networks.loading import as_functional
 
@@ -29,47 +24,22 @@ _CALIBRATION_SAMPLES = 512
 
 
 @dataclass(frozen=True)
-class WrittenFile:
-    """A file that was written.
-
-    Attributes:
-        path: Its path in the workspace.
-        backend: The backend that wrote it.
-        written: The facts that its writer knows.
-        verification: How it answers; None if that was not checked.
-        failures: The backends that failed before, and why.
-    """
-
-    path: Path
-    backend: str
-    written: Written
-    verification: Verification | None = None
-    failures: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class CheckData:
-    """Inputs, and the answers of the model.
-
-    Attributes:
-        samples: The inputs.
-        expected: The answers.
-        given: Whether the inputs are the user's, not made up.
-    """
+    """Inputs, the model's answers, and whether the inputs are the user's."""
 
     samples: Samples
-    expected: Answers
+    expected: parity.Answers
     given: bool
 
 
 @dataclass(frozen=True)
 class Job:
-    """One export.
+    """An export, with what all of its stages need.
 
     Attributes:
         model: The model.
         whole: Its program with all outputs, not folded.
-        options: The arguments.
+        options: The arguments of the export.
         folder: The workspace.
         show: Shows the user what is being done.
     """
@@ -85,27 +55,20 @@ class Job:
         """The program of the outputs that are written, not folded."""
         return self.whole.pruned(self.options.outputs)
 
-    @property
-    def _structure(self) -> object:
-        """The structure of the inputs of the model."""
-        return (as_functional(self.model) or self.model).input
+    def staged(self, backend: str) -> Path:
+        """Returns the path in the workspace of the file of a backend."""
+        return self.folder / backend / self.options.path.name
 
     def calibration(self, data: object) -> Samples | None:
         """Stores the samples that 8 bits are calibrated on."""
         if data is None:
             return None
-        self.show("reading calibration_data")
-        return store_samples(
-            data,
-            self.program.inputs,
-            self.folder / "calibration",
-            "calibration_data",
-            _CALIBRATION_SAMPLES,
-            self._structure,
+        return self._store(
+            data, self.program, "calibration_data", _CALIBRATION_SAMPLES
         )
 
     def check(self, data: object) -> CheckData | None:
-        """Stores the inputs that the file is checked on, and their answers.
+        """Stores the inputs that the file is checked on, and the answers.
 
         ONNX, which several backends can write, is checked without the user's
         data too, to choose the backend.
@@ -117,15 +80,7 @@ class Job:
             data = verification.made_up_inputs(self.whole.inputs)
         else:
             return None
-        self.show("reading check_data")
-        folder = self.folder / "check"
-        samples = store_samples(
-            data,
-            self.whole.inputs,
-            folder,
-            "check_data",
-            structure=self._structure,
-        )
+        samples = self._store(data, self.whole, "check_data")
         if given:
             verification.check_labels_for_metrics(self.model, samples)
         self.show("asking the model")
@@ -134,69 +89,82 @@ class Job:
         )
         return CheckData(samples, expected, given)
 
+    def _store(
+        self,
+        data: object,
+        program: Program,
+        argument: str,
+        limit: int | None = None,
+    ) -> Samples:
+        self.show(f"reading {argument}")
+        folder = self.folder / argument
+        structure = (as_functional(self.model) or self.model).input
+        return store_samples(
+            data, program.inputs, folder, argument, limit, structure
+        )
+
     def write(
         self, backend: str, samples: Samples | None, apart: bool = False
-    ) -> WrittenFile:
-        """Writes the file under a backend.
+    ) -> ExportReport:
+        """Writes the file under a backend, and begins the report.
 
         A subprocess writes under other backends, and with `apart` always.
         """
-        folder = self.folder / backend
-        folder.mkdir()
-        path = folder / self.options.path.name
+        path, options = self.staged(backend), self.options
+        path.parent.mkdir()
         if backend != keras.config.backend() or apart:
             written = write_in_subprocess(
-                self.model, path, self.options, samples, backend, self.show
+                self.model, path, options, samples, backend, self.show
             )
-            return WrittenFile(path, backend, written)
-        self.show("folding")
-        frozen = to_inference_program(
-            self.model, self.options.outputs, self.options.fold
-        )
-        self.show(f"writing {self.options.format}")
-        return WrittenFile(
-            path,
-            backend,
-            writing.write(self.model, frozen, path, self.options, samples),
-        )
-
-    def verify(self, file: WrittenFile, check: CheckData) -> WrittenFile:
-        """Runs a file, and compares its answers with the model's."""
-        self.show("running the file")
-        found = verification.verify(
-            self.model, file.path, self.options, check.samples, check.expected
-        )
-        return replace(file, verification=found)
-
-    def card(self, file: WrittenFile) -> dict[str, Any]:
-        """Returns the model card, with how the file answers."""
-        checked = file.verification
-        answers = asdict(checked)["parity"] if checked else {}
-        card = make_card(self.model, self.program, self.options)
-        return {**card, "backend": file.backend, "parity": answers}
-
-    def report(self, file: WrittenFile) -> ExportReport:
-        """Returns the report on a finished file."""
-        options, program = self.options, self.program
-        used = writing.operators(file.path, options.format)
-        builtin_only = not verification.borrowed_operators(used)
+        else:
+            self.show("folding")
+            frozen = to_inference_program(
+                self.model, options.outputs, options.fold
+            )
+            self.show(f"writing {options.format}")
+            written = writing.write(self.model, frozen, path, options, samples)
+        program = self.program
         return ExportReport(
             path=options.path,
             format=options.format,
-            backend=file.backend,
-            rehosted=file.backend != keras.config.backend(),
+            backend=backend,
+            rehosted=backend != keras.config.backend(),
             quantize=options.quantize,
-            size_bytes=_size_of(file.path),
+            size_bytes=0,
             inputs={port.name: port.shape for port in program.inputs},
-            outputs=output_shapes(program),
-            folded=file.written.folded,
-            operators=used,
-            builtin_only=builtin_only if options.format == "tflite" else None,
-            layers=tuple(file.written.layers),
+            outputs=card.output_shapes(program),
+            folded=written.folded,
+            layers=tuple(written.layers),
             tolerance=options.tolerance,
             bounds="mean" if options.by_mean else "maximum",
-            tried=file.failures,
-            **(vars(file.verification) if file.verification else {}),
+        )
+
+    def verify(self, report: ExportReport, check: CheckData) -> ExportReport:
+        """Runs a file, and compares its answers with the model's."""
+        self.show("running the file")
+        return verification.verify(
+            self.model,
+            self.staged(report.backend),
+            report,
+            self.options,
+            check.samples,
+            check.expected,
+        )
+
+    def finish(self, report: ExportReport) -> ExportReport:
+        """Puts the model card into a file; reports its operators and size."""
+        path = self.staged(report.backend)
+        facts = card.make_card(self.model, self.program, self.options)
+        answers = {name: asdict(x) for name, x in report.parity.items()}
+        facts |= {"backend": report.backend, "parity": answers}
+        card.put_card(path, report.format, facts)
+        used = writing.operators(path, report.format)
+        borrowed = verification.borrowed_operators(used)
+        return replace(
+            report,
+            size_bytes=_size_of(path),
+            operators=used,
+            builtin_only=not borrowed if report.format == "tflite" else None,
         )
 
 

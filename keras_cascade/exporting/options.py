@@ -1,10 +1,11 @@
-"""The options of an export, which are checked before any work."""
+"""Checks the options of an export, before any work."""
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
+from typing import Any
 
 from keras_cascade._messages import listed
 from keras_cascade.graph.program import Port
@@ -42,20 +43,7 @@ _SHAPES = Mapping[str, tuple[int | None, ...]]
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """The arguments of `export`, normalised.
-
-    Attributes:
-        path: The path of the file.
-        format: One of `FORMATS`.
-        quantize: One of the format's quantizations, or None.
-        input_dtype: The dtype of the file's inputs.
-        output_dtype: The dtype of the file's outputs.
-        outputs: The names of the outputs that are written.
-        labels: Output to the names of its classes.
-        tolerance: The tolerated difference, in standard deviations.
-        fold: Whether linear layers are folded.
-        timeout: The seconds that a child process may take.
-    """
+    """The arguments of `export`, checked, with their defaults filled in."""
 
     path: Path
     format: str
@@ -119,9 +107,9 @@ def _checked_path(path: object) -> Path:
 
 
 def _check_positive(name: str, value: object) -> None:
-    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    number: Any = value if isinstance(value, Real) else None
     # NaN compares false, and is refused as well.
-    if not is_number or not value > 0:
+    if number is None or isinstance(value, bool) or not number > 0:
         raise ValueError(f"{name} is a number above 0; received {value!r}.")
 
 
@@ -145,10 +133,9 @@ def _checked_format(path: Path, format: str | None) -> str:
 
 
 def _check_ending(path: Path, ending: str, format: str) -> None:
-    """Raises a ValueError for the ending of another format.
+    """Raises a ValueError for an ending by which runtimes take another format.
 
-    Runtimes recognise files by their endings. Other endings are fine, but
-    `load_model` takes nothing other than `.keras`.
+    Unknown endings are fine, but `load_model` takes nothing but `.keras`.
     """
     other = ENDINGS.get(ending or "none", format)
     if other == format and (format != "keras" or ending == ".keras"):

@@ -32,11 +32,10 @@ def run_child(
 
     Args:
         command: The arguments of the interpreter.
-        what: What the process does, for errors.
+        what: The work that it does, for errors.
         log: The file of its output.
         timeout: The seconds after which it is killed.
-        environment: Variables set on top of this process's own. Defaults to
-            `None`.
+        environment: Variables on top of this process's. Defaults to `None`.
         report: Called with each stage that the child prints.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The report of an export: the file's facts, and how it compares.
+"""Reports the facts about a written file, and how it compares.
 
 Tested by `tests/exporting/test_exporter.py`.
 """
@@ -18,7 +18,7 @@ _WIDTH = 100
 
 @dataclass(frozen=True)
 class Latency:
-    """How long a single sample takes.
+    """The time that a single sample takes.
 
     Attributes:
         median_ms: The median time, in milliseconds.
@@ -101,13 +101,8 @@ class ExportReport:
         found = asdict(self)
         for name in ("inputs", "outputs"):
             found[name] = {k: list(v) for k, v in found[name].items()}
-        found.update(
-            path=str(self.path),
-            layers=[dict(row) for row in self.layers],
-            difference=self.difference,
-            holds=self.holds,
-        )
-        return found
+        found |= {"path": str(self.path), "layers": list(found["layers"])}
+        return {**found, "difference": self.difference, "holds": self.holds}
 
     def __str__(self) -> str:
         rows = [*_facts(self), *_answers(self), *_costs(self)]
@@ -140,7 +135,10 @@ def _facts(report: ExportReport) -> list[tuple[str, str]]:
         ("size", f"{report.size_bytes:,} bytes"),
         ("inputs", _shapes_text(report.inputs)),
         ("outputs", _shapes_text(report.outputs)),
-        *((f"  {what}", _times(n)) for what, n in report.folded.items()),
+        *(
+            (f"  {rule}", "once" if n == 1 else f"{n} times")
+            for rule, n in report.folded.items()
+        ),
     ]
     if report.operators:
         used = ", ".join(f"{n} {name}" for name, n in report.operators.items())
@@ -203,10 +201,6 @@ def _shapes_text(shapes: _Shapes) -> str:
     return ", ".join(
         f"{name} ({_tables.shape(shape)})" for name, shape in shapes.items()
     )
-
-
-def _times(number: int) -> str:
-    return "once" if number == 1 else f"{number} times"
 
 
 def _yes(value: bool) -> str:

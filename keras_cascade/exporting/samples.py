@@ -23,13 +23,7 @@ Batch = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Samples:
-    """Batches of inputs in a folder, a file for each.
-
-    Attributes:
-        folder: The folder.
-        rows: The number of samples.
-        labels: The labels of each batch; None where there are none.
-    """
+    """Batches of inputs in a folder, a file for each, and their labels."""
 
     folder: Path
     rows: int
@@ -53,11 +47,7 @@ class Samples:
 
 
 def calibration(samples: Samples | None) -> Iterator[Batch]:
-    """Returns single samples to calibrate 8 bits on.
-
-    Raises:
-        ValueError: There are none.
-    """
+    """Returns single samples to calibrate 8 bits on, if there are any."""
     if samples is None:
         raise ValueError("8 bits need samples to calibrate on.")
     return samples.single()
@@ -82,10 +72,10 @@ def store_samples(
         data: What `keras_cascade.data.batches` accepts.
         ports: The inputs.
         folder: The folder of the files, which is created.
-        argument: The name of the argument that the data is, for errors.
+        argument: The name of the argument that is read, for errors.
         limit: The number of samples to stop at. Defaults to `None`: all.
-        structure: The structure of the inputs of the whole model, in which
-            the data may come as well. Defaults to `None`: that of `ports`.
+        structure: The inputs of the whole model, as whose structure the data
+            may come as well. Defaults to `None`: `ports` alone.
 
     Raises:
         ValueError: An input is missing, or of another shape or kind.

@@ -32,13 +32,8 @@ def write_in_subprocess(
 ) -> Written:
     """Saves the model, and has a process under a backend write the file.
 
-    Args:
-        model: The model.
-        path: The file, in a folder of its own.
-        options: The arguments of the export.
-        samples: The samples that 8 bits are calibrated on.
-        backend: The backend of the process.
-        report: Called with what is being done.
+    The file is in a folder of its own. `report` is called with what is being
+    done.
 
     Raises:
         ValueError: A layer's class is not in a module that can be imported.

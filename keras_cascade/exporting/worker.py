@@ -1,4 +1,4 @@
-"""The child process of an export: loads a model, and writes it in a format.
+"""Loads a model and writes it in a format, as the child of an export.
 
 Tested by `tests/exporting/test_subprocess_export.py`.
 """

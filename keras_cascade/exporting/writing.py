@@ -24,12 +24,7 @@ from keras_cascade.exporting.samples import Samples
 
 
 class Written(NamedTuple):
-    """The facts about a file that only its writer knows.
-
-    Attributes:
-        folded: The folding rules that were applied, and how often.
-        layers: For `"mixed"`, a row for each layer.
-    """
+    """The attributes of an `ExportReport` that only the writer knows."""
 
     folded: dict[str, int]
     layers: list[dict[str, Any]]
@@ -42,14 +37,9 @@ def write(
     options: ExportOptions,
     samples: Samples | None,
 ) -> Written:
-    """Writes a file.
+    """Writes a `.keras` file of the model, or another one of its program.
 
-    Args:
-        model: The model, of which a `.keras` file is made.
-        frozen: Its program, of which all other files are made.
-        path: The file.
-        options: The format and quantization.
-        samples: The samples that 8 bits are calibrated on.
+    8 bits are calibrated on `samples`.
     """
     program, layers = frozen.program, []
     if options.format == "keras":

@@ -4,8 +4,10 @@ Tested by `tests/cli/data/test_directories.py`.
 """
 
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +33,8 @@ class ArrayFiles:
         sources: The `.npz` files, or the folder of the `.npy` files.
         inputs: The inputs of the model.
         keys: The name of the array of each input.
-        labels: The names of the arrays of labels in the structure of the
-            model's outputs; None where there are none.
+        labels: The names of the arrays of labels, structured as the model's
+            outputs; None if there are none.
         batch_size: The rows of a batch.
     """
 
@@ -52,7 +54,9 @@ class ArrayFiles:
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
         for source in self.sources:
-            arrays = _read(source, [*self.keys.values(), *_flat(self.labels)])
+            read = _arrays(source)
+            names = [*self.keys.values(), *_flat(self.labels)]
+            arrays = {name: read[name]() for name in names}
             for tensor in self.inputs:
                 array = arrays[self.keys[tensor.name]]
                 check_shape(array, tensor.shape, tensor.name, f"'{source}'")
@@ -73,16 +77,12 @@ def open_arrays(
 ) -> ArrayFiles:
     """Finds the arrays of a model's inputs, and labels, by their names.
 
-    Args:
-        path: The path that the user gave.
-        sources: `.npz` files, or a folder of `.npy` files.
-        model: The model.
-        batch_size: The rows of a batch.
+    The path and sources are those of `ArrayFiles`.
 
     Raises:
         ValueError: An input has no array, or a file cannot be read.
     """
-    names = [_names(source) for source in sources]
+    names = [list(_arrays(source)) for source in sources]
     keys = _keys(sources[0], names[0], model)
     labels = _labels(sources[0], names[0], model)
     wanted = {*keys.values(), *_flat(labels)}
@@ -93,13 +93,6 @@ def open_arrays(
                 f"'{sources[0].name}' has. It has {listed(own)}."
             )
     return ArrayFiles(path, sources, model.inputs, keys, labels, batch_size)
-
-
-def _names(source: Path) -> list[str]:
-    if source.is_dir():
-        return sorted(_npy_files(source))
-    with _archive(source) as archive:
-        return list(archive)
 
 
 def _keys(
@@ -151,58 +144,51 @@ def _flat(labels: _Names | None) -> list[str]:
     return [] if labels is None else keras.tree.flatten(labels)
 
 
-def _read(source: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """Returns arrays by name; those of `.npy` files are mapped, not loaded."""
-    if source.is_dir():
-        paths = _npy_files(source)
-        return {name: _mapped(paths[name]) for name in names}
-    with _archive(source) as archive:
-        return {name: _member(source, archive, name) for name in names}
-
-
-def _npy_files(folder: Path) -> dict[str, Path]:
+def _arrays(source: Path) -> dict[str, Callable[[], np.ndarray]]:
+    """Returns a function that reads each array of a source, by its name."""
+    if not source.is_dir():
+        with _archive(source) as archive:
+            return {name: partial(_member, source, name) for name in archive}
     return {
-        path.stem: path
-        for path in folder.iterdir()
+        path.stem: partial(_mapped, path)
+        for path in sorted(source.iterdir())
         if path.suffix.lower() == ".npy" and not path.name.startswith(".")
     }
 
 
 def _mapped(path: Path) -> np.ndarray:
-    try:
+    """Maps a `.npy` file, of which only the rows in use are loaded."""
+    with _explained(path):
         return np.lib.format.open_memmap(path, mode="r")
-    except (ValueError, OSError, EOFError) as error:
-        raise ValueError(_unreadable(path, error)) from error
+
+
+def _member(path: Path, name: str) -> np.ndarray:
+    with _archive(path) as archive, _explained(path, f"Array '{name}': "):
+        found = archive[name]
+        # NumPy gives a member that is no `.npy` file as bytes.
+        if not isinstance(found, np.ndarray):
+            raise ValueError(f"'{name}' is no array")
+        return found
 
 
 def _archive(path: Path) -> np.lib.npyio.NpzFile:
-    # `np.load` would leave a file open that turns out to be no archive.
-    if not zipfile.is_zipfile(path):
-        raise ValueError(_unreadable(path, "it is no zip archive"))
-    try:
+    with _explained(path):
+        # `np.load` would leave a file open that turns out to be no archive.
+        if not zipfile.is_zipfile(path):
+            raise ValueError("it is no zip archive")
         return np.load(path, allow_pickle=False)
-    except zipfile.BadZipFile as error:
-        raise ValueError(_unreadable(path, error)) from error
 
 
-def _member(path: Path, archive: np.lib.npyio.NpzFile, name: str) -> np.ndarray:
+@contextmanager
+def _explained(path: Path, what: str = "") -> Iterator[None]:
+    """Explains the errors of reading a file."""
     try:
-        found = archive[name]
+        yield
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(
-            f"Array '{name}': {_unreadable(path, error)}"
+            f"{what}'{path}' cannot be read as NumPy's arrays: {error}. Arrays "
+            "of objects are not read, as they can hold code."
         ) from error
-    # NumPy gives a member that is no `.npy` file as bytes.
-    if not isinstance(found, np.ndarray):
-        raise ValueError(_unreadable(path, f"'{name}' is no array"))
-    return found
-
-
-def _unreadable(path: Path, error: Exception | str) -> str:
-    return (
-        f"'{path}' cannot be read as NumPy's arrays: {error}. Arrays of "
-        "objects are not read, as they can hold code."
-    )
 
 
 def _count_rows(source: Path, arrays: _Arrays) -> int:

@@ -83,12 +83,7 @@ def open_directory(
 
 
 def check_labels(data: Directory, model: keras.Model) -> None:
-    """Raises a ValueError if a model's metrics need other labels than data has.
-
-    Args:
-        data: The data that the model is to be compared on.
-        model: The model. Without metrics no labels are needed.
-    """
+    """Raises a ValueError if a model's metrics need other labels than these."""
     if not parity.has_metrics(model):
         return
     without = "Or leave the metrics out (--no-metrics)."

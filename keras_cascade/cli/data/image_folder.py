@@ -99,7 +99,7 @@ def find_images(folder: Path) -> dict[str, list[Path]]:
         in the folder itself is `""`. The dict is empty if there are no images.
         Hidden files and folders are left out.
     """
-    entries = sorted(x for x in folder.iterdir() if not _is_hidden(x))
+    entries = sorted(x for x in folder.iterdir() if x.name[0] != ".")
     found = {
         x.name: sorted(image for image in x.rglob("*") if _is_image(image))
         for x in entries
@@ -118,11 +118,7 @@ def open_images(
 ) -> ImageFolder:
     """Opens images as a model takes them.
 
-    Args:
-        folder: The folder.
-        found: Its images, as `find_images` returns them.
-        model: The model.
-        batch_size: The images of a batch.
+    `found` are the images in the folder, from `find_images`.
 
     Raises:
         ValueError: The model takes no images, or has other inputs as well.
@@ -181,15 +177,8 @@ def _channels_first() -> bool:
 
 
 def _is_image(path: Path) -> bool:
-    return (
-        path.suffix.lower() in IMAGE_ENDINGS
-        and not _is_hidden(path)
-        and path.is_file()
-    )
-
-
-def _is_hidden(path: Path) -> bool:
-    return path.name.startswith(".")
+    ends = path.suffix.lower() in IMAGE_ENDINGS
+    return ends and path.name[0] != "." and path.is_file()
 
 
 def _decoded(path: Path, mode: str) -> np.ndarray:

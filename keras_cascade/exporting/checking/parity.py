@@ -17,7 +17,7 @@ Answers = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class OutputParity:
-    """How far the answers of one output are apart.
+    """The differences of a file's answers from the model's at one output.
 
     Attributes:
         spread: The standard deviation of the model's answers over the
@@ -101,13 +101,9 @@ def model_answers(
     names: Sequence[str],
     kept: Sequence[str],
 ) -> Answers:
-    """Returns the model's answers.
+    """Returns the model's answers at some of its outputs.
 
-    Args:
-        model: The model.
-        samples: The inputs.
-        names: The names of the model's outputs, flat.
-        kept: The names of those that are wanted.
+    `names` are all outputs, flat; `kept` are those that are wanted.
     """
     graph, batches = _graph_of(model), []
     for batch in samples:
@@ -140,11 +136,11 @@ def metric_names(model: keras.Model) -> str:
 def score(
     model: keras.Model, answers: Answers, labels: Sequence[Any]
 ) -> dict[str, float]:
-    """Computes the model's own metrics of some answers, and resets them.
+    """Returns a compiled model's own metrics of some answers.
 
     Args:
-        model: The model, compiled with metrics.
-        answers: Its outputs by name, in its own order.
+        model: The model, whose metrics are reset.
+        answers: All outputs by name, in the model's order.
         labels: The labels of each batch.
 
     Returns:
@@ -158,8 +154,8 @@ def score(
     )
     model.reset_metrics()
     found = model.compute_metrics(None, truth, given)
-    # Training tracks losses in means, which have nothing to show here.
-    idle = {
+    # Training tracks losses in means, which are empty here.
+    empty = {
         x.name
         for x in model.metrics
         if isinstance(x, keras.metrics.Mean) and not float(x.count)
@@ -167,7 +163,7 @@ def score(
     values = {
         name: float(np.mean(to_numpy(x)))
         for name, x in found.items()
-        if name not in idle
+        if name not in empty
     }
     model.reset_metrics()
     return values

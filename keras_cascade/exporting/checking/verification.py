@@ -4,8 +4,8 @@ Tested by `tests/exporting/test_every_format.py`.
 """
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,11 @@ import keras
 import numpy as np
 
 from keras_cascade.exporting.checking import parity, runner
-from keras_cascade.exporting.checking.parity import Answers, OutputParity
+from keras_cascade.exporting.checking.parity import Answers
 from keras_cascade.exporting.formats import litert_file
 from keras_cascade.exporting.options import ExportOptions
 from keras_cascade.exporting.processes import run_child
-from keras_cascade.exporting.report import Latency
+from keras_cascade.exporting.report import ExportReport, Latency
 from keras_cascade.exporting.samples import Samples
 from keras_cascade.graph.program import Port
 
@@ -25,16 +25,6 @@ _THREADS = {"all_threads": None, "one_thread": 1}
 # On made-up inputs, a file may be this far from the model, relative to the
 # largest answer. A converter that errs is further away.
 _ROUGHLY = 1e-2
-
-
-@dataclass(frozen=True)
-class Verification:
-    """The part of an `ExportReport` that comes from running the file."""
-
-    parity: dict[str, OutputParity]
-    metrics: dict[str, dict[str, float]]
-    latency: dict[str, Latency]
-    peak_memory_bytes: int | None
 
 
 def check_labels_for_metrics(model: keras.Model, samples: Samples) -> None:
@@ -50,40 +40,42 @@ def check_labels_for_metrics(model: keras.Model, samples: Samples) -> None:
 def verify(
     model: keras.Model,
     path: Path,
+    report: ExportReport,
     options: ExportOptions,
     samples: Samples,
     expected: Answers,
-) -> Verification:
-    """Runs a file on all samples, and compares.
-
-    Args:
-        model: The model that the file was written from.
-        path: The file, in a folder that takes more files.
-        options: The arguments of the export.
-        samples: The inputs, with labels if the model has metrics.
-        expected: The model's answers.
+) -> ExportReport:
+    """Runs a file on all samples; adds to the report how it compares.
 
     Raises:
         RuntimeError: The file's runtime rejects it.
     """
-    _check_runnable(path, options.format)
+    used = litert_file.operators(path) if options.format == "tflite" else {}
+    if names := borrowed_operators(used):
+        raise RuntimeError(
+            f"'{path.name}' needs operators of TensorFlow's, "
+            f"{', '.join(names)}, which no runtime of LiteRT for Python has: "
+            "it cannot be checked here. Without check_data it is written, "
+            "for an app that links them."
+        )
     runs = {
         name: run_file(path, options, samples.folder, list(expected), threads)
         for name, threads in _THREADS.items()
     }
-    found, timing = runs["all_threads"]
+    found, costs = runs["all_threads"]
     metrics = {}
-    # Metrics of a model with several outputs need all of them.
+    # The metrics of a model with several outputs need all of them.
     if parity.has_metrics(model) and len(expected) == len(model.outputs):
         own = parity.score(model, expected, samples.labels)
         in_order = {name: found[name] for name in expected}
         files = parity.score(model, in_order, samples.labels)
         metrics = {k: {"model": own[k], "file": files[k]} for k in own}
-    return Verification(
-        parity.compare(expected, found),
-        metrics,
-        {name: _latency(timing) for name, (_, timing) in runs.items()},
-        timing["peak_memory_bytes"],
+    return replace(
+        report,
+        parity=parity.compare(expected, found),
+        metrics=metrics,
+        latency={k: Latency(**x["latency"]) for k, (_, x) in runs.items()},
+        peak_memory_bytes=costs["peak_memory_bytes"],
     )
 
 
@@ -94,18 +86,10 @@ def run_file(
     outputs: list[str],
     threads: int | None = None,
 ) -> tuple[Answers, dict[str, Any]]:
-    """Runs a file in a subprocess; returns its answers, times and memory.
+    """Runs a file in a subprocess; returns its answers, latency and memory.
 
-    Args:
-        path: The file, in a folder that takes more files.
-        options: The file's format, and the timeout.
-        inputs: A folder of batches.
-        outputs: The names of the file's outputs.
-        threads: How many threads the runtime may use. Defaults to `None`:
-            all.
-
-    Raises:
-        RuntimeError: The file's runtime rejects it.
+    It answers the batches in the folder `inputs`, with all threads by default.
+    Files are added to the folder of `path`.
     """
     folder = path.parent / f"run-{len(list(path.parent.glob('run-*')))}"
     folder.mkdir()
@@ -141,17 +125,6 @@ def borrowed_operators(operators: Iterable[str]) -> list[str]:
     return [name for name in operators if name.startswith("Flex")]
 
 
-def _check_runnable(path: Path, format: str) -> None:
-    used = litert_file.operators(path) if format == "tflite" else []
-    if names := borrowed_operators(used):
-        raise RuntimeError(
-            f"'{path.name}' needs operators of TensorFlow's, "
-            f"{', '.join(names)}, which no runtime of LiteRT for Python has: "
-            "it cannot be checked here. Without check_data it is written, "
-            "for an app that links them."
-        )
-
-
 def is_roughly_right(expected: Answers, found: Answers) -> bool:
     """Whether a file answers as the model to two digits."""
     return all(
@@ -179,7 +152,3 @@ def made_up_inputs(
         else:
             found[port.name] = random.normal(size=shape)
     return found
-
-
-def _latency(timing: Mapping[str, Any]) -> Latency:
-    return Latency(timing["median_ms"], timing["p95_ms"], timing["runs"])

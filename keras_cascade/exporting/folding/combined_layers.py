@@ -1,4 +1,4 @@
-"""Computes one layer that does the work of several linear ones.
+"""Combines linear layers, scalings and concatenations into one layer.
 
 Weights are computed in float64 and rounded once.
 """
@@ -15,70 +15,71 @@ from keras_cascade.exporting.folding.affine import (
     DEPTHWISE,
     SEPARABLE,
     TRANSPOSED,
-    KernelLayer,
     Scaling,
+    channel_axis,
     mixing_matrix,
     to_float64,
 )
 
+# The arguments of layers that count in inference.
+_WIDTH = {"units", "filters"}
+_WINDOW = {"kernel_size", "strides", "padding", "output_padding"}
+_CHANNELS = {"data_format", "dilation_rate", "groups", "depth_multiplier"}
 
-def absorb_scale(layer: KernelLayer, scaling: Scaling) -> keras.Layer:
+
+def absorb_scale(layer: keras.Layer, scaling: Scaling) -> keras.Layer:
     """Returns one layer for a layer and the scaling after it."""
-    kernel = _kernel_of(layer)
-    scale = scaling.scale
+    kernel, scale = _kernel_of(layer), scaling.scale
+    bias = _bias_of(layer, len(scale)) * scale + scaling.shift
     # These kernels do not end in the channels of the output.
     if type(layer) in DEPTHWISE:
         scale = scale.reshape(kernel.shape[-2:])
     elif type(layer) in TRANSPOSED:
         scale = scale[:, None]
-    bias = _bias_of(layer) * scaling.scale + scaling.shift
-    return _with_weights(layer, kernel * scale, bias)
+    return _with_weights(layer, kernel * scale, bias, _built_shape(layer))
 
 
-def absorb_preceding_scale(layer: KernelLayer, scaling: Scaling) -> keras.Layer:
+def absorb_preceding_scale(layer: keras.Layer, scaling: Scaling) -> keras.Layer:
     """Returns one layer for a scaling and the mixing layer after it."""
     matrix = mixing_matrix(layer)
     kernel = matrix * scaling.scale[:, None]
-    return _with_weights(
-        layer, kernel, _bias_of(layer) + scaling.shift @ matrix
-    )
+    bias = _bias_of(layer, matrix.shape[1]) + scaling.shift @ matrix
+    return _with_weights(layer, kernel, bias, _built_shape(layer))
 
 
-def chain(first: KernelLayer, second: KernelLayer) -> keras.Layer:
+def chain(first: keras.Layer, second: keras.Layer) -> keras.Layer:
     """Returns one layer for a linear layer and the mixing layer after it."""
     matrix = mixing_matrix(second)
-    bias = _bias_of(first) @ matrix + _bias_of(second)
+    width, new_width = matrix.shape
+    bias = _bias_of(first, width) @ matrix + _bias_of(second, new_width)
     # A convolution where either is one: convolutions hand no mask on.
     kind = second if type(first) is keras.layers.Dense else first
-    kernel = _kernel_of(first) @ matrix
-    return _with_weights(kind, kernel, bias, second.activation)
+    kernel, shape = _kernel_of(first) @ matrix, _built_shape(first)
+    return _with_weights(kind, kernel, bias, shape, second.activation)
 
 
 def join(
-    layers: Sequence[KernelLayer | None],
+    layers: Sequence[keras.Layer | None],
     widths: Sequence[int],
-    last: KernelLayer,
+    last: keras.Layer,
 ) -> keras.Layer:
     """Returns one layer for layers, their concatenation, and a mixing layer.
 
-    Args:
-        layers: The linear layer of each concatenated part; None if it has
-            none.
-        widths: The channels of each part.
-        last: The layer that mixes the concatenation.
-
-    Returns:
-        The layer that takes the concatenation of the layers' inputs.
+    It takes the concatenation of the inputs of the layers. A part of some
+    width that has no layer (None) stays as it is.
     """
-    blocks = np.split(mixing_matrix(last), np.cumsum(widths)[:-1])
-    bias, kernels = _bias_of(last), []
+    matrix = mixing_matrix(last)
+    bias, kernels = _bias_of(last, matrix.shape[1]), []
+    blocks = np.split(matrix, np.cumsum(widths)[:-1])
     for layer, block in zip(layers, blocks, strict=True):
         if layer is None:
             kernels.append(block)
         else:
             kernels.append(mixing_matrix(layer) @ block)
-            bias = bias + _bias_of(layer) @ block
-    return _with_weights(last, np.concatenate(kernels), bias)
+            bias = bias + _bias_of(layer, len(block)) @ block
+    kernel, shape = np.concatenate(kernels), list(_built_shape(last))
+    shape[channel_axis(last, len(shape))] = len(kernel)
+    return _with_weights(last, kernel, bias, shape)
 
 
 def subtract_mean(x: Any, mean: np.ndarray) -> Any:
@@ -90,37 +91,36 @@ def subtract_mean(x: Any, mean: np.ndarray) -> Any:
     return found
 
 
-def _kernel_of(layer: KernelLayer) -> np.ndarray:
+def _kernel_of(layer: keras.Layer) -> np.ndarray:
     """Returns the kernel that makes the channels of a layer's output."""
-    if isinstance(layer, SEPARABLE):
+    if type(layer) in SEPARABLE:
         return to_float64(layer.pointwise_kernel)
     return to_float64(layer.kernel)
 
 
-def _bias_of(layer: KernelLayer) -> np.ndarray:
-    """Returns the bias, or zeros."""
-    if layer.use_bias:
-        return to_float64(layer.bias)
-    shape = _kernel_of(layer).shape
-    if type(layer) in DEPTHWISE:
-        return np.zeros(shape[-2] * shape[-1])
-    return np.zeros(shape[-2 if type(layer) in TRANSPOSED else -1])
+def _bias_of(layer: keras.Layer, width: int) -> np.ndarray:
+    return to_float64(layer.bias) if layer.use_bias else np.zeros(width)
+
+
+def _built_shape(layer: keras.Layer) -> Sequence[int | None]:
+    return layer.get_build_config()["input_shape"]
 
 
 def _with_weights(
-    layer: KernelLayer,
+    layer: keras.Layer,
     kernel: np.ndarray,
     bias: np.ndarray,
+    shape: Sequence[int | None],
     activation: Callable[[Any], Any] | None = None,
 ) -> keras.Layer:
-    """Returns a layer like another with new weights, of the bias's width."""
+    """Returns a layer like another with new weights, for inputs of a shape."""
     arguments = _arguments(layer)
-    for name in {"units", "filters"} & arguments.keys():
+    for name in _WIDTH & arguments.keys():
         arguments[name] = len(bias)
     arguments["activation"] = activation or layer.activation
     new: Any = type(layer)(**arguments)
-    new.build(_input_shape(layer, kernel))
-    if isinstance(layer, SEPARABLE):
+    new.build(tuple(shape))
+    if type(layer) in SEPARABLE:
         new.depthwise_kernel.assign(layer.depthwise_kernel)
         target = new.pointwise_kernel
     else:
@@ -130,50 +130,14 @@ def _with_weights(
     return new
 
 
-# The arguments of layers that count in inference.
-_SHAPING = (
-    "units",
-    "filters",
-    "kernel_size",
-    "strides",
-    "padding",
-    "output_padding",
-    "data_format",
-    "dilation_rate",
-    "groups",
-    "depth_multiplier",
-)
-
-
-def _arguments(layer: KernelLayer) -> dict[str, Any]:
+def _arguments(layer: keras.Layer) -> dict[str, Any]:
     """Returns the arguments of a layer of the same kind, with a bias."""
     # `get_config` would have Keras serialise initializers, regularizers and
     # activations of the user's, with warnings for those that are lambdas.
     known = inspect.signature(type(layer)).parameters
-    shaping = {x: getattr(layer, x) for x in _SHAPING if x in known}
+    counts = _WIDTH | _WINDOW | _CHANNELS
+    shaping = {x: getattr(layer, x) for x in counts if x in known}
     # No random numbers are drawn for weights that are set at once.
     zeros = {x: "zeros" for x in known if x.endswith("_initializer")}
     own = {"name": layer.name, "dtype": "float32", "trainable": False}
     return {**shaping, **zeros, **own, "use_bias": True}
-
-
-def _input_shape(layer: KernelLayer, kernel: np.ndarray) -> tuple:
-    """Returns a shape to build a layer for, of which only channels count."""
-    if type(layer) is keras.layers.Dense:
-        return (None, kernel.shape[-2])
-    convolution: Any = layer
-    channels = _channels_in(convolution, kernel)
-    open_axes = (None,) * convolution.rank
-    if convolution.data_format == "channels_first":
-        return (None, channels, *open_axes)
-    return (None, *open_axes, channels)
-
-
-def _channels_in(convolution: Any, kernel: np.ndarray) -> int:
-    if type(convolution) in SEPARABLE:
-        return convolution.depthwise_kernel.shape[-2]
-    if type(convolution) in DEPTHWISE:
-        return kernel.shape[-2]
-    if type(convolution) in TRANSPOSED:
-        return kernel.shape[-1]
-    return kernel.shape[-2] * convolution.groups

@@ -1,4 +1,4 @@
-"""Folding rules for concatenations, and linear layers on both sides of one."""
+"""Folds concatenations, and the linear layers on both sides of one."""
 
 from keras_cascade.exporting.folding import affine, combined_layers, conditions
 from keras_cascade.graph.flattening import Source

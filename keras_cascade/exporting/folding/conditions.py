@@ -1,4 +1,4 @@
-"""Conditions on the steps around one, which the folding rules check.
+"""Finds and checks the steps around one, for the folding rules.
 
 Tested by `tests/exporting/folding/test_rules.py`.
 """
@@ -11,10 +11,9 @@ from keras_cascade.graph.program import Program, Step
 
 
 def sole_predecessor(program: Program, step: Step) -> Step | None:
-    """Returns the step whose only output goes into this step alone.
+    """Returns the step that gives a step's only input, and nothing else.
 
-    None if there is none, or if it takes several tensors other than to
-    concatenate them.
+    It takes one tensor itself, or concatenates several.
     """
     if step.only_input is None:
         return None
@@ -35,8 +34,7 @@ def paired_calls(
 ) -> list[tuple[Step, Step]]:
     """Returns each call of a layer with the call of another that follows it.
 
-    A network that is called twice is folded in both calls. Empty if any call
-    of the first layer goes anywhere else.
+    Empty if any call goes elsewhere: a layer is folded in all calls or none.
     """
     calls = [x for x in program.steps if x.operation is first.operation]
     pairs = [(x, program.only_consumer(x.outputs[0])) for x in calls]

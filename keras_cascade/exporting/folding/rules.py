@@ -46,12 +46,7 @@ _Rules = Mapping[str, Callable[[Program, Step], Program | None]]
 
 @dataclass(frozen=True)
 class Folded:
-    """A program after folding.
-
-    Attributes:
-        program: The program.
-        counts: The rules that were applied, in words, and how often.
-    """
+    """A program after folding, and how often each rule was applied."""
 
     program: Program
     counts: dict[str, int] = field(default_factory=dict)

@@ -8,19 +8,13 @@ from pathlib import Path
 
 import keras
 
+from keras_cascade.cascade.cascade import Cascade
 from keras_cascade.graph.program import as_program
 
 
 def write(model: keras.Model, path: Path, outputs: Sequence[str]) -> None:
-    """Writes a file that Keras loads without this package.
-
-    Args:
-        model: A cascade, which is written as its `to_plain()`, or a model of
-            stock layers.
-        path: The file.
-        outputs: The names of the outputs that are written; all if empty.
-    """
-    plain = model.to_plain() if hasattr(model, "to_plain") else model
+    """Writes a file with some outputs that loads without this package."""
+    plain = model.to_plain() if isinstance(model, Cascade) else model
     _with_outputs(plain, outputs).save(path)
 
 
