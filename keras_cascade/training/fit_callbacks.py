@@ -41,18 +41,8 @@ def prepare_callbacks(
 ) -> Callbacks:
     """Returns the callbacks of a fit: those of its stages and the user's.
 
-    The optimizer is extended by the variables of later stages here, before
-    any callback loads its slots.
-
-    Args:
-        cascade: The cascade.
-        unfreeze: As in `Cascade.fit`.
-        initial_epoch: The epoch to start with.
-        epochs: The epoch to stop before.
-        callbacks: The user's callbacks.
-
-    Raises:
-        ValueError: If the stages make no sense.
+    The arguments are those of `Cascade.fit`. The optimizer is extended by the
+    variables of later stages here, before any callback loads its slots.
     """
     lookup = LayerLookup(cascade)
     stages = plan_stages(lookup, unfreeze, epochs)
@@ -78,14 +68,8 @@ def prepare_optimizer(
 ) -> None:
     """Makes the optimizer update the variables that train now.
 
-    Args:
-        cascade: The compiled cascade.
-        later: Variables that will train later, which the optimizer is
-            extended by.
-
-    Raises:
-        ValueError: If other variables train than the optimizer was built on,
-            and it cannot be extended.
+    It is extended by variables that train `later`. Raises a ValueError if it
+    cannot be extended.
     """
     optimizer = cascade.optimizer
     blockwise = find_blockwise(optimizer)

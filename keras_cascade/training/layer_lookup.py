@@ -17,9 +17,6 @@ from keras_cascade.graph.paths import LayerPath, names_of, select
 class LayerLookup:
     """The layers of a cascade; a path pattern covers all below its matches.
 
-    Args:
-        cascade: The cascade.
-
     Attributes:
         cascade: The cascade.
         graph: Its graph, read once.
@@ -39,12 +36,7 @@ class LayerLookup:
     def covered(self, pattern: str, argument: str) -> list[LayerPath]:
         """Returns the layers that a pattern covers.
 
-        Args:
-            pattern: A path pattern that begins with a block.
-            argument: The argument that contains the pattern, for errors.
-
-        Raises:
-            ValueError: If the pattern matches nothing.
+        Raises a ValueError that names the `argument` if there are none.
         """
         found = {
             names_of(address)
@@ -63,16 +55,7 @@ class LayerLookup:
     def covered_by_any(
         self, patterns: str | Iterable[str], argument: str
     ) -> list[LayerPath]:
-        """Returns the layers that one pattern, or any of a list, covers.
-
-        Args:
-            patterns: A path pattern, or a list of them.
-            argument: As in `covered`.
-
-        Raises:
-            ValueError: If a pattern matches nothing.
-            TypeError: If a pattern is not a string.
-        """
+        """Returns the layers that one pattern, or any of a list, covers."""
         several = [patterns] if isinstance(patterns, str) else patterns
         if not isinstance(several, list | tuple) or not several:
             raise TypeError(

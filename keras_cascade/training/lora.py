@@ -74,19 +74,10 @@ class LoRA:
 
 
 def apply_lora(layer: keras.Layer, lora: LoRA, path: str) -> bool:
-    """Trains a layer by low-rank updates only, or freezes it.
+    """Trains a built layer by low-rank updates only, or freezes it.
 
-    Args:
-        layer: A built layer that is not a network.
-        lora: Rank and alpha.
-        path: The path of the layer, for errors.
-
-    Returns:
-        Whether the layer takes low-rank updates.
-
-    Raises:
-        ValueError: If an update is not possible: the layer is quantised, has
-            a constraint on its kernel, or has an update of another rank.
+    Returns whether the layer takes low-rank updates. Raises a ValueError if
+    it is quantised, has a constraint, or has an update of another rank.
     """
     inner = _updatable(layer)
     for one in inner:
@@ -115,12 +106,7 @@ def adopt_existing_updates(layers: Iterable[keras.Layer]) -> None:
 def check_lora_on_copies(
     trainable: object, networks: Mapping[str, keras.Model]
 ) -> None:
-    """Raises a ValueError if the networks' own layers would get LoRA.
-
-    Args:
-        trainable: The argument of `build_cascade`.
-        networks: The networks whose own layers are to be used, by block.
-    """
+    """Raises a ValueError if the networks' own layers would have LoRA."""
     values = trainable.values() if isinstance(trainable, Mapping) else ()
     if any(isinstance(value, LoRA) for value in values):
         raise ValueError(

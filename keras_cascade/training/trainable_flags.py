@@ -18,18 +18,10 @@ from keras_cascade.training.lora import (
 def set_trainable(
     lookup: LayerLookup, trainable: bool | Mapping[str, bool | LoRA] | None
 ) -> None:
-    """Sets the flags of a cascade's layers.
+    """Sets the flags of a cascade's layers, as in `build_cascade`.
 
-    Args:
-        lookup: The cascade's layers.
-        trainable: None freezes the upstreams; a bool is for everything but
-            adapters made with `trainable=False`, which stay frozen; a mapping
-            of path patterns applies on top of None. `LoRA` trains low-rank
-            updates only.
-
-    Raises:
-        ValueError: If a pattern matches nothing, later ones override it
-            wholly, or no layer that it covers takes LoRA.
+    None freezes the upstreams, and a mapping applies on top of that. True
+    leaves adapters frozen that were made with `trainable=False`.
     """
     adopt_existing_updates(lookup.layers.values())
     if isinstance(trainable, bool):

@@ -22,29 +22,17 @@ NEW_BLOCKS = ("adapters", "fusion", "head")
 
 @dataclass(frozen=True)
 class Stage:
-    """The flags that change at the beginning of an epoch.
-
-    Attributes:
-        epoch: The epoch, counted from 0.
-        flags: The layers whose flag is set, by their paths.
-        argument: The user's argument, for messages.
-    """
+    """The flags of layers that are set at the beginning of an epoch."""
 
     epoch: int
     flags: Mapping[LayerPath, bool]
-    argument: str
+    argument: str  # of the user, for messages
 
 
 def plan_stages(
     lookup: LayerLookup, unfreeze: Unfreeze, epochs: int
 ) -> list[Stage]:
-    """Returns the stages of `fit(unfreeze=...)`, in order of the epochs.
-
-    Args:
-        lookup: The cascade's layers.
-        unfreeze: `{epoch: path pattern or list of them}`, the name of a
-            recipe, or None.
-        epochs: The epoch to stop before.
+    """Returns the stages of `fit(unfreeze=..., epochs=...)` by epoch.
 
     Raises:
         ValueError: If an epoch is not one of the training's, a pattern

@@ -40,11 +40,7 @@ def check_reiterable(name: str, data: object) -> None:
 
 
 def pack_inputs(cascade: CascadeView, batch: object) -> Any:
-    """Returns a batch of reference data in the structure of the inputs.
-
-    Raises:
-        ValueError: If inputs are missing or have other shapes.
-    """
+    """Returns a batch of reference data in the structure of the inputs."""
     paths = input_paths(cascade.input)
     found = sort_inputs(batch, paths, "reference_data")
     for tensor in cascade.inputs:
@@ -56,12 +52,7 @@ def pack_inputs(cascade: CascadeView, batch: object) -> Any:
 def find_sources(
     cascade: CascadeView, pretrained: Mapping[str, keras.Model]
 ) -> dict[str, keras.Model]:
-    """Returns the original networks by their blocks, as far as they exist.
-
-    Raises:
-        TypeError: If the model is not a cascade.
-        ValueError: If `pretrained` names a block that was not a network.
-    """
+    """Returns the original networks by their blocks, as far as they exist."""
     if not hasattr(cascade, "upstreams"):
         raise TypeError(
             "DriftMonitor watches a Cascade, which build_cascade makes; the "

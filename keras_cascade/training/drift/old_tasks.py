@@ -25,19 +25,8 @@ class OldTask:
     """Scores an original network with the weights that its block has now.
 
     All layers of the block count, moments included; the layers that the block
-    lacks, the old head, have their old weights.
-
-    Args:
-        cascade: The cascade.
-        block: The name of the block.
-        network: The original network. It stays as it is.
-        data: `(x, y)` of the old task, `x` as the network itself takes it,
-            or batches of them.
-        metric: A metric, or the name of one.
-        batch_size: The size of a batch where the data are arrays.
-
-    Raises:
-        ValueError: If the data has no labels.
+    lacks, the old head, have their old weights. The other arguments are those
+    of `DriftMonitor`.
     """
 
     def __init__(

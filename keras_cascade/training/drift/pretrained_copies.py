@@ -28,22 +28,13 @@ Pair = tuple[keras.Variable, keras.Variable]
 
 @dataclass(frozen=True, eq=False)
 class PretrainedCopy:
-    """A copy of a block with its pretrained weights.
-
-    Attributes:
-        copy: The copy. It contains the new layers of the block (the
-            projection of an injection) as well.
-        learned: The pretrained parameters, now and then.
-        added: The variables of new layers, in the block and in the copy.
-        outputs: The names of the outputs, flat and in order.
-        channels_first: The names of outputs whose channels come first.
-    """
+    """A copy of a block with its pretrained weights."""
 
     copy: keras.Model
-    learned: list[Pair]
-    added: list[Pair]
-    outputs: list[str]
-    channels_first: frozenset[str]
+    learned: list[Pair]  # the pretrained parameters, now and then
+    added: list[Pair]  # the variables of new layers, here and in the copy
+    outputs: list[str]  # their names, flat and in order
+    channels_first: frozenset[str]  # names of outputs
 
     def distance(self) -> float:
         """Returns how far the parameters are from the pretrained ones.
@@ -70,10 +61,7 @@ def copy_pretrained(
 ) -> dict[str, PretrainedCopy]:
     """Returns pretrained copies of all blocks that were networks before.
 
-    Args:
-        cascade: The cascade.
-        pretrained: The original networks by their blocks. Of other blocks the
-            present weights are the pretrained ones.
+    Of blocks without an original network the present weights are taken.
     """
     return {
         name: _copy_block(cascade, name, pretrained.get(name))
@@ -109,12 +97,7 @@ def copy_values(pairs: list[Pair]) -> None:
 
 
 class Comparison(keras.Model):
-    """Runs a cascade, and pretrained copies on the inputs of its blocks.
-
-    Args:
-        cascade: The cascade, whose variables the model shares.
-        pretrained: The copies by their blocks.
-    """
+    """Runs a cascade, and pretrained copies on the inputs of its blocks."""
 
     def __init__(
         self, cascade: CascadeView, pretrained: Mapping[str, PretrainedCopy]

@@ -11,10 +11,7 @@ RESOLUTION = 1e-6
 def smooth(losses: np.ndarray, smoothing: float) -> np.ndarray:
     """Returns the exponential moving average, without the bias of its start.
 
-    Args:
-        losses: The loss of each step.
-        smoothing: The share of the average that stays from step to step; 0
-            returns the losses.
+    The share `smoothing` of the average stays from step to step.
     """
     average, averages = 0.0, []
     for count, loss in enumerate(losses, start=1):
@@ -26,12 +23,8 @@ def smooth(losses: np.ndarray, smoothing: float) -> np.ndarray:
 def smooth_both_ways(losses: np.ndarray, smoothing: float) -> np.ndarray:
     """Returns the moving average over earlier and later losses.
 
-    It does not lag: a rate read off a lagging curve would be too high.
-
-    Args:
-        losses: The loss of each step.
-        smoothing: The weight of a neighbour; that of the next one is its
-            square, and so on.
+    It does not lag: a rate read off a lagging curve would be too high. The
+    weight of a neighbour is `smoothing`, of the next one its square.
     """
     steps = np.arange(len(losses))
     weights = float(smoothing) ** np.abs(steps[:, None] - steps)
@@ -41,13 +34,8 @@ def smooth_both_ways(losses: np.ndarray, smoothing: float) -> np.ndarray:
 def diverged(smoothed: np.ndarray, ignored: int = 0) -> bool:
     """Whether the last loss is not finite, or far above the lowest so far.
 
-    Far means four times the lowest, as in fastai, or for a negative one three
-    times its size above it.
-
-    Args:
-        smoothed: The moving averages so far.
-        ignored: The number of first averages that are ignored: an easy batch
-            among the first would make the lowest too low. Defaults to `0`.
+    Far means four times the lowest, as in fastai. The first `ignored` averages
+    do not count: an easy batch would make the lowest too low.
     """
     if not np.isfinite(smoothed[-1]):
         return True
@@ -81,13 +69,7 @@ def steepest(rates: np.ndarray, losses: np.ndarray) -> float | None:
 
     Only the curve before the lowest loss counts: after it, differences of
     batches can make steeper steps than learning did.
-
-    Args:
-        rates: Rising learning rates.
-        losses: The loss at each.
-
-    Returns:
-        The rate where the steepest step begins; None if no step falls.
+    It is the rate where the steepest step begins; None if no step falls.
 
     References:
         Smith 2015, Cyclical Learning Rates for Training Neural Networks
@@ -104,14 +86,7 @@ def valley(rates: np.ndarray, losses: np.ndarray) -> float | None:
 
     A descent is a sequence of falling losses, with any others in between:
     bumps do not end it.
-
-    Args:
-        rates: Rising learning rates.
-        losses: The loss at each.
-
-    Returns:
-        The rate in the middle between the beginning and the end of the
-        descent; None if the loss never falls.
+    The rate is None if the loss never falls.
 
     References:
         The rule is fastai's "valley" (ESRI, the authors of arcgis.learn).

@@ -17,14 +17,9 @@ Rate = float | LearningRateSchedule
 
 
 def validate_rate(pattern: str, rate: object) -> Rate:
-    """Returns a learning rate as a float or schedule.
+    """Returns the learning rate of a path pattern as a float or schedule.
 
-    Args:
-        pattern: The path pattern of the rate, for the message.
-        rate: A finite number of at least 0, or a `LearningRateSchedule`.
-
-    Raises:
-        ValueError: If the rate is anything else.
+    Raises a ValueError if the rate is anything else.
     """
     if isinstance(rate, LearningRateSchedule):
         return rate
@@ -45,18 +40,6 @@ def resolve_reference_rate(learning_rate: object) -> float:
     """Returns the initial rate, which the float rates of blocks relate to.
 
     Of a schedule it is the target of the warm-up, else the initial rate.
-
-    Args:
-        learning_rate: A number, a `LearningRateSchedule`, or a callable
-            without arguments, as optimizers take them.
-
-    Example:
-    ```python
-    schedule = keras.optimizers.schedules.CosineDecay(
-        0.0, 1000, warmup_target=1e-3, warmup_steps=100
-    )
-    resolve_reference_rate(schedule)  # 0.001
-    ```
     """
     if not isinstance(learning_rate, LearningRateSchedule):
         value = learning_rate() if callable(learning_rate) else learning_rate
@@ -114,12 +97,7 @@ class BlockRates:
         return self._group_of.get(key, 0)
 
     def rates_at(self, own_rate: object, step: object) -> list:
-        """Returns the rate of each group at a step.
-
-        Args:
-            own_rate: The optimizer's current rate.
-            step: The step that schedules see.
-        """
+        """Returns the rate of each group, given the optimizer's own rate."""
         return [
             self.rate_at(group, own_rate, step)
             for group in range(len(self.rates) + 1)

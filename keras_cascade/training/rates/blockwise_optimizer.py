@@ -41,12 +41,6 @@ def with_block_rates(
     Raises:
         ValueError: If a rate is invalid, or the optimizer has not exactly one
             learning rate to scale.
-
-    Example:
-    ```python
-    optimizer = with_block_rates("adam", {"upstream": 1e-5})
-    find_blockwise(optimizer).route({"upstream": upstream.variables})
-    ```
     """
     found: Any = keras.optimizers.get(optimizer)
     if isinstance(found, keras.optimizers.LossScaleOptimizer):

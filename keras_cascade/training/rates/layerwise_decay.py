@@ -80,12 +80,7 @@ class LayerwiseDecay:
 
 @keras.saving.register_keras_serializable(package="keras_cascade")
 class ScaledSchedule(LearningRateSchedule):
-    """A schedule times a factor.
-
-    Args:
-        schedule: A `LearningRateSchedule`.
-        factor: The factor.
-    """
+    """A schedule times a factor."""
 
     def __init__(self, schedule: LearningRateSchedule, factor: float):
         super().__init__()
@@ -110,17 +105,11 @@ class ScaledSchedule(LearningRateSchedule):
 def groups_by_depth(
     graph: Graph, paths: Collection[LayerPath], number: int
 ) -> dict[LayerPath, int]:
-    """Divides layers into groups of equal depth.
+    """Divides layers into a number of groups of equal depth.
 
-    Args:
-        graph: The graph of the cascade.
-        paths: The layers that are divided.
-        number: The number of groups, at most one for each depth.
-
-    Returns:
-        The group of each layer; group 0 is nearest to the output. A layer
-        without weights is in the group of the layers around it. If no layer
-        has weights there are no groups.
+    There is at most one group for each depth; group 0 is nearest to the
+    output. A layer without weights is in the group of the layers around it.
+    If no layer has weights there are no groups.
     """
     blocks = {path[0] for path in paths}
     block = blocks.pop() if len(blocks) == 1 else None
@@ -144,12 +133,8 @@ def depths_of(
     """Returns the depth of each operation, and which have weights.
 
     The depth is the largest number of layers with weights on a path to the
-    output; of several calls of a layer the deepest counts.
-
-    Args:
-        graph: The graph of the cascade.
-        block: The block whose output has depth 0; `None` for the output of
-            the cascade.
+    output of the block, or of the cascade where that is None; of several
+    calls of a layer the deepest counts.
     """
     flat = flatten(graph)
     inside = [c for c in flat.calls if block in (None, c.address[0])]

@@ -19,12 +19,9 @@ from keras_cascade.training.rates.layerwise_decay import (
 
 
 class RateGroups(NamedTuple):
-    """The groups of a `BlockwiseOptimizer`.
+    """The groups of a `BlockwiseOptimizer` by their names.
 
-    Attributes:
-        rates: Group to its rate. A group is a path pattern, or one group of
-            layers of a pattern's `LayerwiseDecay`.
-        variables: Group to its variables.
+    A group is a path pattern, or one group of layers of its `LayerwiseDecay`.
     """
 
     rates: dict[str, Rate]
@@ -36,12 +33,7 @@ def group_rates(
 ) -> RateGroups:
     """Returns the groups of variables that have one rate each.
 
-    Args:
-        lookup: The cascade's layers.
-        rates: Path pattern to rate; of two that overlap the later counts.
-
-    Raises:
-        ValueError: If a pattern matches nothing.
+    Of two patterns that overlap the later counts.
     """
     found = RateGroups({}, {})
     for pattern, paths in _paths_by_pattern(lookup, rates).items():
@@ -66,10 +58,6 @@ def variables_by_name(
 
     The name is the block's. Where patterns divide a block, it is the pattern,
     and the block's name for the rest of it.
-
-    Args:
-        lookup: The cascade's layers.
-        patterns: The path patterns of `learning_rates`.
     """
     deciding = lookup.deciding_patterns(patterns, "learning_rates")
     found: dict[str, list[keras.Variable]] = {}

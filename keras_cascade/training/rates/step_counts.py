@@ -21,14 +21,11 @@ def began_at(
     """Returns when each variable began, after some were frozen or unfrozen.
 
     Args:
-        before: For each variable the step at which it began, moved back by
-            the steps in which it was frozen; while frozen `-1 - n`, after n
-            steps.
+        before: The previous values: the step at which a variable began, moved
+            later by the steps in which it was frozen; while it is frozen
+            `-1 - n`, after n steps of its own.
         step: The optimizer's present step.
         trains: For each variable whether it trains from now on.
-
-    Returns:
-        The new values of `before`.
 
     Example:
     >>> began_at(np.array([0, -1]), 100, [False, True])

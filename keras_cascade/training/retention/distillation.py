@@ -22,14 +22,6 @@ class Distillation:
     cascade's layers replace the network's own where the cascade has them. The
     rest, after the last tap, is the old head with its old weights. So nothing
     is built for the new outputs, and the head exists once.
-
-    Args:
-        cascade: The cascade.
-        block: The name of the network's block.
-        teacher: The network as it was.
-
-    Raises:
-        ValueError: If the cascade does not feed all inputs of the network.
     """
 
     def __init__(self, cascade: CascadeView, block: str, teacher: Block):
@@ -38,11 +30,7 @@ class Distillation:
         self._inputs = _NetworkInputs(cascade, block, teacher)
 
     def outputs(self, x: object) -> tuple[list[Any], list[Any]]:
-        """Returns the old and the new outputs.
-
-        Args:
-            x: A batch as the cascade takes it.
-        """
+        """Returns the old and the new outputs for a batch of the cascade."""
         inputs = self._inputs(x)
         old = keras.tree.flatten(_run(self._teacher, inputs, {}))
         new = _run(self._teacher, inputs, self._replacements)

@@ -33,24 +33,18 @@ def fisher_diagonal(
     ("empirical"), averaged over the samples. It takes one pass over the data.
 
     Args:
-        network: The network. Its weights stay as they are; it runs in
-            inference mode.
+        network: The network, which stays as it is and runs in inference mode.
         data: Inputs of the network, in any form that `fit` takes.
         kinds: The kind of each output.
-        probes: As in `EWC`. Defaults to `1`.
-        batch_size: As in `EWC`. Defaults to `32`.
-        seed: As in `EWC`. Defaults to `0`.
+        probes: As in `EWC`, like all further arguments.
+        batch_size: The size of a batch.
+        seed: The seed of random directions.
 
     Returns:
-        An array for each weight, in the order of
-        `network.trainable_variables`.
+        An array for each of `network.trainable_variables`.
 
     Raises:
         ValueError: If a value is not finite, or the data are empty.
-
-    Example:
-    >>> fisher_diagonal(classifier, images, ["softmax"])[0].shape
-    (130, 10)
     """
     optimizer = SquaredGradients(learning_rate=0.0)
     model = _Statistics(network, kinds)

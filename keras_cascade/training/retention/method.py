@@ -43,12 +43,9 @@ class Retention:
 
 
 def finite_number(value: object, what: str, zero: bool) -> float:
-    """Returns a number as a float, or raises a ValueError.
+    """Returns a positive number, or 0 if that is allowed, as a float.
 
-    Args:
-        value: The value received.
-        what: The name of the argument, for the message.
-        zero: Whether the number may be 0.
+    Any other value raises a ValueError that says `what` it was passed as.
     """
     if isinstance(value, numbers.Real) and not isinstance(value, bool):
         number = float(value)

@@ -23,12 +23,7 @@ EDGE = 1e-7
 
 
 def check_kind(outputs: object, method: str) -> Kind | None:
-    """Returns the argument `outputs` of a method, or raises a ValueError.
-
-    Args:
-        outputs: One of `KINDS`, or None.
-        method: The name of the method, for the message.
-    """
+    """Returns the argument `outputs` of a method, or raises a ValueError."""
     if outputs is None:
         return None
     if isinstance(outputs, str) and outputs in KINDS:
@@ -40,12 +35,9 @@ def check_kind(outputs: object, method: str) -> Kind | None:
 
 
 def find_kinds(graph: Graph, given: Kind | None) -> list[Kind]:
-    """Returns the kind of each output of a network.
+    """Returns the kind of each output, as given or else by its activation.
 
-    Args:
-        graph: The network's graph.
-        given: The kind that the user gave. None reads the last layers'
-            activations, `"linear"` being all but softmax and sigmoid.
+    All but softmax and sigmoid is linear.
     """
     positions = range(len(graph.outputs))
     return [given or _kind(find_last_call(graph, i)) for i in positions]
@@ -61,14 +53,8 @@ def fisher_statistic(output: object, kind: Kind) -> Any:
     """Returns a statistic whose squared gradients add up to the Fisher matrix.
 
     For a categorical distribution it is `2 sqrt(p)`, for a Bernoulli one
-    `2 arcsin(sqrt(p))`, for a Gaussian of variance 1 its mean.
-
-    Args:
-        output: An output, batch first.
-        kind: Its kind.
-
-    Returns:
-        A float32 tensor of shape (batch, outputs).
+    `2 arcsin(sqrt(p))`, for a Gaussian of variance 1 its mean. The result is
+    a float32 tensor of shape (batch, outputs).
     """
     output = ops.cast(output, "float32")
     if kind in ("softmax", "softmax_logits"):
@@ -83,17 +69,7 @@ def fisher_statistic(output: object, kind: Kind) -> Any:
 
 
 def divergence(old: object, new: object, kind: Kind, temperature: float) -> Any:
-    """Returns KL(old || new) at a temperature, over the classes.
-
-    Args:
-        old: The old outputs, of any shape with the classes last.
-        new: The new outputs.
-        kind: Their kind.
-        temperature: Divides the logits.
-
-    Returns:
-        A tensor of their shape without the classes.
-    """
+    """Returns KL(old || new) over the classes, which are the last axis."""
     a = _log_probabilities(old, kind, temperature)
     b = _log_probabilities(new, kind, temperature)
     terms = [ops.exp(p) * (p - q) for p, q in zip(a, b, strict=True)]

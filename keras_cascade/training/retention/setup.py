@@ -44,15 +44,8 @@ def build_keeper(
 ) -> Keeper:
     """Returns the layer with the pretrained values of a cascade's networks.
 
-    Everything is checked before anything is estimated.
-
-    Args:
-        cascade: The cascade, its layers in place.
-        retention: Path pattern to method.
-        graphs: The original networks, by their blocks.
-
-    Raises:
-        ValueError: If a method is not possible for its pattern.
+    The graphs are those of the original networks, by their blocks. Everything
+    is checked before anything is estimated.
     """
     lookup = LayerLookup(cascade)
     taught = find_taught_blocks(cascade.upstreams, retention, graphs)

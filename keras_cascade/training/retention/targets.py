@@ -25,19 +25,11 @@ Methods = Mapping[str, Retention]
 
 @dataclass(frozen=True)
 class Weight:
-    """A weight that is pulled to its pretrained value.
+    """A weight that is pulled to its pretrained value."""
 
-    Attributes:
-        path: Its path in the cascade.
-        layer: The path of its layer.
-        number: Its position among the weights of the layer.
-        shape: Its shape.
-        dtype: Its dtype.
-    """
-
-    path: str
+    path: str  # in the cascade
     layer: LayerPath
-    number: int
+    number: int  # among the weights of the layer
     shape: tuple[int, ...]
     dtype: str
 
@@ -53,11 +45,7 @@ class Weight:
 
 
 def normalise_retention(retention: object) -> dict[str, Retention]:
-    """Returns the argument `retention` as a dict.
-
-    Raises:
-        TypeError: If it is not a mapping of path patterns to methods.
-    """
+    """Returns the argument `retention` as a dict, or raises a TypeError."""
     if retention is None:
         return {}
     if not isinstance(retention, Mapping):
@@ -123,18 +111,10 @@ def original_layers(
 def find_pulled_layers(
     lookup: LayerLookup, methods: Methods, networks: Iterable[str]
 ) -> dict[str, list[LayerPath]]:
-    """Returns the layers that each method pulls, `LwF` left out.
+    """Returns the layers that each method but `LwF` pulls, by its pattern.
 
-    Of several patterns that cover a layer the last counts.
-
-    Args:
-        lookup: The cascade's layers.
-        methods: Path pattern to method.
-        networks: The blocks that were pretrained.
-
-    Raises:
-        ValueError: If a pattern matches nothing, covers a block that was not
-            pretrained, or is overridden wholly by later ones.
+    Of several patterns that cover a layer the last counts. `networks` are the
+    blocks that were pretrained; patterns of others raise a ValueError.
     """
     pulling = [p for p, m in methods.items() if not isinstance(m, LwF)]
     for pattern in pulling:
@@ -152,13 +132,7 @@ def find_taught_blocks(
 ) -> dict[str, str]:
     """Returns the networks that `LwF` distils, and the pattern of each.
 
-    Args:
-        upstreams: The names of the upstreams.
-        methods: Path pattern to method.
-        networks: The blocks that were pretrained.
-
-    Raises:
-        ValueError: If a pattern of `LwF` is not a whole network.
+    Raises a ValueError if a pattern of `LwF` is not a whole network.
     """
     possible = list(dict.fromkeys(networks))
     deciding: dict[str, str] = {}
