@@ -1,4 +1,4 @@
-"""Re-exports the only code that uses what Keras does not make public.
+"""Contains the only code that uses what Keras does not make public.
 
 Each function says why it is needed and on which version it was seen to work;
 `tests/_keras_compat/` fails when Keras changes it.
@@ -28,20 +28,4 @@ from keras_cascade._keras_compat.graphs_and_layers import (  # noqa: F401
     trainable_kind,
     without_configs,
     without_low_rank_configs,
-)
-from keras_cascade._keras_compat.optimizers import (  # noqa: F401
-    RatedUpdates,
-    built_on,
-    copy_decay_exclusions,
-    copy_optimizer,
-    copy_slots,
-    copy_with_rates,
-    learning_rate_source,
-    schedule_step,
-    serialize_optimizer,
-    start_averages,
-    undecayed,
-    undecayed_names,
-    use_variables,
-    zero_accumulators,
 )

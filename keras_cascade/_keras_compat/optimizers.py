@@ -57,18 +57,6 @@ class RatedUpdates(keras.optimizers.Optimizer):
             averages = list(self._model_variables_moving_average)
             set_untracked(self, "_every_average", averages)
 
-    def use_variables(self, variables: Sequence[keras.Variable]) -> None:
-        """Makes steps without a list of variables work on these.
-
-        `stateless_apply` and averaging read `_trainable_variables`; the slots
-        of all variables stay in place.
-        """
-        set_untracked(self, "_trainable_variables", list(variables))
-        if self.use_ema:
-            indices = map(self._get_variable_index, variables)
-            averages = [self._every_average[i] for i in indices]
-            set_untracked(self, "_model_variables_moving_average", averages)
-
     def _backend_update_step(self, grads, trainable_variables, learning_rate):
         # Once a step, not once a variable. Keras passes the list on as it
         # passes a rate; tf.distribute also maps it over its replicas.
@@ -155,12 +143,18 @@ class RatedUpdates(keras.optimizers.Optimizer):
 def use_variables(
     optimizer: keras.optimizers.Optimizer, variables: Iterable[keras.Variable]
 ) -> None:
-    """Makes a wrapper around optimizers work on these variables.
+    """Makes the steps of an optimizer update these variables.
 
-    `stateless_apply` expects a value for each of `_trainable_variables`, the
-    variables that the optimizer was built on.
+    `stateless_apply` expects a value for each of `_trainable_variables`, and
+    averaging goes through them; the slots of all variables stay in place.
     """
-    set_untracked(optimizer, "_trainable_variables", list(variables))
+    variables = list(variables)
+    set_untracked(optimizer, "_trainable_variables", variables)
+    averages = getattr(optimizer, "_every_average", None)
+    if averages is not None:
+        indices = map(optimizer._get_variable_index, variables)
+        own = [averages[index] for index in indices]
+        set_untracked(optimizer, "_model_variables_moving_average", own)
 
 
 def built_on(

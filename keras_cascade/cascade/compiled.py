@@ -10,6 +10,7 @@ from typing import Any
 import keras
 
 from keras_cascade import _keras_compat as compat
+from keras_cascade._keras_compat import optimizers as optimizer_compat
 from keras_cascade.cascade.on_features import OnFeatures
 from keras_cascade.planning.normalization import normalise_rates
 from keras_cascade.training.fit_callbacks import (
@@ -132,8 +133,9 @@ class Compiled(OnFeatures):
         """Returns the arguments of `compile`, for a `.keras` file."""
         config = super().get_compile_config()
         if config is not None and self.compiled:
-            config["optimizer"] = self.optimizer and compat.serialize_optimizer(
+            config["optimizer"] = (
                 self.optimizer
+                and optimizer_compat.serialize_optimizer(self.optimizer)
             )
             config["learning_rates"] = keras.saving.serialize_keras_object(
                 self._rates
@@ -169,7 +171,7 @@ class Compiled(OnFeatures):
 
     def _own_optimizer(self, optimizer: Any, rates: Mapping[str, Any]) -> Any:
         """Returns a copy of the optimizer that knows each block's rate."""
-        own = compat.copy_optimizer(keras.optimizers.get(optimizer))
+        own = optimizer_compat.copy_optimizer(keras.optimizers.get(optimizer))
         if own is None or (is_multi_optimizer(own) and not rates):
             return own
         groups = group_rates(LayerLookup(self), rates)

@@ -12,8 +12,8 @@ from typing import Any
 
 import keras
 
-from keras_cascade import _keras_compat as compat
 from keras_cascade._cascade_view import CascadeView
+from keras_cascade._keras_compat import optimizers as compat
 from keras_cascade.training.layer_lookup import LayerLookup
 from keras_cascade.training.rates.blockwise_optimizer import find_blockwise
 from keras_cascade.training.rates.rate_groups import (

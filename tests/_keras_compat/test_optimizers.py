@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_cascade import _keras_compat
+from keras_cascade._keras_compat import optimizers as compat
 
 
 def _numpy(variable):
@@ -37,7 +37,7 @@ def test_keras_calls_the_hooks_that_block_rates_need():
             return 0.5
 
     variable = keras.Variable(np.ones((2,), "float32"))
-    optimizer = _keras_compat.copy_with_rates(
+    optimizer = compat.copy_with_rates(
         keras.optimizers.SGD(0.1, weight_decay=0.5), Rates()
     )
     optimizer.began_at = keras.Variable([0], dtype="int", trainable=False)
@@ -76,7 +76,7 @@ def test_bias_corrections_count_the_steps_of_the_variable_updated(name):
     start = np.random.default_rng(0).normal(size=(3, 4)).astype("float32")
     late, fresh = keras.Variable(start), keras.Variable(start)
     early = keras.Variable(start)
-    optimizer = _keras_compat.copy_with_rates(kind(0.01), OneRate())
+    optimizer = compat.copy_with_rates(kind(0.01), OneRate())
     optimizer.build([early, late])
     optimizer.began_at = keras.Variable([0, 2], dtype="int", trainable=False)
     gradient = keras.ops.convert_to_tensor(start[::-1].copy())
@@ -118,9 +118,9 @@ def test_the_slots_of_every_optimizer_can_be_copied(name):
     gradients = [keras.ops.convert_to_tensor(start * k) for k in (1, -2, 3)]
     optimizer = kind(0.01, **arguments)
     optimizer.apply(gradients[:1], [mine])
-    new = _keras_compat.copy_with_rates(kind(0.01, **arguments), OneRate())
+    new = compat.copy_with_rates(kind(0.01, **arguments), OneRate())
     new.build([keras.Variable(other), mine])
-    _keras_compat.copy_slots(optimizer, new, {0: 1})
+    compat.copy_slots(optimizer, new, {0: 1})
     new.began_at = keras.Variable([0, 0], dtype="int", trainable=False)
     reference = kind(0.01, **arguments)
     reference.apply(gradients[:1], [plain])
@@ -145,7 +145,7 @@ def test_only_nadam_has_a_state_that_all_variables_share():
 @pytest.mark.parametrize("name", sorted(_all_optimizer_classes()))
 def test_a_serialized_optimizer_names_its_public_class(name):
     optimizer = getattr(keras.optimizers, name)(0.1)
-    config = _keras_compat.serialize_optimizer(optimizer)
+    config = compat.serialize_optimizer(optimizer)
     assert config["module"] == "keras.optimizers"
     assert config["class_name"] == name
     loaded = keras.saving.deserialize_keras_object(config)
@@ -157,7 +157,7 @@ def test_exclusions_from_decay_are_copied():
     source = keras.optimizers.AdamW(0.1)
     source.exclude_from_weight_decay(variables[:1], ["bias"])
     target = keras.optimizers.AdamW(0.1)
-    assert _keras_compat.undecayed(target, variables) == ()
+    assert compat.undecayed(target, variables) == ()
     target = keras.optimizers.AdamW(0.1)
-    _keras_compat.copy_decay_exclusions(source, target)
-    assert _keras_compat.undecayed(target, variables) == (0, 1)
+    compat.copy_decay_exclusions(source, target)
+    assert compat.undecayed(target, variables) == (0, 1)

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 from keras.optimizers.schedules import LearningRateSchedule
 
-from keras_cascade import _keras_compat as compat
+from keras_cascade._keras_compat import optimizers as compat
 from keras_cascade.training.rates.block_rates import (
     BlockRates,
     Rate,
@@ -233,8 +233,8 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
         if (before != after).any():
             self._began_at.assign(after)
             self._join([i for i, old in enumerate(before) if old < 0])
-        self.inner_optimizer.use_variables(variables)  # type: ignore[attr-defined]
-        compat.use_variables(self, variables)
+        for optimizer in (self.inner_optimizer, self):
+            compat.use_variables(optimizer, variables)
         return self
 
     @property

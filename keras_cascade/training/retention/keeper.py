@@ -72,8 +72,9 @@ class Keeper(keras.Layer):
         **kwargs: Any,
     ):
         super().__init__(**{"name": PREFIX, **kwargs})
-        self._plan = _Plan(methods, weights, taught, kinds)
         self._attached = _Attached({}, {})
+        self._methods, self._pulled = dict(methods), dict(weights)
+        self._taught, self._kinds = dict(taught), dict(kinds)
         self.teachers = dict(teachers)
         for block, teacher in teachers.items():
             _freeze(teacher)
@@ -87,8 +88,7 @@ class Keeper(keras.Layer):
                     fisher = self._zeros("fishers", weight)
                     self.fishers[weight.path] = fisher
         self.trackers = [
-            keras.metrics.Mean(name=name)
-            for name in self._plan.loss_names().values()
+            keras.metrics.Mean(name=name) for name in _loss_names(methods)
         ]
         self.built = True
 
@@ -126,7 +126,7 @@ class Keeper(keras.Layer):
         layers = dict(leaf_layers(as_model(cascade)))
         pulls = {
             pattern: [self._pull(weight, layers) for weight in several]
-            for pattern, several in self._plan.weights.items()
+            for pattern, several in self._pulled.items()
         }
         distillations = {
             block: Distillation(cascade, block, teacher)
@@ -140,7 +140,7 @@ class Keeper(keras.Layer):
         Args:
             x: A batch as the cascade takes it, for `LwF`.
         """
-        values = [self._penalty(pattern, x) for pattern in self._plan.methods]
+        values = [self._penalty(pattern, x) for pattern in self._methods]
         first: Any = None if x is None else keras.tree.flatten(x)[0]
         shape: Any = (None,) if x is None else ops.shape(first)
         for tracker, value in zip(self.trackers, values, strict=True):
@@ -153,17 +153,16 @@ class Keeper(keras.Layer):
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments; the values are in the weights file."""
         serialize = keras.saving.serialize_keras_object
-        plan = self._plan
         return {
             "name": self.name,
-            "methods": {k: serialize(m) for k, m in plan.methods.items()},
+            "methods": {k: serialize(m) for k, m in self._methods.items()},
             "weights": {
                 pattern: [weight.get_config() for weight in several]
-                for pattern, several in plan.weights.items()
+                for pattern, several in self._pulled.items()
             },
             "teachers": {k: serialize(t) for k, t in self.teachers.items()},
-            "taught": dict(plan.taught),
-            "kinds": {k: list(kinds) for k, kinds in plan.kinds.items()},
+            "taught": dict(self._taught),
+            "kinds": {k: list(kinds) for k, kinds in self._kinds.items()},
         }
 
     @classmethod
@@ -199,7 +198,7 @@ class Keeper(keras.Layer):
         return (reader, anchor) if fisher is None else (reader, anchor, fisher)
 
     def _penalty(self, pattern: str, x: object) -> Any:
-        method: Any = self._plan.methods[pattern]
+        method: Any = self._methods[pattern]
         if not isinstance(method, LwF):
             pulls = self._attached.pulls[pattern]
             return method.penalty([(read(), *kept) for read, *kept in pulls])
@@ -210,50 +209,29 @@ class Keeper(keras.Layer):
             )
         return sum(
             method.penalty(*self._attached.distillations[b].outputs(x), kinds)
-            for b, kinds in self._plan.kinds.items()
-            if self._plan.taught[b] == pattern
+            for b, kinds in self._kinds.items()
+            if self._taught[b] == pattern
         )
 
 
 @dataclass(frozen=True)
-class _Plan:
-    """The arguments of a `Keeper`.
-
-    Attributes:
-        methods: As in `Keeper`, like all others.
-        weights: The weights that are pulled.
-        taught: The networks that are distilled.
-        kinds: The kinds of their outputs.
-    """
-
-    methods: Mapping[str, Retention]
-    weights: Mapping[str, Sequence[Weight]]
-    taught: Mapping[str, str]
-    kinds: Mapping[str, Sequence[Kind]]
-
-    def loss_names(self) -> dict[str, str]:
-        """Returns the name of each pattern's loss in the logs."""
-        names = {p: m.loss_name for p, m in self.methods.items()}
-        times = Counter(names.values())
-        return {
-            pattern: f"{name}/{pattern}" if times[name] > 1 else name
-            for pattern, name in names.items()
-        }
-
-
-@dataclass(frozen=True)
 class _Attached:
-    """The cascade's weights and blocks that a `Keeper` penalises.
+    """The cascade's weights, and outputs of blocks, that are penalised.
 
     Keras does not track layers in a dataclass: these are not the keeper's own.
-
-    Attributes:
-        pulls: The weights and their pretrained values, by pattern.
-        distillations: Old and new outputs, by block.
     """
 
-    pulls: Mapping[str, Sequence[Pull]]
-    distillations: Mapping[str, Distillation]
+    pulls: Mapping[str, Sequence[Pull]]  # by pattern
+    distillations: Mapping[str, Distillation]  # by block
+
+
+def _loss_names(methods: Mapping[str, Retention]) -> list[str]:
+    """Returns the names of the patterns' losses in the logs."""
+    times = Counter(method.loss_name for method in methods.values())
+    return [
+        f"{m.loss_name}/{p}" if times[m.loss_name] > 1 else m.loss_name
+        for p, m in methods.items()
+    ]
 
 
 def _freeze(network: keras.Model) -> None:
