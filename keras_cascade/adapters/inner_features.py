@@ -8,8 +8,8 @@ from typing import Any
 
 import keras
 
-from keras_cascade import _keras_compat as compat
 from keras_cascade.graph.graph import Graph, Reference
+from keras_cascade.graph.masks import masks_of
 from keras_cascade.graph.replay import Replay
 
 
@@ -26,7 +26,7 @@ class InnerFeatures(keras.Model):
 
     def __init__(self, graph: Graph, wanted: Mapping[str, Reference]):
         super().__init__(name="features")
-        self.network, _ = Replay(share=True).part(graph, "features", wanted)
+        self.network, _ = Replay(share=True).build(graph, "features", wanted)
 
     @property
     def needed_inputs(self) -> list[str]:
@@ -36,8 +36,7 @@ class InnerFeatures(keras.Model):
     def call(self, inputs: object) -> tuple[dict[str, Any], dict[str, Any]]:
         """Returns the tensors by name, and the masks of those that have one."""
         tensors = self.network(inputs, training=False)
-        masks = {name: compat.keras_mask(x) for name, x in tensors.items()}
-        return tensors, {n: m for n, m in masks.items() if m is not None}
+        return tensors, masks_of(tensors)
 
     def of_batch(
         self, inputs: Mapping[str, Any]

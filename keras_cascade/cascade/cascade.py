@@ -90,8 +90,8 @@ class Cascade(Trainer):
             if isinstance(layer, Adapter)
         }
         replay = Replay(network_class=keras.Model, replace=plain)
-        model = replay.whole(graph, self.name)
-        replay.fill()
+        model, _ = replay.build(graph, self.name, whole=True)
+        replay.copy_states()
         return model
 
     def export(

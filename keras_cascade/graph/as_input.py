@@ -1,24 +1,26 @@
-"""What Keras does to a tensor that enters a nested network."""
+"""Converts a tensor to what the input of a nested network is declared as."""
 
 from typing import Any
 
 import keras
 
-from keras_cascade import _keras_compat as compat
+from keras_cascade.graph.masks import copy_mask
 
 
+# Fingerprints of cached features have the names of this class and its module.
 @keras.saving.register_keras_serializable(package="keras_cascade")
 class AsInput(keras.Operation):
-    """Makes a tensor what the input of a network is declared as.
+    """Converts a tensor to the dtype and rank of a network's input.
 
-    Keras does so in each call of a network: other dtypes are cast, and where a
-    rank is one off, a last axis of size 1 is added or dropped. No call of an
-    operation tells of it, so a graph without its nesting needs one.
+    Keras does so in each call of a network: other dtypes are cast, and if a
+    rank is one off, a last axis of size 1 is added or dropped. No operation of
+    the graph shows it, so a graph without its nesting needs one.
 
     Args:
-        dtype: Of the input.
-        rank: Of the input, batch included; None where it is the tensor's.
-        name: The operation's name.
+        dtype: The dtype of the input.
+        rank: The rank of the input, batch included. Defaults to `None`: that
+            of the tensor.
+        name: The operation's name. Defaults to `None`.
     """
 
     def __init__(
@@ -29,42 +31,34 @@ class AsInput(keras.Operation):
         self.rank = rank
 
     def call(self, x: Any) -> Any:
-        """Gives the tensor as the input takes it, its mask on it."""
+        """Returns the tensor as the input takes it, with its mask."""
         y: Any = keras.ops.cast(x, self.dtype)
         rank = self.rank or len(y.shape)
         if len(y.shape) < rank:
             y = keras.ops.expand_dims(y, -1)
         elif len(y.shape) > rank:
             y = keras.ops.squeeze(y, -1)
-        return _with_mask_of(x, y)
+        return copy_mask(x, y)
 
-    def compute_output_spec(self, x: Any) -> keras.KerasTensor:
-        """The shape and dtype of the input."""
+    def compute_output_spec(self, x: keras.KerasTensor) -> keras.KerasTensor:
+        """Returns the shape and dtype of the input."""
         rank = self.rank or len(x.shape)
         shape = (*x.shape, 1) if len(x.shape) < rank else x.shape
-        y = keras.KerasTensor(shape[:rank], self.dtype)
-        return _with_mask_of(x, y)
+        return copy_mask(x, keras.KerasTensor(shape[:rank], self.dtype))
 
     def get_config(self) -> dict:
-        """What the operation is made from."""
+        """Returns the constructor's arguments."""
         return {"dtype": self.dtype, "rank": self.rank, "name": self.name}
-
-
-def _with_mask_of(x: Any, y: Any) -> Any:
-    mask = compat.keras_mask(x)
-    if mask is not None:
-        compat.set_keras_mask(y, mask)
-    return y
 
 
 def as_input(
     shape: tuple, dtype: str, tensor: keras.KerasTensor
 ) -> AsInput | None:
-    """What makes a tensor an input; None if nothing has to be done.
+    """Returns the operation that makes a tensor an input, if one is needed.
 
     Args:
-        shape: The tensor's, with the batch.
-        dtype: The tensor's.
+        shape: The shape of the tensor, with the batch.
+        dtype: The dtype of the tensor.
         tensor: The input of the network.
     """
     rank = None if len(shape) == len(tensor.shape) else len(tensor.shape)

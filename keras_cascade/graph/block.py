@@ -1,4 +1,4 @@
-"""The model class that cascades are made of: frozen parts stay frozen."""
+"""Defines the model class of cascades and copies: frozen stays frozen."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -9,14 +9,15 @@ import keras
 from keras_cascade import _keras_compat as compat
 from keras_cascade.graph import low_rank
 from keras_cascade.graph.names import name_variables
+from keras_cascade.graph.paths import LayerPath
 from keras_cascade.graph.reconstruction import (
-    Parts,
-    as_part,
-    available,
-    paths_of_parts,
+    Provenance,
+    part_config,
+    part_paths,
+    provide_parts,
 )
 
-# Augmentation is data, not weights: no flag switches it off.
+# Augmentation is data, not weights: no flag turns it off.
 AUGMENTATIONS = tuple(
     getattr(keras.layers, name)
     for name in dir(keras.layers)
@@ -30,22 +31,21 @@ class Block(keras.Model):
     """A Functional model whose frozen layers run in inference mode.
 
     In a stock Functional, `model(x, training=True)` reaches every layer:
-    Dropout and stochastic depth go on in a layer with `trainable=False`. A
-    block calls each layer in training mode only where the layer is to be
-    trained, so a network may be frozen in part. Augmentation layers are data
-    and stay active. Without a `training` argument a block runs in inference
-    mode.
+    Dropout and stochastic depth stay active in a layer with `trainable=False`.
+    A block calls a layer in training mode only if the layer is to be trained,
+    so a network may be frozen in part. Augmentation layers are data and stay
+    active. Without a `training` argument a block runs in inference mode.
 
     It is made like any Functional, `Block(inputs, outputs, name=...)`, and
     saves and loads like one, flags inside composite layers included.
     """
 
-    # Read by the package's graph walk: `call` below adds nothing to the graph.
+    # `call` below adds nothing to the graph, so the graph may be read.
     interprets_its_graph = True
-    # Its layers got names that do not depend on the process: keep them.
+    # The names of its layers do not depend on the process: they are kept.
     names_are_stable = True
-    # Which of its layers come from a network that its class rebuilds.
-    parts: Parts | None = None
+    # Which of its layers come from a network that only its class can make.
+    provenance: Provenance | None = None
 
     def __init__(self, *args: Any, **kwargs: Any):
         # Functional's own handling of `trainable=True` would unfreeze every
@@ -55,7 +55,7 @@ class Block(keras.Model):
         ranks = kwargs.pop("low_rank", None) or {}
         super().__init__(*args, **kwargs)
         for name, own in ranks.items():
-            low_rank.enable_again(self.get_layer(name), own)
+            low_rank.restore_ranks(self.get_layer(name), own)
         if trainable is False:
             self.trainable = False
         for name, flags in mixed_flags.items():
@@ -67,19 +67,18 @@ class Block(keras.Model):
         self, inputs: Any, training: bool | None = None, mask: Any = None
     ) -> Any:
         """Runs the graph, each layer in the mode that its flag asks for."""
-        in_mode = partial(bind_training_mode, training=bool(training))
-        return compat.run_graph(self, inputs, mask, in_mode)
+        bind = partial(bind_training_mode, training=bool(training))
+        return compat.run_graph(self, inputs, mask, bind)
 
-    def compute_mask(self, inputs: Any, previous_mask: Any = None) -> Any:
-        """Nothing to add: its layers have hung their masks on the outputs.
-
-        Without this Keras warns that the mask of an input is lost.
-        """
-        return None
+    def compute_mask(
+        self, inputs: object, previous_mask: object = None
+    ) -> None:
+        """Returns None: the layers have attached masks to the outputs."""
+        # Without this Keras warns that the mask of an input is lost.
 
     def get_config(self) -> dict:
-        """The graph, flags that a layer's own config leaves out, and ranks."""
-        paths = {} if self.parts is None else self.parts.paths
+        """Returns the graph, flags that layers' configs lack, and ranks."""
+        paths = {} if self.provenance is None else self.provenance.paths
         parts = [op for op in self.operations if op.name in paths]
         updated = [
             x for y in self._leaves() for x in low_rank.low_rank_layers(y)
@@ -89,48 +88,47 @@ class Block(keras.Model):
             compat.without_low_rank_configs(updated),
         ):
             config = super().get_config()
-        if self.parts is not None:
-            config["origin"] = self.parts.origin
+        if self.provenance is not None:
+            config["origin"] = self.provenance.origin
         config["layers"] = [
-            as_part(entry, paths[entry["name"]])
+            part_config(entry, paths[entry["name"]])
             if entry["name"] in paths
             else entry
             for entry in config["layers"]
         ]
+        flags = {layer.name: read_flags(layer) for layer in self._leaves()}
+        # A layer made with `trainable=False` does not pass that on to the
+        # layers that it makes inside; a part has no config of its own.
         if mixed := {
-            layer.name: flags
-            for layer in self._leaves()
-            if _says_too_little(flags := read_flags(layer))
-            or layer.name in paths
+            name: own
+            for name, own in flags.items()
+            if name in paths or (len(own) > 1 and not all(own))
         }:
             config["mixed_flags"] = mixed
-        if ranks := {
-            layer.name: own
-            for layer in self._leaves()
-            if (own := low_rank.ranks_of(layer))
-        }:
+        ranks = {x.name: low_rank.read_ranks(x) for x in self._leaves()}
+        if ranks := {name: own for name, own in ranks.items() if own}:
             config["low_rank"] = ranks
         return config
 
     @classmethod
     def from_config(cls, config: dict, custom_objects: dict | None = None):
-        """Rebuilds the graph, with the variables' paths as they were."""
+        """Makes the block of a config, with the variables' paths as before."""
         config = dict(config)
-        origin, paths = config.pop("origin", None), paths_of_parts(config)
-        with available(origin):
+        origin, paths = config.pop("origin", None), part_paths(config)
+        with provide_parts(origin):
             block = super().from_config(config, custom_objects)
         if origin is not None:
-            block.parts = Parts(origin, paths)
+            block.provenance = Provenance(origin, paths)
         name_variables(block, block.path_prefix)
         return block
 
     def save_own_variables(self, store: dict) -> None:
-        """The states of random layers, which Keras leaves out of a file."""
+        """Saves the states of random layers, which Keras leaves out."""
         for number, state in enumerate(self._seed_states()):
             store[str(number)] = keras.ops.convert_to_numpy(state)
 
     def load_own_variables(self, store: dict) -> None:
-        """Random layers go on where they were."""
+        """Loads the states of random layers."""
         for number, state in enumerate(self._seed_states()):
             if str(number) in store:
                 state.assign(store[str(number)])
@@ -144,19 +142,19 @@ class Block(keras.Model):
         ]
 
     def _leaves(self) -> list[keras.Layer]:
-        """Its layers that are no networks, which write their own part."""
+        """Returns the layers that are no networks; those write their own."""
         return [x for x in self.layers if not compat.is_functional(x)]
 
     @property
     def path_prefix(self) -> str:
-        """What the paths of its variables begin with."""
+        """The beginning of the paths of its variables."""
         return self.name
 
 
 def bind_training_mode(
     operation: keras.Operation, training: bool
 ) -> Callable[..., Any]:
-    """The operation, to be called in the mode that its flag asks for."""
+    """Returns the operation, to be called in the mode of its flag."""
     if not isinstance(operation, keras.Layer):
         return operation
     if not isinstance(operation, (Block, *AUGMENTATIONS)):
@@ -169,9 +167,9 @@ def bind_training_mode(
 
 
 def leaf_layers(
-    network: keras.Model, prefix: tuple[str, ...] = ()
-) -> Iterator[tuple[tuple[str, ...], keras.Layer]]:
-    """The layers that are no networks themselves, with their paths."""
+    network: keras.Model, prefix: LayerPath = ()
+) -> Iterator[tuple[LayerPath, keras.Layer]]:
+    """Yields the layers that are no networks themselves, with their paths."""
     for layer in network.layers:
         path = (*prefix, layer.name)
         if compat.is_functional(layer):
@@ -181,17 +179,8 @@ def leaf_layers(
 
 
 def read_flags(layer: keras.Layer) -> list[bool]:
-    """The `trainable` flags of a layer and of the layers inside it."""
+    """Returns the `trainable` flags of a layer and of the layers inside it."""
     return [inner.trainable for inner in compat.sublayers(layer)]
-
-
-def _says_too_little(flags: list[bool]) -> bool:
-    """Whether a config does not give these flags again.
-
-    A layer that is made with `trainable=False` hands that on to none of those
-    that it makes inside.
-    """
-    return len(flags) > 1 and not all(flags)
 
 
 def apply_flags(layer: keras.Layer, flags: list[bool]) -> None:

@@ -18,9 +18,9 @@ def copy_network(
 ) -> Block:
     """Copies a network, or the part of it that some tensors need.
 
-    All outputs come from one forward pass. What lies behind the last of them
-    is not in the copy, at any level of nesting, and neither are inputs that
-    none of them needs.
+    All outputs come from one forward pass. Layers after the last of them are
+    not in the copy, at any level of nesting, and neither are inputs that none
+    of them needs.
 
     Args:
         network: A built Functional or Sequential model. It stays as it is.
@@ -35,7 +35,7 @@ def copy_network(
         The copy, with the network's weights and flags.
     """
     graph = read_graph(network, keep_names=share)
-    return copy_graph(graph, name, outputs, share=share)
+    return copy_graph(graph, name, outputs, share)
 
 
 def copy_graph(
@@ -49,20 +49,16 @@ def copy_graph(
 
     Args:
         graph: The network's graph.
-        name: The name of the copy.
+        name: As in `copy_network`.
         outputs: As in `copy_network`. Defaults to `None`.
         share: As in `copy_network`. Defaults to `False`.
-        pruned: Whether inputs that its own outputs do not need, and what
-            stands behind them, are left out. Defaults to `False`.
+        pruned: Whether inputs that its own outputs do not need, and the calls
+            that depend on them, are left out. Defaults to `False`.
     """
     replay = Replay(share=share)
-    if outputs is not None:
-        block, _ = replay.part(graph, name, outputs)
-    elif pruned:
-        block, _ = replay.pruned(graph, name)
-    else:
-        block = replay.whole(graph, name)
+    whole = outputs is None and not pruned
+    block, _ = replay.build(graph, name, outputs, whole)
     if not share:
-        replay.fill()
+        replay.copy_states()
         name_variables(block, name)
     return block

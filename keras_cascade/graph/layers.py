@@ -1,4 +1,4 @@
-"""Copies single layers, and calls the copies where they go."""
+"""Checks layers that users pass, and calls copies of them."""
 
 from typing import Any
 
@@ -30,12 +30,12 @@ def call_copy(layer: keras.Layer, name: str, inputs: Any) -> Any:
 
 
 def check_layer(layer: object, what: str, or_else: str = "") -> keras.Layer:
-    """The layer itself, if it is one that was not made inside out.
+    """Returns the layer itself, if it is one.
 
     Args:
-        layer: What the user passed.
-        what: Where it was passed, for the error.
-        or_else: What else is possible there: "None, ". Defaults to `""`.
+        layer: The object that the user passed.
+        what: The argument that it was passed as, for the error.
+        or_else: Other values that are possible: "None, ". Defaults to `""`.
 
     Raises:
         TypeError: If it is a class, or no Keras layer.

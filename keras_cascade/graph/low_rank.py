@@ -1,13 +1,13 @@
-"""Low-rank updates of single layers: what trains, is stored and is merged.
+"""Enables, stores and merges low-rank updates of single layers.
 
 Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models" (2021): a
-kernel W stays as it is, and what trains is a product of two small matrices:
+kernel W stays as it is, and the product of two small matrices is trained:
 W + alpha / rank * A B. Keras's layers compute it; left alone they write the
 merged kernel into a file, load A = B = 0, from where nothing trains, and let
 W train again when their flag is set.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from typing import Any
 
 import keras
@@ -16,7 +16,7 @@ from keras import ops
 
 from keras_cascade import _keras_compat as compat
 
-# The number of a layer within the one that holds it, to its rank and alpha.
+# The number of a layer inside a composite layer, to its rank and alpha.
 Ranks = Mapping[str, list]
 
 
@@ -32,89 +32,87 @@ def has_low_rank(layer: keras.Layer) -> bool:
 
 
 def low_rank_layers(layer: keras.Layer) -> Iterator[keras.Layer]:
-    """Of a layer and the layers inside it, those with low-rank updates."""
+    """Yields the layers with low-rank updates, of a layer and those inside."""
     return filter(has_low_rank, compat.sublayers(layer))
 
 
-def constraint(layer: keras.Layer) -> Any:
-    """The constraint on what would be updated, which Keras refuses."""
-    return getattr(layer, f"{_what(layer)}_constraint")
+def constraint(layer: keras.Layer) -> object:
+    """Returns the constraint on W, with which Keras refuses updates."""
+    return getattr(layer, f"{_kernel_name(layer)}_constraint")
 
 
 def factors(layer: keras.Layer) -> tuple[keras.Variable, keras.Variable]:
-    """A and B of a layer that has them."""
-    what = _what(layer)
-    return getattr(layer, f"lora_{what}_a"), getattr(layer, f"lora_{what}_b")
+    """Returns A and B of a layer that has them."""
+    name = _kernel_name(layer)
+    return getattr(layer, f"lora_{name}_a"), getattr(layer, f"lora_{name}_b")
 
 
 def base(layer: keras.Layer) -> keras.Variable:
-    """The variable that stays as it is: W."""
+    """Returns W, the variable that stays as it is."""
     with compat.low_rank_hidden(layer):
-        return getattr(layer, _what(layer))
+        return getattr(layer, _kernel_name(layer))
 
 
-def enable(layer: keras.Layer, rank: int, alpha: float) -> None:
+def enable(layer: Any, rank: int, alpha: float) -> None:
     """Gives a built layer a low-rank update, which changes nothing yet.
 
-    Only A and B train from then on, whatever the layer's flag is set to. What
-    the layer writes into a file is W, A and B, which is what it loads.
+    Only A and B train from then on, whatever the layer's flag is set to. The
+    layer writes W, A and B into files, and loads them.
 
     Args:
-        layer: A layer that takes one. One that Keras has given one already
+        layer: A layer that takes one. If Keras has given it one already, it
             keeps its A and B.
         rank: The width of A and the height of B.
-        alpha: What A B is multiplied by, times the rank.
+        alpha: The factor of A B, times the rank.
     """
     if not has_low_rank(layer):
         layer.enable_lora(rank, lora_alpha=alpha)
         parent, _, _ = base(layer).path.rpartition("/")
         for factor in factors(layer):
             compat.set_variable_path(factor, f"{parent}/{factor.name}")
-    # Some of Keras's layers forget it when they are made from a config.
+    # Dense and Embedding made from a config take an alpha equal to the rank.
     layer.lora_alpha = alpha
-    own = factors(layer)
-    compat.never_train(
-        layer, [v for v in layer.variables if not _is_in(v, own)]
-    )
+    compat.never_train(layer, _without(layer.variables, factors(layer)))
     compat.save_and_load_with(layer, _save, _load)
 
 
 def set_flag(layer: keras.Layer, flag: bool) -> None:
-    """Sets a layer's flag: of one with low-rank updates, these alone train.
+    """Sets the `trainable` flag of a layer and of the layers inside it.
+
+    In a layer with low-rank updates, only these are unfrozen.
 
     Args:
-        layer: The layer. What it holds besides such layers stays frozen.
+        layer: The layer.
         flag: Whether it trains.
     """
     for inner in compat.sublayers(layer):
-        # On TensorFlow a flag that is set to what it was goes no further.
+        # On TensorFlow a flag that is set to its old value does not spread.
         inner.trainable = flag
     if flag and any(low_rank_layers(layer)):
         freeze_rest(layer)
 
 
 def freeze_rest(layer: keras.Layer) -> None:
-    """Freezes what is in a layer besides its low-rank updates."""
-    updates = [x for inner in low_rank_layers(layer) for x in factors(inner)]
+    """Freezes all of a layer but its low-rank updates."""
     for inner in compat.sublayers(layer):
         if not any(low_rank_layers(inner)):
             inner.trainable = False
-    for variable in layer.variables:
-        if not _is_in(variable, updates):
-            variable.trainable = False
+    for variable in plain_variables(layer):
+        variable.trainable = False
 
 
-def ranks_of(layer: keras.Layer) -> dict[str, list]:
-    """The ranks and alphas of a layer and the layers inside it."""
+def read_ranks(layer: keras.Layer) -> dict[str, list]:
+    """Returns the ranks and alphas of a layer and the layers inside it."""
+    inside: Iterable[Any] = compat.sublayers(layer)
     return {
         str(number): [inner.lora_rank, inner.lora_alpha]
-        for number, inner in enumerate(compat.sublayers(layer))
+        for number, inner in enumerate(inside)
         if has_low_rank(inner)
     }
 
 
-def enable_again(layer: keras.Layer, ranks: Ranks) -> None:
-    """Enables what `ranks_of` read, on a layer that was made anew."""
+def restore_ranks(layer: keras.Layer, ranks: Ranks) -> None:
+    """Enables the updates that `read_ranks` read, on a layer without them."""
     for number, inner in enumerate(list(compat.sublayers(layer))):
         if str(number) in ranks:
             enable(inner, *ranks[str(number)])
@@ -128,8 +126,8 @@ def same_ranks(layer: Any, other: Any) -> bool:
     )
 
 
-def merged(layer: keras.Layer) -> Any:
-    """W with the update in it, as a tensor of W's dtype."""
+def merged(layer: Any) -> Any:
+    """Returns W with the update added, as a tensor of W's dtype."""
     a, b = factors(layer)
     scale = layer.lora_alpha / layer.lora_rank
     kernel = base(layer)
@@ -137,11 +135,11 @@ def merged(layer: keras.Layer) -> Any:
 
 
 def merge_into(source: keras.Layer, target: keras.Layer) -> None:
-    """Gives a layer without low-rank updates what one with them computes.
+    """Gives a layer without low-rank updates the merged weights of another.
 
     Raises:
-        ValueError: If the source is quantised: merged, it would be rounded
-            again, and answer otherwise.
+        ValueError: If the source is quantised: the merged kernel would be
+            rounded again, and the copy would answer otherwise.
     """
     if source.quantization_mode is not None:
         raise ValueError(
@@ -154,42 +152,45 @@ def merge_into(source: keras.Layer, target: keras.Layer) -> None:
     with compat.low_rank_hidden(source):
         type(source).save_own_variables(source, store)
     values = {k: ops.convert_to_numpy(v) for k, v in store.items()}
-    type(target).load_own_variables(
-        target, {**values, "0": ops.convert_to_numpy(merged(source))}
-    )
+    values["0"] = ops.convert_to_numpy(merged(source))
+    type(target).load_own_variables(target, values)
 
 
 def plain_variables(layer: keras.Layer) -> list[keras.Variable]:
-    """The variables of a layer without its low-rank updates."""
+    """Returns the variables of a layer without its low-rank updates."""
     updates = [x for inner in low_rank_layers(layer) for x in factors(inner)]
-    return [v for v in layer.variables if not _is_in(v, updates)]
+    return _without(layer.variables, updates)
 
 
-def _what(layer: keras.Layer) -> str:
-    """What Keras calls W in this layer."""
+def _kernel_name(layer: keras.Layer) -> str:
+    """Returns Keras's name for W in this layer."""
     is_table = isinstance(layer, keras.layers.Embedding)
     return "embeddings" if is_table else "kernel"
 
 
-def _save(layer: keras.Layer, store: Any) -> None:
-    """Writes W where Keras writes the merged kernel, and A and B."""
+def _save(layer: keras.Layer, store: MutableMapping[str, Any]) -> None:
+    """Writes A and B, and W where Keras writes the merged kernel."""
     with compat.low_rank_hidden(layer):
         type(layer).save_own_variables(layer, store)
     store["lora_a"], store["lora_b"] = factors(layer)
 
 
-def _load(layer: keras.Layer, store: Any) -> None:
-    """Reads them again; of a file without, A stays and B is 0."""
+def _load(layer: keras.Layer, store: Mapping[str, Any]) -> None:
+    """Loads W, A and B; from a file without these, A stays and B is 0."""
     a, b = factors(layer)
     start = np.array(ops.convert_to_numpy(a))
+    # Keras's own loading sets A and B to 0.
     type(layer).load_own_variables(layer, store)
-    if "lora_a" not in store:
+    if "lora_a" in store:
+        a.assign(store["lora_a"])
+        b.assign(store["lora_b"])
+    else:
         a.assign(start)
-        return
-    a.assign(store["lora_a"])
-    b.assign(store["lora_b"])
 
 
-def _is_in(variable: keras.Variable, variables: Any) -> bool:
-    """By identity: variables compare value by value."""
-    return any(variable is other for other in variables)
+def _without(
+    variables: Iterable[keras.Variable], others: Iterable[keras.Variable]
+) -> list[keras.Variable]:
+    # By their ids: == compares the values of variables.
+    ids = set(map(id, others))
+    return [variable for variable in variables if id(variable) not in ids]

@@ -1,4 +1,7 @@
-"""A model as a list of steps on plain tensors: what files are written from."""
+"""Reads a model as a list of steps on plain tensors, without nesting.
+
+Exported files are written from such a program, and caching cuts it in two.
+"""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -12,15 +15,18 @@ from keras_cascade.graph.block import bind_training_mode
 from keras_cascade.graph.flattening import FlatCall, Source, flatten
 from keras_cascade.graph.graph import Reference, read_graph
 
+# The tensors of the backend that a program has computed.
+Values = Mapping[Reference, Any]
+
 
 @dataclass(frozen=True)
 class Port:
-    """An input of a file.
+    """An input of a program.
 
     Attributes:
-        name: What it is called.
-        shape: With the batch, which is None, as are other open dimensions.
-        dtype: Of its values.
+        name: The name of the input.
+        shape: The shape with the batch, which is None, as other open sizes.
+        dtype: The dtype of the values.
         reference: The tensor in the program.
     """
 
@@ -37,9 +43,9 @@ class Step:
     Attributes:
         name: The path of the operation.
         operation: The layer, operation or function itself.
-        args: Its positional arguments, with a `Source` for each tensor.
-        kwargs: Its keyword arguments, likewise.
-        outputs: The tensors that it gives.
+        args: The positional arguments, with a `Source` for each tensor.
+        kwargs: The keyword arguments, likewise.
+        outputs: The tensors that the step gives.
     """
 
     name: str
@@ -50,22 +56,31 @@ class Step:
 
     @cached_property
     def inputs(self) -> tuple[Reference, ...]:
-        """The tensors that it takes, masks included."""
+        """The tensors that the step takes, masks included."""
         return tuple(_references((self.args, self.kwargs)))
 
     @property
     def only_input(self) -> Reference | None:
-        """The tensor that it takes, if it takes one and nothing else."""
+        """The tensor that the step takes, if it is its only argument."""
         if self.kwargs or len(self.args) != 1:
             return None
         given = self.args[0]
         return given.reference if isinstance(given, Source) else None
 
-    def on(self, tensors: Sequence[Reference], operation: Any) -> "Step":
-        """Another operation on other tensors, which gives what this gives."""
+    def on(self, tensors: Sequence[Reference], operation: object) -> "Step":
+        """Returns a step with this one's outputs, of another operation."""
         sources = [Source(tensor) for tensor in tensors]
         args = (sources if len(sources) > 1 else sources[0],)
         return Step(self.name, operation, args, {}, self.outputs)
+
+    def map_arguments(self, change: Callable[[Any], Any]) -> "Step":
+        """Returns the step with each leaf of its arguments changed."""
+        args = keras.tree.map_structure(change, self.args)
+        return replace(
+            self,
+            args=args,
+            kwargs=keras.tree.map_structure(change, self.kwargs),
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,10 +88,10 @@ class Program:
     """A model without nesting, which runs on tensors of the backend.
 
     Attributes:
-        inputs: What goes in.
-        outputs: What comes out, by name.
-        shapes: Of each tensor, with the batch.
-        dtypes: Of each tensor.
+        inputs: The inputs.
+        outputs: The output tensors, by name.
+        shapes: The shape of each tensor, with the batch.
+        dtypes: The dtype of each tensor.
         steps: The calls in topological order.
     """
 
@@ -87,10 +102,10 @@ class Program:
     steps: tuple[Step, ...]
 
     def __call__(self, *tensors: Any, training: bool = False) -> dict[str, Any]:
-        """Runs it, by default in inference mode.
+        """Runs the program, by default in inference mode.
 
         Args:
-            *tensors: One for each input, in their order.
+            *tensors: The inputs, in their order.
             training: Whether each layer runs in the mode that its flag asks
                 for. Defaults to `False`.
         """
@@ -105,7 +120,7 @@ class Program:
 
     @property
     def layers(self) -> list[keras.Layer]:
-        """Its layers that hold variables, each once."""
+        """The layers that have variables, each once."""
         found = {id(x.operation): x.operation for x in self.steps}
         return [
             layer
@@ -115,7 +130,7 @@ class Program:
 
     @cached_property
     def consumers(self) -> dict[Reference, list[Step]]:
-        """The steps that a tensor goes into."""
+        """The steps that take a tensor."""
         found: dict[Reference, list[Step]] = {}
         for step in self.steps:
             for reference in dict.fromkeys(step.inputs):
@@ -129,30 +144,35 @@ class Program:
 
     @cached_property
     def uses(self) -> Counter[int]:
-        """How many steps call an operation, by its id."""
+        """The number of steps that call an operation, by its id."""
         return Counter(id(step.operation) for step in self.steps)
 
     def only_consumer(self, reference: Reference) -> Step | None:
-        """The one step that a tensor goes into, if there is just one."""
+        """Returns the step that takes a tensor, if nothing else uses it."""
         if reference in self.outputs.values():
             return None
         steps = self.consumers.get(reference, [])
         return steps[0] if len(steps) == 1 else None
 
     def replaced(self, gone: Iterable[Step], new: Step) -> "Program":
-        """The program with a step in the place of the last of several."""
-        gone = list(gone)
+        """Returns the program with one step in place of several.
+
+        Args:
+            gone: The steps to remove; the new one takes the place of the last.
+            new: The new step.
+        """
+        *others, last = gone
         steps = [
-            new if step is gone[-1] else step
+            new if step is last else step
             for step in self.steps
-            if step not in gone[:-1]
+            if step not in others
         ]
         return replace(self, steps=tuple(steps))
 
     def with_tensor(
         self, reference: Reference, shape: tuple[int | None, ...], dtype: str
     ) -> "Program":
-        """The program, which knows of one more tensor."""
+        """Returns the program with one more tensor in `shapes` and `dtypes`."""
         return replace(
             self,
             shapes={**self.shapes, reference: shape},
@@ -160,28 +180,26 @@ class Program:
         )
 
     def without(self, step: Step) -> "Program":
-        """The program without a step that gives what it takes."""
-        given = step.inputs[0]
+        """Returns the program without a step that gives what it takes."""
+        given, gone = step.inputs[0], step.outputs[0]
 
         def other(x: Any) -> Any:
-            at_step = isinstance(x, Source) and x.reference == step.outputs[0]
-            return Source(given) if at_step else x
+            is_gone = isinstance(x, Source) and x.reference == gone
+            return Source(given) if is_gone else x
 
         steps = tuple(
-            replace(x, **_changed(x, other))
-            if step.outputs[0] in x.inputs
-            else x
+            x.map_arguments(other) if gone in x.inputs else x
             for x in self.steps
             if x is not step
         )
         outputs = {
-            name: given if ref == step.outputs[0] else ref
-            for name, ref in self.outputs.items()
+            name: given if reference == gone else reference
+            for name, reference in self.outputs.items()
         }
         return replace(self, steps=steps, outputs=outputs)
 
     def pruned(self, names: Iterable[str]) -> "Program":
-        """The program with some of its outputs, and what these need."""
+        """Returns the program with some of its outputs, and their steps."""
         outputs = {name: self.outputs[name] for name in names}
         needed, steps = set(outputs.values()), []
         for step in reversed(self.steps):
@@ -197,13 +215,10 @@ class Program:
 
 
 def as_program(model: keras.Model) -> Program:
-    """Reads a functional model; the names of its outputs are the file's.
+    """Reads a functional model as a program on the model's own layers.
 
     Args:
         model: A Functional model; it stays as it is.
-
-    Returns:
-        The program, on the model's own layers.
     """
     graph = read_graph(model, keep_names=True)
     flat = flatten(graph)
@@ -222,11 +237,17 @@ def as_program(model: keras.Model) -> Program:
     )
 
 
-def output_names(structure: Any, references: Sequence[Reference]) -> list[str]:
-    """What the outputs are called.
+def output_names(
+    structure: object, references: Sequence[Reference]
+) -> list[str]:
+    """Returns the names of a model's outputs in exported files.
 
-    The keys of a dict; `head` where a cascade ends in its head; else the
-    operation that gives them.
+    They are the keys of a dict, `head` if a cascade ends in its head, else the
+    operations that give the outputs.
+
+    Args:
+        structure: The outputs in their structure.
+        references: The outputs, flat.
     """
     if isinstance(structure, dict):
         paths = (path for path, _ in keras.tree.flatten_with_path(structure))
@@ -241,40 +262,12 @@ def output_names(structure: Any, references: Sequence[Reference]) -> list[str]:
     ]
 
 
-def _step(call: FlatCall) -> Step:
-    # What a file does is inference; a mask that comes from nowhere in the
-    # graph is handed on by Keras.
-    kwargs = {
-        name: x
-        for name, x in call.kwargs.items()
-        if name != "training" and not (name == "mask" and _is_lost(x))
-    }
-    return Step(
-        "/".join(call.address), call.operation, call.args, kwargs, call.outputs
-    )
-
-
-def _is_lost(mask: Any) -> bool:
-    return any(
-        x is None or (isinstance(x, Source) and x.reference is None)
-        for x in keras.tree.flatten(mask)
-    )
-
-
-def _references(structure: Any) -> Iterator[Reference]:
-    for x in keras.tree.flatten(structure):
-        if isinstance(x, Source) and x.reference is not None:
-            yield x.reference
-
-
-def run_step(
-    step: Step, values: Mapping[Reference, Any], training: bool = False
-) -> list[Any]:
-    """What a step gives.
+def run_step(step: Step, values: Values, training: bool = False) -> list[Any]:
+    """Returns the outputs of a step.
 
     Args:
         step: The step.
-        values: The tensors that there are.
+        values: The tensors computed so far.
         training: As in `Program`. Defaults to `False`.
     """
 
@@ -287,16 +280,34 @@ def run_step(
     if step.only_input is not None:
         found = call(values[step.only_input])
     else:
-        given = _changed(step, value)
-        found = call(*given["args"], **given["kwargs"])
+        given = step.map_arguments(value)
+        found = call(*given.args, **given.kwargs)
     if len(step.outputs) == 1 and not isinstance(found, (list, tuple, dict)):
         return [found]
     return keras.tree.flatten(found)
 
 
-def _changed(step: Step, change: Callable[[Any], Any]) -> dict[str, Any]:
-    """The arguments of a step, each leaf changed."""
-    return {
-        name: keras.tree.map_structure(change, structure)
-        for name, structure in (("args", step.args), ("kwargs", step.kwargs))
+def _step(call: FlatCall) -> Step:
+    # Programs run in inference mode unless told otherwise; a mask that comes
+    # from outside the graph is one that Keras passes on by itself.
+    kwargs = {
+        name: x
+        for name, x in call.kwargs.items()
+        if name != "training" and not (name == "mask" and _is_lost(x))
     }
+    name = "/".join(call.address)
+    return Step(name, call.operation, call.args, kwargs, call.outputs)
+
+
+def _is_lost(mask: object) -> bool:
+    """Whether a mask, or one of several, is not in the graph."""
+    return any(
+        x is None or (isinstance(x, Source) and x.reference is None)
+        for x in keras.tree.flatten(mask)
+    )
+
+
+def _references(structure: object) -> Iterator[Reference]:
+    for x in keras.tree.flatten(structure):
+        if isinstance(x, Source) and x.reference is not None:
+            yield x.reference

@@ -1,4 +1,7 @@
-"""A part of a cascade as a model that shares its layers."""
+"""Runs a part of a cascade as a model that shares its layers.
+
+Tested by `tests/cascade/test_splitting.py`.
+"""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -7,65 +10,64 @@ import keras
 
 from keras_cascade import _keras_compat as compat
 from keras_cascade.data.inputs import fit_last_axis, input_paths, sort_inputs
+from keras_cascade.graph.masks import masks_of
 from keras_cascade.graph.program import Program
 
-# Behind the name of a tensor: its mask.
+# Follows the name of a tensor: its mask.
 MASK_SUFFIX = ":mask"
 
 
 class ProgramModel(keras.Model):
     """Runs a program on the layers that it was read from.
 
-    It shares their variables: what moves in one moves in the other. It is
-    saved with the model that it is a part of, not by itself.
+    The model shares their variables: training it trains the whole model. It is
+    saved with that, not by itself.
 
     Args:
-        program: What it computes, from a dict by the names of its inputs, or
-            a list in their order. A tensor with a mask comes with another
-            one, its name followed by `:mask`.
-        structure: The structure of what it gives. Defaults to `None`: a dict
-            by name, masks included.
-        taken: The structure of the inputs of the whole model, which is taken
-            as well. Defaults to `None`: only what the program takes.
-        **kwargs: Of `keras.Model`.
+        program: The program. The model takes a dict by the names of its
+            inputs, or a list in their order. The mask of a tensor is another
+            one, of the same name followed by `:mask`.
+        structure: The structure of the outputs. Defaults to `None`: a dict by
+            name, masks included.
+        taken: The structure of the inputs of the whole model, which the model
+            takes as well. Defaults to `None`: only the program's inputs.
+        **kwargs: Arguments of `keras.Model`.
     """
 
     def __init__(
         self,
         program: Program,
-        structure: Any = None,
-        taken: Any = None,
+        structure: object = None,
+        taken: object = None,
         **kwargs: Any,
     ):
         # Inputs keep their dtypes, as in a Functional.
         super().__init__(autocast=False, **kwargs)
-        # In a closure, where Keras tracks nothing twice.
+        # In a closure: Keras would track the layers in an attribute twice.
         self._held = lambda: (program, structure, taken)
         self.shared = _layers(program)
         self.supports_masking = True
         self.built = True
 
-    def compute_mask(self, inputs: Any, previous_mask: Any = None) -> Any:
-        """Nothing to add: its layers have hung their masks on what it gives."""
-        return None
+    def compute_mask(
+        self, inputs: object, previous_mask: object = None
+    ) -> None:
+        """Returns None: the layers have attached masks to the outputs."""
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
-        """What the part gives."""
+        """Returns the outputs of the program."""
         program, structure, taken = self._held()
         tensors = list(_tensors(inputs, program, taken))
         found = program(*tensors, training=bool(training))
         if structure is None:
-            return found | _masks(found)
+            masks = masks_of(found).items()
+            return found | {name + MASK_SUFFIX: x for name, x in masks}
         packed = keras.tree.pack_sequence_as(structure, list(found.values()))
         is_single = isinstance(packed, list | tuple) and len(packed) == 1
         return packed[0] if is_single else packed
 
     def get_config(self) -> dict[str, Any]:
-        """There is none.
-
-        Raises:
-            NotImplementedError: Always: it shares the layers of a cascade.
-        """
+        """Raises a NotImplementedError: the layers belong to a cascade."""
         raise NotImplementedError(
             f"'{self.name}' is a part of a cascade and shares its variables. "
             "Save the cascade, and split it again when it is loaded."
@@ -73,7 +75,7 @@ class ProgramModel(keras.Model):
 
 
 def _layers(program: Program) -> list[keras.Layer]:
-    """All its layers: Keras clears the losses of those that it knows of."""
+    # All of them: Keras clears the losses only of layers that it tracks.
     found = {id(step.operation): step.operation for step in program.steps}
     return [x for x in found.values() if isinstance(x, keras.Layer)]
 
@@ -96,10 +98,3 @@ def _tensors(inputs: Any, program: Program, taken: Any) -> Iterator[Any]:
             mask = keras.ops.convert_to_tensor(mask, "bool")
             compat.set_keras_mask(tensor, mask)
         yield tensor
-
-
-def _masks(found: Mapping[str, Any]) -> dict[str, Any]:
-    masks = {
-        name + MASK_SUFFIX: compat.keras_mask(x) for name, x in found.items()
-    }
-    return {name: mask for name, mask in masks.items() if mask is not None}

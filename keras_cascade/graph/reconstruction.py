@@ -1,7 +1,7 @@
-"""Networks that their class rebuilds, and layers as parts of such networks.
+"""Reconstructs networks that only their class can make.
 
-What a layer is need not stand in its own config: KerasHub's backbones are
-made again by their class, and many of their layers by nothing else. Of such a
+A layer's own config may not suffice to make it again: KerasHub's backbones are
+made by their class, and many of their layers by nothing else. Of such a
 network the whole is made again, and its layers are taken from that.
 """
 
@@ -24,12 +24,12 @@ Operations = dict[LayerPath, keras.Operation]
 
 
 @dataclass(frozen=True, eq=False)
-class Parts:
-    """What of a network is part of another one, which its class rebuilds.
+class Provenance:
+    """The network that layers of another one come from.
 
     Attributes:
-        origin: The other one, as Keras serialises it.
-        paths: Where in it the operations are, by their names.
+        origin: The network, as Keras serialises it.
+        paths: The paths of the layers in it, by their names.
     """
 
     origin: dict
@@ -37,13 +37,13 @@ class Parts:
 
 
 @dataclass(frozen=True, eq=False)
-class Rebuilt:
+class Reconstruction:
     """A network that was made again by its class.
 
     Attributes:
         origin: The network, as Keras serialises it.
-        paths: Where in it the network's operations are, by their ids.
-        operations: Those of the new one.
+        paths: The paths of its operations, by their ids.
+        operations: The operations of the new network.
     """
 
     origin: dict
@@ -51,22 +51,24 @@ class Rebuilt:
     operations: Operations
 
 
-def rebuild(graph: Graph, share: bool = False) -> Rebuilt | None:
-    """The network made again, untrained, or None: then copy its layers.
-
-    Its class must have a config of its own. If that does not give the same
-    operations with the same weights again, the network was changed since, and
-    the config does not count.
+def reconstruct(graph: Graph, share: bool = False) -> Reconstruction | None:
+    """Makes a network again by its class, untrained.
 
     Args:
         graph: The network.
-        share: Whether nothing is to be made: only what is known of where its
-            layers come from. Defaults to `False`.
+        share: Whether no operations are made, only the paths are wanted.
+            Defaults to `False`.
+
+    Returns:
+        The reconstruction; None if the class has no config of its own, or if
+        that does not give the same operations with the same weights, because
+        the network was changed since.
     """
-    parts = getattr(graph.network, "parts", None)
-    if isinstance(parts, Parts):
-        made = {} if share else _freed(_graph_of(parts.origin))
-        return Rebuilt(parts.origin, dict(_recorded(graph, parts)), made)
+    provenance = getattr(graph.network, "provenance", None)
+    if isinstance(provenance, Provenance):
+        origin = provenance.origin
+        made = {} if share else _detached(_make(origin))
+        return Reconstruction(origin, dict(_known_paths(graph, origin)), made)
     network = graph.network
     is_ours = getattr(network, "names_are_stable", False)
     if network is None or is_ours or not compat.has_own_config(network):
@@ -74,39 +76,39 @@ def rebuild(graph: Graph, share: bool = False) -> Rebuilt | None:
     own = read_graph(network)
     try:
         origin = _serialized(network)
-        made = _graph_of(origin)
+        again = _make(origin)
     except (NotImplementedError, TypeError, ValueError):
         return None
-    if _plan(own) != _plan(made):
+    if _structure(own) != _structure(again):
         return None
-    pairs = zip(_operations(own).values(), _operations(made), strict=True)
+    pairs = zip(_operations(own).values(), _operations(again), strict=True)
     paths = {id(operation): path for operation, path in pairs}
-    return Rebuilt(origin, paths, _freed(made))
+    return Reconstruction(origin, paths, _detached(again))
 
 
-# The networks that blocks are just being loaded from, innermost last.
-_open: ContextVar[tuple[tuple[dict, Operations], ...]] = ContextVar("_open")
+# The networks of the blocks that are being loaded, innermost last.
+_provided: ContextVar[tuple[tuple[dict, Operations], ...]] = ContextVar(
+    "_provided"
+)
 
 
 @contextmanager
-def available(origin: dict | None) -> Iterator[None]:
-    """Makes the parts of a network available to `Part.from_config`.
+def provide_parts(origin: dict | None) -> Iterator[None]:
+    """Provides the layers of a network to `Part.from_config`.
 
     Args:
-        origin: The network, as Keras serialises it. That which is available
-            already is not built twice: a nested network's parts are those of
-            the network around it.
+        origin: The network, as Keras serialises it, if there is one.
     """
-    opened = _open.get(())
-    if origin is None or (opened and opened[-1][0] == origin):
+    known = _provided.get(())
+    # A nested block has parts of the network of the block around it.
+    if origin is None or (known and known[-1][0] == origin):
         yield
         return
-    operations = _freed(_graph_of(origin))
-    token = _open.set((*opened, (origin, operations)))
+    token = _provided.set((*known, (origin, _detached(_make(origin)))))
     try:
         yield
     finally:
-        _open.reset(token)
+        _provided.reset(token)
 
 
 _REGISTERED = "keras_cascade>Part"
@@ -114,11 +116,11 @@ _REGISTERED = "keras_cascade>Part"
 
 @keras.saving.register_keras_serializable(package="keras_cascade")
 class Part:
-    """What stands in a file for an operation that is part of a network.
+    """Stands in a file for an operation that comes from another network.
 
     Args:
-        path: Where in its network the operation is.
-        name: What it is called in the block.
+        path: The path of the operation in its network.
+        name: The name of the operation in the block.
     """
 
     def __init__(self, path: LayerPath, name: str):
@@ -126,34 +128,34 @@ class Part:
         self.name = name
 
     def get_config(self) -> dict:
-        """The arguments of the constructor."""
+        """Returns the constructor's arguments."""
         return {"path": list(self.path), "name": self.name}
 
     @classmethod
     def from_config(cls, config: dict) -> keras.Operation:
-        """The operation itself, of the network that is `available`."""
-        opened = _open.get(())
+        """Returns the operation itself, of the network that is provided."""
+        known = _provided.get(())
         path = tuple(config["path"])
-        if not opened or path not in opened[-1][1]:
+        if not known or path not in known[-1][1]:
             raise ValueError(
                 f"'{'/'.join(path)}' is part of a network that has none. The "
                 "file is of another version of the library that the network "
                 "is from, or the block was taken out of a network's config."
             )
-        operation = opened[-1][1][path]
+        operation = known[-1][1][path]
         rename(operation, config["name"])
         return operation
 
 
-def as_part(entry: Mapping[str, Any], path: LayerPath) -> dict:
-    """A layer's entry in a config, as a part.
+def part_config(entry: Mapping[str, Any], path: LayerPath) -> dict:
+    """Returns a layer's entry in a network's config, as a part.
 
     Args:
-        entry: What Keras writes for a layer.
-        path: Where in its network the layer is.
+        entry: The entry that Keras writes for the layer.
+        path: The path of the layer in the network that it comes from.
     """
     # Not by Keras's serialize: while it saves, it takes two objects of one id
-    # for one object, and objects made on the way get ids of such that died.
+    # for one object, and temporary objects get the ids of others that died.
     return {
         "module": Part.__module__,
         "class_name": Part.__name__,
@@ -164,8 +166,8 @@ def as_part(entry: Mapping[str, Any], path: LayerPath) -> dict:
     }
 
 
-def paths_of_parts(config: Mapping[str, Any]) -> dict[str, LayerPath]:
-    """The parts that a network's config names: where they are, by name."""
+def part_paths(config: Mapping[str, Any]) -> dict[str, LayerPath]:
+    """Returns the paths of the parts in a network's config, by name."""
     return {
         entry["name"]: tuple(entry["config"]["path"])
         for entry in config["layers"]
@@ -174,20 +176,20 @@ def paths_of_parts(config: Mapping[str, Any]) -> dict[str, LayerPath]:
 
 
 def _serialized(network: keras.Model) -> dict:
-    """The network without how it was compiled and built."""
+    """Serialises a network, without how it was compiled and built."""
     config: Any = keras.saving.serialize_keras_object(network)
     names = ("module", "class_name", "config", "registered_name")
     return {name: config[name] for name in names}
 
 
-def _graph_of(origin: dict) -> Graph:
-    # A copy: some of KerasHub's classes put objects into what they are given.
+def _make(origin: dict) -> Graph:
+    # A copy: some of KerasHub's classes put objects into their config.
     network: Any = keras.saving.deserialize_keras_object(deepcopy(origin))
     return read_graph(network)
 
 
-def _freed(graph: Graph) -> Operations:
-    """The operations of a graph, free of the calls that they were in."""
+def _detached(graph: Graph) -> Operations:
+    """Returns the operations of a graph, without the calls they were in."""
     operations = _operations(graph)
     for operation in operations.values():
         compat.forget_calls(operation)
@@ -195,37 +197,31 @@ def _freed(graph: Graph) -> Operations:
 
 
 def _operations(graph: Graph) -> Operations:
-    """All operations, those of nested networks as well, in order."""
-    found: Operations = {}
-    for node in graph.nodes:
-        found[node.name,] = node.operation
-        if node.inner is not None:
-            inner = _operations(node.inner)
-            found |= {(node.name, *path): op for path, op in inner.items()}
-    return found
+    """Returns all operations in order, those of nested networks as well."""
+    return {
+        tuple(node.name for node in nodes): nodes[-1].operation
+        for nodes in graph.walk()
+    }
 
 
-def _plan(graph: Graph) -> list[tuple]:
-    """What is alike in two networks that differ in names and values only."""
+def _structure(graph: Graph) -> list[tuple]:
+    """Describes a network without names and values, for comparison."""
     place = {id(node): number for number, node in enumerate(graph.nodes)}
     first: dict[int, int] = {}
+    sources = {
+        tensor: (place[id(node)], index)
+        for tensor, (node, index) in graph.sources.items()
+    }
     return [
         (
             type(node.operation),
             first.setdefault(id(node.operation), len(first)),
             _weights(node.operation),
-            [_source(graph, tensor, place) for tensor in node.tensors],
-            None if node.inner is None else _plan(node.inner),
+            [sources[id(tensor)] for tensor in node.tensors],
+            None if node.inner is None else _structure(node.inner),
         )
         for node in graph.nodes
     ]
-
-
-def _source(
-    graph: Graph, tensor: keras.KerasTensor, place: Mapping[int, int]
-) -> tuple[int, int]:
-    node, index = graph.sources[id(tensor)]
-    return place[id(node)], index
 
 
 def _weights(operation: keras.Operation) -> list[tuple]:
@@ -236,11 +232,13 @@ def _weights(operation: keras.Operation) -> list[tuple]:
     ]
 
 
-def _recorded(graph: Graph, parts: Parts) -> Iterator[tuple[int, LayerPath]]:
-    """What a copy knows of where its operations come from."""
+def _known_paths(graph: Graph, origin: dict) -> Iterator[tuple[int, LayerPath]]:
+    """Yields the ids of the operations of a copy, and their known paths."""
+    provenance = getattr(graph.network, "provenance", None)
+    if not isinstance(provenance, Provenance) or provenance.origin != origin:
+        return
     for node in graph.nodes:
-        if node.operation.name in parts.paths:
-            yield id(node.operation), parts.paths[node.operation.name]
-        inner = node.inner and getattr(node.inner.network, "parts", None)
-        if node.inner and inner and inner.origin == parts.origin:
-            yield from _recorded(node.inner, inner)
+        if node.operation.name in provenance.paths:
+            yield id(node.operation), provenance.paths[node.operation.name]
+        if node.inner is not None:
+            yield from _known_paths(node.inner, origin)

@@ -1,6 +1,7 @@
-"""Symbolic inputs that look like other tensors."""
+"""Makes inputs that look like other tensors.
 
-from typing import Any
+Tested by `tests/graph/test_copying.py`.
+"""
 
 import keras
 
@@ -8,19 +9,17 @@ import keras
 def input_like(
     tensor: keras.KerasTensor, name: str, optional: bool = False
 ) -> keras.KerasTensor:
-    """An input of a tensor's shape and dtype, batch included.
+    """Returns an input of a tensor's shape and dtype, batch included.
 
     Args:
-        tensor: What it looks like.
+        tensor: The tensor.
         name: The name of the input.
-        optional: Whether it may be None. Defaults to `False`.
+        optional: Whether the input may be None. Defaults to `False`.
     """
-    # Keras annotates no result.
-    made: Any = keras.Input(
+    return keras.Input(
         batch_shape=tensor.shape,
         dtype=tensor.dtype,
         sparse=tensor.sparse,
         name=name,
         optional=optional,
     )
-    return made

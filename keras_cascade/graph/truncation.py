@@ -1,7 +1,5 @@
 """Ends a network at an inner layer."""
 
-from typing import Any
-
 import keras
 
 from keras_cascade.graph.graph import read_graph
@@ -14,9 +12,9 @@ from keras_cascade.networks.loading import as_network, load_network
 def truncate(network: keras.Model | str, path: str) -> keras.Model:
     """Ends a network at an inner layer.
 
-    What lies behind the layer is not in the result, nor its weights. Use it
-    to take the head off a classifier, or where another library wants a model
-    that ends where you tap.
+    The layers after it are not in the result, nor their weights. Use it to
+    take the head off a classifier, or if another library wants a model that
+    ends where you tap.
 
     Args:
         network: A built Functional or Sequential model, or the path of a
@@ -38,9 +36,9 @@ def truncate(network: keras.Model | str, path: str) -> keras.Model:
     graph = read_graph(source)
     (tap,) = resolve_taps(graph, {"output": path}, "network")
     replay = Replay(network_class=keras.Model)
-    part, _ = replay.part(graph, source.name, {"output": tap.reference})
-    replay.fill()
-    outputs: Any = part.output
-    result = keras.Model(part.input, outputs["output"], name=source.name)
+    part, _ = replay.build(graph, source.name, {"output": tap.reference})
+    replay.copy_states()
+    (output,) = part.outputs
+    result = keras.Model(part.input, output, name=source.name)
     name_variables(result, source.name)
     return result

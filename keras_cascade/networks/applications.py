@@ -1,4 +1,4 @@
-"""Keras applications: loaded by name, recognised when passed as objects."""
+"""Loads Keras applications by name, and recognises them as objects."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,8 +11,8 @@ import keras
 from keras_cascade import _keras_compat as compat
 from keras_cascade.networks.downloads import Download
 
-# Name to its module and the side of the images that its weights were trained
-# on, the default of its constructor (keras.applications, Keras 3.15).
+# The module of each application, and the side of the images that its weights
+# were trained on: the default of its constructor (Keras 3.15).
 APPLICATIONS = {
     "ConvNeXtBase": ("convnext", 224),
     "ConvNeXtLarge": ("convnext", 224),
@@ -56,8 +56,8 @@ APPLICATIONS = {
     "Xception": ("xception", 299),
 }
 
-# Module to what its `preprocess_input` does, a mode of
-# keras.applications.imagenet_utils; None: nothing, its networks carry it.
+# The mode of keras.applications.imagenet_utils that the `preprocess_input` of
+# each module applies; None for nothing, as its networks have layers that do.
 MODES = {
     "convnext": None,
     "densenet": "torch",
@@ -80,12 +80,12 @@ MODES = {
 
 @dataclass(frozen=True)
 class Recognised:
-    """What is known of a network that is one of `keras.applications`.
+    """The application that a network is.
 
     Attributes:
-        module: Its module, such as "resnet_v2".
-        needs: The mode of the preprocessing that it expects to be done
-            outside; None if nothing is, as it does its own.
+        module: Its module in `keras.applications`, such as "resnet_v2".
+        needs: The mode of the preprocessing that the network expects before
+            it; None if it expects none.
     """
 
     module: str
@@ -93,21 +93,22 @@ class Recognised:
 
 
 def load_application(name: str, role: str, weights: bool = True) -> keras.Model:
-    """A Keras application with its ImageNet weights, without its top.
+    """Loads a Keras application with ImageNet weights, without its top.
 
-    It has the size of images that its weights were trained on. The weights
+    It has the size of the images that its weights were trained on. The weights
     come from Keras's cache, or are downloaded into it.
 
     Args:
         name: A name of `APPLICATIONS`.
-        role: What it is in the cascade, for errors: "upstream".
-        weights: Whether it gets them; random ones else. Defaults to `True`.
+        role: The network's role in the cascade, for errors: "upstream".
+        weights: Whether it gets these weights, or is randomly initialised.
+            Defaults to `True`.
 
     Returns:
         The network.
 
     Raises:
-        RuntimeError: If its weights cannot be had.
+        RuntimeError: If the weights cannot be loaded.
     """
     side = APPLICATIONS[name][1]
     first = keras.config.image_data_format() == "channels_first"
@@ -125,22 +126,22 @@ def load_application(name: str, role: str, weights: bool = True) -> keras.Model:
 
 
 def recognise(network: keras.Model) -> Recognised | None:
-    """Which module of `keras.applications` made a network, if one did.
+    """Returns the module of `keras.applications` that made a network.
 
-    It is told by the first layers behind the input, their types, names and
-    kernels, not by the network's name: a network of another origin that is
-    called "resnet50" is none, one that was renamed or ends at an inner layer
-    is one, and so is one that stands at the beginning of another network.
+    The types, names and kernels of the first layers after the input decide,
+    not the network's name: a network of another origin that is called
+    "resnet50" is not recognised, one that was renamed or ends at an inner
+    layer is, and so is one that stands at the beginning of another network.
 
     Args:
         network: Any model; one without a graph is not recognised.
 
     Returns:
-        The module and what it needs, or None.
+        The module and the preprocessing that the network needs, or None.
     """
     operations = _after_input(network)
     stem = list(dropwhile(_scales, operations))
-    found = _signed(stem)
+    found = _find_signature(stem)
     if found is not None and len(stem) < len(operations):
         return Recognised(found.module, None)
     return found
@@ -148,28 +149,35 @@ def recognise(network: keras.Model) -> Recognised | None:
 
 @dataclass(frozen=True)
 class _Signature:
-    """The first layers, as (type, name, kernel without its last size)."""
+    """The first layers of a network.
 
-    stem: tuple[tuple, ...]
-    inside: str | None = None  # the name of a layer further in
+    Attributes:
+        stem: The class and name of each layer, and the beginning of its
+            kernel's shape.
+        inside: The name of a layer further in, if the stem does not suffice.
+    """
 
-
-def _stem(*layers: str) -> tuple[tuple, ...]:
-    """`"Conv2D conv1 3x3x3"` -> `("Conv2D", "conv1", (3, 3, 3))`."""
-    rows = (layer.split() for layer in layers)
-    return tuple(
-        (kind, name, tuple(map(int, size[0].split("x"))) if size else None)
-        for kind, name, *size in rows
-    )
+    stem: tuple[tuple[str, str, tuple[int, ...]], ...]
+    inside: str | None = None
 
 
-_VGG = _stem(
+def _signature(*layers: str, inside: str | None = None) -> _Signature:
+    """Reads layers such as `"Conv2D conv1 3x3x3"`."""
+    stem = []
+    for layer in layers:
+        kind, name, *shape = layer.split()
+        sizes = shape[0].split("x") if shape else ()
+        stem.append((kind, name, tuple(map(int, sizes))))
+    return _Signature(tuple(stem), inside)
+
+
+_VGG = (
     "Conv2D block1_conv1 3x3x3",
     "Conv2D block1_conv2 3x3x64",
     "MaxPooling2D block1_pool",
     "Conv2D block2_conv1 3x3x64",
 )
-_INCEPTION = _stem(
+_INCEPTION = (
     "Conv2D * 3x3x3",
     "BatchNormalization *",
     "Activation *",
@@ -185,120 +193,98 @@ _INCEPTION = _stem(
 # A star stands for what Keras numbers by the process, and for the class of
 # ConvNeXt's stem, which is a Sequential that copies turn into a Functional.
 _SIGNATURES = {
-    "convnext": _Signature(
-        _stem(
-            "* *_stem",
-            "Conv2D *_stage_0_block_0_depthwise_conv 7x7x1",
-            "LayerNormalization *_stage_0_block_0_layernorm",
-        )
+    "convnext": _signature(
+        "* *_stem",
+        "Conv2D *_stage_0_block_0_depthwise_conv 7x7x1",
+        "LayerNormalization *_stage_0_block_0_layernorm",
     ),
-    "densenet": _Signature(
-        _stem(
-            "ZeroPadding2D *",
-            "Conv2D conv1_conv 7x7x3",
-            "BatchNormalization conv1_bn",
-            "Activation conv1_relu",
-            "ZeroPadding2D *",
-            "MaxPooling2D pool1",
-        )
+    "densenet": _signature(
+        "ZeroPadding2D *",
+        "Conv2D conv1_conv 7x7x3",
+        "BatchNormalization conv1_bn",
+        "Activation conv1_relu",
+        "ZeroPadding2D *",
+        "MaxPooling2D pool1",
     ),
-    "efficientnet": _Signature(
-        _stem(
-            "ZeroPadding2D stem_conv_pad",
-            "Conv2D stem_conv 3x3x3",
-            "BatchNormalization stem_bn",
-            "Activation stem_activation",
-            "DepthwiseConv2D block1a_dwconv",
-        )
+    "efficientnet": _signature(
+        "ZeroPadding2D stem_conv_pad",
+        "Conv2D stem_conv 3x3x3",
+        "BatchNormalization stem_bn",
+        "Activation stem_activation",
+        "DepthwiseConv2D block1a_dwconv",
     ),
-    "efficientnet_v2": _Signature(
-        _stem(
-            "Conv2D stem_conv 3x3x3",
-            "BatchNormalization stem_bn",
-            "Activation stem_activation",
-            "Conv2D block1a_project_conv",
-        )
+    "efficientnet_v2": _signature(
+        "Conv2D stem_conv 3x3x3",
+        "BatchNormalization stem_bn",
+        "Activation stem_activation",
+        "Conv2D block1a_project_conv",
     ),
-    "inception_resnet_v2": _Signature(_INCEPTION, "mixed_5b"),
-    "inception_v3": _Signature(_INCEPTION, "mixed0"),
-    "mobilenet": _Signature(
-        _stem(
-            "Conv2D conv1 3x3x3",
-            "BatchNormalization conv1_bn",
-            "ReLU conv1_relu",
-            "DepthwiseConv2D conv_dw_1",
-        )
+    "inception_resnet_v2": _signature(*_INCEPTION, inside="mixed_5b"),
+    "inception_v3": _signature(*_INCEPTION, inside="mixed0"),
+    "mobilenet": _signature(
+        "Conv2D conv1 3x3x3",
+        "BatchNormalization conv1_bn",
+        "ReLU conv1_relu",
+        "DepthwiseConv2D conv_dw_1",
     ),
-    "mobilenet_v2": _Signature(
-        _stem(
-            "Conv2D Conv1 3x3x3",
-            "BatchNormalization bn_Conv1",
-            "ReLU Conv1_relu",
-            "DepthwiseConv2D expanded_conv_depthwise",
-        )
+    "mobilenet_v2": _signature(
+        "Conv2D Conv1 3x3x3",
+        "BatchNormalization bn_Conv1",
+        "ReLU Conv1_relu",
+        "DepthwiseConv2D expanded_conv_depthwise",
     ),
-    "mobilenet_v3": _Signature(
-        _stem("Conv2D conv 3x3x3", "BatchNormalization conv_bn"),
-        "expanded_conv_depthwise",
+    "mobilenet_v3": _signature(
+        "Conv2D conv 3x3x3",
+        "BatchNormalization conv_bn",
+        inside="expanded_conv_depthwise",
     ),
-    "nasnet": _Signature(
-        _stem(
-            "Conv2D stem_conv1 3x3x3",
-            "BatchNormalization stem_bn1",
-            "Activation *",
-            "Conv2D reduction_conv_1_stem_1 1x1",
-        )
+    "nasnet": _signature(
+        "Conv2D stem_conv1 3x3x3",
+        "BatchNormalization stem_bn1",
+        "Activation *",
+        "Conv2D reduction_conv_1_stem_1 1x1",
     ),
-    "resnet": _Signature(
-        _stem(
-            "ZeroPadding2D conv1_pad",
-            "Conv2D conv1_conv 7x7x3",
-            "BatchNormalization conv1_bn",
-            "Activation conv1_relu",
-            "ZeroPadding2D pool1_pad",
-        )
+    "resnet": _signature(
+        "ZeroPadding2D conv1_pad",
+        "Conv2D conv1_conv 7x7x3",
+        "BatchNormalization conv1_bn",
+        "Activation conv1_relu",
+        "ZeroPadding2D pool1_pad",
     ),
-    "resnet_v2": _Signature(
-        _stem(
-            "ZeroPadding2D conv1_pad",
-            "Conv2D conv1_conv 7x7x3",
-            "ZeroPadding2D pool1_pad",
-            "MaxPooling2D pool1_pool",
-        )
+    "resnet_v2": _signature(
+        "ZeroPadding2D conv1_pad",
+        "Conv2D conv1_conv 7x7x3",
+        "ZeroPadding2D pool1_pad",
+        "MaxPooling2D pool1_pool",
     ),
-    "vgg19": _Signature(_VGG, "block3_conv4"),
-    "vgg16": _Signature(_VGG),
-    "xception": _Signature(
-        _stem(
-            "Conv2D block1_conv1 3x3x3",
-            "BatchNormalization block1_conv1_bn",
-            "Activation block1_conv1_act",
-            "Conv2D block1_conv2 3x3x32",
-        )
+    "vgg19": _signature(*_VGG, inside="block3_conv4"),
+    "vgg16": _signature(*_VGG),
+    "xception": _signature(
+        "Conv2D block1_conv1 3x3x3",
+        "BatchNormalization block1_conv1_bn",
+        "Activation block1_conv1_act",
+        "Conv2D block1_conv2 3x3x32",
     ),
 }
 
 
-def _after_input(network: Any) -> list[Any]:
-    """The operations of a network with one input, in topological order."""
+def _after_input(network: keras.Model) -> list[keras.Operation]:
+    """Returns the operations of a network of one input, in their order."""
     if isinstance(network, keras.Sequential):
         return list(network.layers) if network.built else []
     if not compat.is_functional(network) or len(network.inputs) != 1:
         return []
-    return [
-        operation
-        for operation in network.operations
-        if not isinstance(operation, keras.layers.InputLayer)
-    ]
+    inputs = keras.layers.InputLayer
+    return [x for x in network.operations if not isinstance(x, inputs)]
 
 
-def _scales(operation: Any) -> bool:
-    """Whether it is what applications carry that scale their own input."""
+def _scales(operation: keras.Operation) -> bool:
+    """Whether it is a layer with which applications scale their input."""
     scalings = (keras.layers.Rescaling, keras.layers.Normalization)
     return isinstance(operation, scalings)
 
 
-def _signed(stem: Sequence[Any]) -> Recognised | None:
+def _find_signature(stem: Sequence[keras.Operation]) -> Recognised | None:
     for module, signature in _SIGNATURES.items():
         if _matches(stem, signature):
             return Recognised(module, _needs(module, stem))
@@ -307,35 +293,37 @@ def _signed(stem: Sequence[Any]) -> Recognised | None:
     return None
 
 
-def _matches(stem: Sequence[Any], signature: _Signature) -> bool:
+def _matches(stem: Sequence[keras.Operation], signature: _Signature) -> bool:
     inside = signature.inside
     if inside and all(operation.name != inside for operation in stem):
         return False
     return len(stem) >= len(signature.stem) and all(
         fnmatchcase(type(operation).__name__, kind)
         and fnmatchcase(operation.name, name)
-        and (size is None or _kernel_size(operation)[: len(size)] == size)
+        and _kernel_shape(operation, len(size)) == size
         for operation, (kind, name, size) in zip(
             stem, signature.stem, strict=False
         )
     )
 
 
-def _kernel_size(operation: Any) -> tuple[int, ...]:
-    return tuple(operation.kernel.shape) if operation.built else ()
+def _kernel_shape(operation: keras.Operation, length: int) -> tuple[int, ...]:
+    kernel = getattr(operation, "kernel", None) if length else None
+    return () if kernel is None else tuple(kernel.shape[:length])
 
 
-def _needs(module: str, stem: Sequence[Any]) -> str | None:
-    """What a network expects that does not scale its input itself.
+def _needs(module: str, stem: Sequence[keras.Operation]) -> str | None:
+    """Returns the mode of preprocessing before a network that has none itself.
 
-    Those that usually do were built with `include_preprocessing=False`. They
-    lack the layers with which Keras builds them otherwise.
+    Networks that usually scale their input themselves were then built with
+    `include_preprocessing=False`.
     """
     if module == "mobilenet_v3":
         return "tf"
     if module == "efficientnet_v2":
         # S, M and L keep the width of their stem in the first block; B0 to B3
         # narrow it, and have the preprocessing of version 1.
-        width, projected = stem[3].kernel.shape[2:]
+        projection: Any = stem[3]
+        width, projected = projection.kernel.shape[2:]
         return "128" if width == projected else "torch"
     return MODES[module] or "torch"

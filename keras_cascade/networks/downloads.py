@@ -1,12 +1,12 @@
-"""A download that fails, as one error that says what to do instead."""
+"""Turns a failed download into one error that says what to do instead."""
 
 from http.client import HTTPException
 from types import TracebackType
 
 # `keras.utils.get_file` raises a bare Exception for a URL that does not
-# answer, so nothing narrower than its exact class tells it from a bug.
+# answer; a subclass of it may be a bug, so that exact class counts as well.
 _FAILURES = (OSError, ValueError, HTTPException)
-# Their own errors derive from nothing else in common (KerasHub 0.32).
+# Packages whose errors have no narrower class in common (KerasHub 0.32).
 _DOWNLOADERS = (
     "huggingface_hub",
     "httpx",
@@ -19,10 +19,10 @@ _DOWNLOADERS = (
 
 
 class Download:
-    """A context in which what downloads raise becomes one `RuntimeError`.
+    """A context in which errors of downloads become one `RuntimeError`.
 
     Args:
-        what: What is loaded, for the error: "upstream='VGG16'".
+        what: The network that is loaded, for the error: "upstream='VGG16'".
         instead: A sentence that says what else is possible.
     """
 
@@ -55,6 +55,6 @@ def _is_failure(kind: type[BaseException]) -> bool:
 
 
 def _first_line(error: BaseException | None) -> str:
-    """What failed, as a sentence: such errors go on over pages."""
+    """Returns the first line of an error that may go on for pages."""
     text = str(error).strip().partition("\n")[0] or type(error).__name__
     return text if text.endswith((".", "!", "?")) else f"{text}."

@@ -1,4 +1,4 @@
-"""What the user calls a network -> a functional network."""
+"""Loads the networks that users name, as functional models."""
 
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,14 @@ from keras_cascade.networks.presets import PREFIX, load_preset
 def load_network(
     network: object, role: str, weights: bool = True
 ) -> keras.Model:
-    """Loads what the user calls a network.
+    """Loads a network that the user named, or takes it as it is.
 
     Args:
         network: A `keras.Model`, the name of a Keras application
             ("MobileNetV3Small": ImageNet weights, without its top, at its
             default size), a KerasHub preset ("hub:resnet_18_imagenet"), or
             the path of a `.keras` file.
-        role: What it is in the cascade, for errors: "upstream".
+        role: The network's role in the cascade, for errors: "upstream".
         weights: Whether an application gets its weights, which may have to
             be downloaded. Defaults to `True`.
 
@@ -30,7 +30,7 @@ def load_network(
 
     Raises:
         ValueError: If there is no such application, preset or file.
-        TypeError: If it is none of these.
+        TypeError: If `network` is none of these.
         ImportError: If it is a preset and KerasHub is not installed.
         RuntimeError: If weights cannot be downloaded.
     """
@@ -49,25 +49,23 @@ def load_network(
 
 
 def as_network(model: keras.Model, role: str) -> keras.Model:
-    """A model as a Functional that can be read and copied.
+    """Returns a model as a Functional that can be read and copied.
 
     Args:
-        model: A Functional or Sequential model; a subclassed one, which has
-            no graph, becomes a network with one layer: itself.
-        role: What it is in the cascade, for errors: "upstream".
-
-    Returns:
-        The model itself where it is functional.
+        model: A Functional model, which is returned; a Sequential; or a
+            subclassed one, which has no graph and becomes a network with one
+            layer: itself.
+        role: As in `load_network`.
 
     Raises:
-        ValueError: If it has no defined input shape.
+        ValueError: If the model has no defined input shape.
     """
     functional = as_functional(model)
     return _black_box(model, role) if functional is None else functional
 
 
-def as_functional(network: keras.Layer) -> keras.Model | None:
-    """The network as a Functional model, or None where it has no graph."""
+def as_functional(network: object) -> keras.Model | None:
+    """Returns a network as a Functional model, or None without a graph."""
     if isinstance(network, keras.Sequential):
         if not network.built or not network.layers:
             return None
@@ -77,9 +75,8 @@ def as_functional(network: keras.Layer) -> keras.Model | None:
             outputs if len(outputs) > 1 else outputs[0],
             name=network.name,
         )
-    if compat.is_functional(network):
-        return network
-    return None
+    is_model = isinstance(network, keras.Model)
+    return network if is_model and compat.is_functional(network) else None
 
 
 _STRINGS = (
@@ -102,7 +99,7 @@ def _from_file(name: str | Path, role: str) -> keras.Model:
 
 
 def _black_box(network: keras.Model, role: str) -> keras.Model:
-    """A model without a graph as a network of one layer."""
+    """Returns a model without a graph as a network of one layer."""
     inputs = keras.tree.map_shape_structure(
         lambda shape: keras.Input(batch_shape=shape),
         _input_shape(network, role),

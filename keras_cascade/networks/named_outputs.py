@@ -1,29 +1,29 @@
-"""Names that a network itself gives to tensors: its pyramid, its outputs."""
+"""Reads the names that a network itself has for tensors.
+
+Tested by `tests/graph/test_taps.py`.
+"""
 
 from collections.abc import Mapping
-from typing import Any
 
 import keras
 
 
 def named_outputs(network: keras.Model | None) -> dict[str, keras.KerasTensor]:
-    """The tensors that a network has names for.
+    """Returns the tensors that a network has names for.
 
-    The maps of a feature pyramid as KerasHub's backbones have it (`P3`), and
-    outputs that are given by name (`pooled_output`).
+    These are the maps of a feature pyramid in KerasHub's backbones (`P3`), and
+    outputs in a dict (`pooled_output`).
 
     Args:
         network: Any network, or none.
 
     Returns:
-        Name to tensor; nothing for networks that name nothing.
+        The tensors by their names; empty for networks that name none.
     """
-    output: Any = getattr(network, "output", None)
-    pyramid: Any = getattr(network, "pyramid_outputs", None)
     return {
         name: tensor
-        for named in (output, pyramid)
-        if isinstance(named, Mapping)
+        for attribute in ("output", "pyramid_outputs")
+        if isinstance(named := getattr(network, attribute, None), Mapping)
         for name, tensor in named.items()
         if isinstance(name, str) and isinstance(tensor, keras.KerasTensor)
     }

@@ -1,12 +1,11 @@
-"""The argument `preprocess` -> what each network's images go through."""
+"""Resolves the argument `preprocess` to the layers before each network."""
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import keras
 
-from keras_cascade._messages import closest
+from keras_cascade._messages import closest, listed
 from keras_cascade.networks import presets
 from keras_cascade.networks.applications import APPLICATIONS, MODES, recognise
 from keras_cascade.networks.preprocessing import (
@@ -19,33 +18,33 @@ from keras_cascade.networks.preprocessing import (
 
 
 def resolve_preprocess(
-    preprocess: Any,
+    preprocess: object,
     roles: Sequence[str],
-    sources: Mapping[str, Any],
+    sources: Mapping[str, object],
     networks: Mapping[str, keras.Model],
 ) -> dict[str, Preprocess | None]:
-    """What each network's images go through.
+    """Returns the preprocessing of each network's images.
 
-    "auto" gives networks that were named by a string what they were trained
-    on. One that was passed as a model may be fed by the user already, so it
-    gets nothing, and a warning where it is a Keras application that expects
-    something.
+    "auto" gives networks that were named by a string the preprocessing that
+    they were trained with. A network that was passed as a model may be fed by
+    the user already: it gets nothing, and a warning if it is a Keras
+    application that expects something.
 
     Args:
         preprocess: "auto", None, the name of a module of `keras.applications`,
             a layer or a list of layers, or `{network name: any of these}`,
             where networks left out get "auto".
         roles: The names of the networks that read the cascade's own inputs.
-        sources: Network name to what the user passed.
-        networks: Network name to the network.
+        sources: The networks as the user passed them, by name.
+        networks: The networks by name.
 
     Returns:
-        For each of `roles`, what is done, or None for nothing.
+        The preprocessing of each of `roles`, or None for nothing.
 
     Raises:
         ValueError: If a name belongs to no network or module, or a network
-            cannot have what was asked for.
-        TypeError: If something is of a kind that is not understood.
+            cannot have the preprocessing.
+        TypeError: If a value is of no such type.
     """
     choices = dict.fromkeys(roles, preprocess)
     if isinstance(preprocess, Mapping):
@@ -58,12 +57,13 @@ def resolve_preprocess(
 
 
 def _check_names(
-    preprocess: Mapping[Any, Any],
+    preprocess: Mapping[object, object],
     roles: Sequence[str],
     networks: Mapping[str, keras.Model],
 ) -> None:
     for name, choice in preprocess.items():
-        # What a rebuild carries over may be of a network that reads no more.
+        # A rebuild may carry over the choice for a network that reads features
+        # now.
         known = choice is None or isinstance(choice, Preprocess)
         if name in roles or (name in networks and known):
             continue
@@ -81,44 +81,48 @@ def _check_names(
 
 
 def _resolve(
-    choice: Any, role: str, source: Any, network: keras.Model
+    choice: object, role: str, source: object, network: keras.Model
 ) -> Preprocess | None:
     if choice is None or isinstance(choice, Preprocess):
         return choice
     if isinstance(choice, str) and choice == "auto":
         return _automatic(role, source, network)
-    _check_one_input(role, network)
+    if len(network.inputs) != 1:
+        inputs = listed(x.name for x in network.inputs)
+        raise ValueError(
+            f"preprocess of '{role}': '{network.name}' has "
+            f"{len(network.inputs)} inputs ({inputs}); what has one input can "
+            "have preprocessing. Put the layers into the network, or pass "
+            f"preprocess={{'{role}': None}}."
+        )
     if isinstance(choice, str):
         return _of_module(choice, role, network)
     return _of_layers(choice, role)
 
 
 def _automatic(
-    role: str, source: Any, network: keras.Model
+    role: str, source: object, network: keras.Model
 ) -> Preprocess | None:
     if isinstance(source, str) and source.startswith(presets.PREFIX):
         return _of_preset(source, role, network)
     if isinstance(source, str) and source in APPLICATIONS:
         return _of_module(APPLICATIONS[source][0], role, network)
-    recognised = recognise(network)
-    if recognised is not None and recognised.needs is not None:
-        _warn(role, network, recognised.module, recognised.needs)
+    found = recognise(network)
+    if found is not None and found.needs is not None:
+        warnings.warn(
+            f"{role} '{network.name}' is a network of keras.applications."
+            f"{found.module}, which expects {MODE_SCALINGS[found.needs].text}. "
+            f"Pass preprocess={{'{role}': '{found.module}'}} to feed the "
+            "cascade pixels in [0, 255], or "
+            f"preprocess={{'{role}': None}} if you feed it what the network "
+            "was trained on.",
+            stacklevel=2,
+        )
     return None
 
 
-def _warn(role: str, network: keras.Model, module: str, mode: str) -> None:
-    warnings.warn(
-        f"{role} '{network.name}' is a network of keras.applications.{module}, "
-        f"which expects {MODE_SCALINGS[mode].text}. Pass "
-        f"preprocess={{'{role}': '{module}'}} to feed the cascade pixels in "
-        f"[0, 255], or preprocess={{'{role}': None}} if you feed it what the "
-        "network was trained on.",
-        stacklevel=2,
-    )
-
-
 def _of_module(name: str, role: str, network: keras.Model) -> Preprocess:
-    """What a module's networks expect; what this one lacks, if it is one."""
+    """Returns the preprocessing of a module, as far as the network lacks it."""
     module = check_module(name, f"preprocess of '{role}'")
     mode = MODES[module]
     recognised = recognise(network)
@@ -144,11 +148,11 @@ def _of_preset(name: str, role: str, network: keras.Model) -> Preprocess | None:
     return Preprocess(text, (rescaling(scale, offset, data_format),))
 
 
-def _of_layers(choice: Any, role: str) -> Preprocess:
-    layers = tuple(choice) if isinstance(choice, list | tuple) else (choice,)
-    if layers and all(isinstance(layer, keras.Layer) for layer in layers):
-        names = [layer.name for layer in layers]
-        return Preprocess(", ".join(names), layers)
+def _of_layers(choice: object, role: str) -> Preprocess:
+    given = choice if isinstance(choice, list | tuple) else [choice]
+    layers = tuple(x for x in given if isinstance(x, keras.Layer))
+    if layers and len(layers) == len(given):
+        return Preprocess(", ".join(x.name for x in layers), layers)
     raise TypeError(
         f"preprocess of '{role}' must be 'auto', None, the name of a module of "
         "keras.applications such as 'resnet_v2', a Keras layer or a list of "
@@ -156,19 +160,14 @@ def _of_layers(choice: Any, role: str) -> Preprocess:
     )
 
 
-def _check_one_input(role: str, network: keras.Model) -> None:
-    if len(network.inputs) != 1:
-        inputs = ", ".join(f"'{x.name}'" for x in network.inputs)
-        raise ValueError(
-            f"preprocess of '{role}': '{network.name}' has "
-            f"{len(network.inputs)} inputs ({inputs}); what has one input can "
-            "have preprocessing. Put the layers into the network, or pass "
-            f"preprocess={{'{role}': None}}."
-        )
-
-
 def _data_format(network: keras.Model, what: str, by_channel: bool) -> str:
-    """That of the network's images: their axis of three."""
+    """Returns the data format of a network's images, by their axis of three.
+
+    Args:
+        network: The network.
+        what: The preprocessing, for the error.
+        by_channel: Whether it differs between channels.
+    """
     usual = keras.config.image_data_format()
     if not by_channel:
         return usual

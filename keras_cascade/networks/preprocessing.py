@@ -1,6 +1,6 @@
-"""What networks were trained on, from raw pixels: layers of the graph."""
+"""Makes the layers that networks were trained after, for raw pixels."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,14 @@ _CAFFE_MEAN = (123.68, 116.779, 103.939)
 
 @dataclass(frozen=True)
 class Mode:
-    """Channel by channel, in RGB: pixels * scale + offset."""
+    """A preprocessing of pixels in RGB: pixels * scale + offset.
+
+    Attributes:
+        text: The formula, for `summary()`.
+        scale: A number, or one for each channel.
+        offset: A number, or one for each channel.
+        to_bgr: Whether the channels are then reversed.
+    """
 
     text: str
     scale: float | tuple[float, ...] = 1.0
@@ -37,7 +44,7 @@ MODE_SCALINGS = {
         offset=tuple(-mean for mean in _CAFFE_MEAN),
         to_bgr=True,
     ),
-    # What EfficientNetV2S, M and L carry.
+    # Of EfficientNetV2S, M and L.
     "128": Mode("pixels / 128 - 1", 1 / 128, -1.0),
 }
 
@@ -45,19 +52,19 @@ MODE_SCALINGS = {
 @keras.saving.register_keras_serializable(package="keras_cascade")
 @dataclass(frozen=True)
 class Preprocess:
-    """What stands between a cascade's input and a network.
+    """The layers between a cascade's input and a network.
 
     Attributes:
-        name: What it does, for `summary()`.
+        name: A description, for `summary()`.
         layers: The layers, in order. They are copied where they are used; an
-            empty tuple is a network that has its own.
+            empty tuple is for a network that has layers of its own.
     """
 
     name: str
     layers: tuple[keras.Layer, ...] = ()
 
     def get_config(self) -> dict[str, Any]:
-        """Plain values, for a `.keras` file."""
+        """Returns plain values, for a `.keras` file."""
         serialize = keras.saving.serialize_keras_object
         return {
             "name": self.name,
@@ -66,16 +73,20 @@ class Preprocess:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "Preprocess":
-        """What `get_config` wrote."""
+        """Returns the object of a config."""
         deserialize: Any = keras.saving.deserialize_keras_object
         return cls(config["name"], tuple(map(deserialize, config["layers"])))
 
 
 def check_module(name: str, argument: str) -> str:
-    """The name, if `keras.applications` has a module of it.
+    """Returns the name of a module of `keras.applications`.
+
+    Args:
+        name: The name.
+        argument: The argument that it was passed as, for the error.
 
     Raises:
-        ValueError: If it has none.
+        ValueError: If there is no such module.
     """
     if name in MODES:
         return name
@@ -86,14 +97,24 @@ def check_module(name: str, argument: str) -> str:
 
 
 def mode_layers(mode: str, data_format: str) -> list[keras.Layer]:
-    """The layers of one of `MODE_SCALINGS`."""
+    """Returns the layers of one of `MODE_SCALINGS`."""
     chosen = MODE_SCALINGS[mode]
     layers = [rescaling(chosen.scale, chosen.offset, data_format)]
     return [*layers, _rgb_to_bgr(data_format)] if chosen.to_bgr else layers
 
 
-def rescaling(scale: Any, offset: Any, data_format: str) -> keras.Layer:
-    """A layer of pixels * scale + offset, each a number or one a channel."""
+def rescaling(
+    scale: float | Sequence[float],
+    offset: float | Sequence[float],
+    data_format: str,
+) -> keras.Layer:
+    """Returns a layer of pixels * scale + offset.
+
+    Args:
+        scale: A number, or one for each channel.
+        offset: A number, or one for each channel.
+        data_format: The data format of the images.
+    """
     return keras.layers.Rescaling(
         _by_channel(scale, data_format),
         _by_channel(offset, data_format),
@@ -104,12 +125,13 @@ def rescaling(scale: Any, offset: Any, data_format: str) -> keras.Layer:
     )
 
 
-def _by_channel(values: Any, data_format: str) -> Any:
-    """Of rank 3, as Rescaling (Keras 3.15) reads lists by the global format.
-
-    With that set to channels-first it moves the axis of a list given as
-    `scale`, whatever the images are like, and leaves that of `offset`.
-    """
+def _by_channel(
+    values: float | Sequence[float], data_format: str
+) -> float | list[list[list[float]]]:
+    """Returns values in the shape of images."""
+    # Rescaling (Keras 3.15) reads lists by the global data format: set to
+    # channels-first, that moves the axis of a list given as `scale`, whatever
+    # the images are like, and leaves that of `offset`. Of rank 3 both stay.
     if isinstance(values, int | float):
         return values
     if data_format == "channels_first":

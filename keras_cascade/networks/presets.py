@@ -1,8 +1,10 @@
-"""KerasHub presets, "hub:resnet_18_imagenet": a network, and its scaling."""
+"""Loads KerasHub presets, "hub:resnet_18_imagenet", and their scaling."""
 
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import keras
@@ -15,7 +17,7 @@ PREFIX = "hub:"
 
 @dataclass(frozen=True)
 class Scaling:
-    """What a preset's images go through: pixels * scale + offset.
+    """The preprocessing of a preset's images: pixels * scale + offset.
 
     Attributes:
         scale: A number, or one for each channel.
@@ -27,15 +29,15 @@ class Scaling:
 
 
 def load_preset(name: str, role: str) -> keras.Model:
-    """The backbone of a KerasHub preset, with its weights.
+    """Loads the backbone of a KerasHub preset, with its weights.
 
     An image backbone that takes images of any size gets the size that its
     preset was trained on, as an application has when loaded by name.
 
     Args:
-        name: "hub:" and what `keras_hub.models.Backbone.from_preset` takes:
+        name: "hub:" and an argument of `keras_hub.models.Backbone.from_preset`:
             the name of a preset, a handle ("hf://..."), a folder.
-        role: What it is in the cascade, for errors: "upstream".
+        role: The network's role in the cascade, for errors: "upstream".
 
     Returns:
         The backbone.
@@ -56,19 +58,19 @@ def load_preset(name: str, role: str) -> keras.Model:
 def preset_scaling(
     name: str, role: str, network: keras.Model
 ) -> Scaling | None:
-    """How the images of a preset are scaled for its backbone.
+    """Returns the scaling of a preset's images for its backbone.
 
     Args:
         name: As in `load_preset`.
-        role: What it is in the cascade, for errors: "upstream".
+        role: As in `load_preset`.
         network: The loaded backbone.
 
     Returns:
-        The scaling; None where the preset has none: backbones of text and
-        audio, and images that are taken as they are.
+        The scaling; None if the preset has none, as for text and audio, and
+        for images that are taken as they are.
 
     Raises:
-        ValueError: If the preset prepares images in a way of its own.
+        ValueError: If the preset prepares images by more than a scaling.
     """
     hub = _keras_hub(name, role)
     with _download(name, role):
@@ -91,7 +93,7 @@ def preset_scaling(
     )
 
 
-def _keras_hub(name: str, role: str) -> Any:
+def _keras_hub(name: str, role: str) -> ModuleType:
     try:
         import keras_hub
     except ImportError as error:
@@ -102,8 +104,8 @@ def _keras_hub(name: str, role: str) -> Any:
     return keras_hub
 
 
-def _check_preset(name: str, role: str, hub: Any) -> str:
-    """Before anything is downloaded."""
+def _check_preset(name: str, role: str, hub: ModuleType) -> str:
+    """Returns the preset's name if KerasHub may have it."""
     preset = name.removeprefix(PREFIX)
     known = hub.models.Backbone.presets
     if preset in known or "://" in preset or Path(preset).is_dir():
@@ -123,19 +125,23 @@ def _download(name: str, role: str) -> Download:
     )
 
 
-def _image_converter(preset: str, backbone: keras.Model, hub: Any) -> Any:
-    """The preset's image converter, if it is a backbone of single images."""
+def _image_converter(
+    preset: str, backbone: keras.Model, hub: ModuleType
+) -> Any:
+    """Returns the image converter, if the backbone takes single images."""
     if len(backbone.inputs) != 1 or len(backbone.inputs[0].shape) != 4:
         return None
     try:
         return hub.layers.ImageConverter.from_preset(preset)
     except (FileNotFoundError, ValueError):
-        # No such file in the preset, or no such class for the backbone.
+        # The preset has no such file, or the backbone no such class.
         return None
 
 
-def _of_size(backbone: keras.Model, size: tuple[int, int] | None) -> Any:
-    """The backbone with a size in place of None, and its weights."""
+def _of_size(
+    backbone: keras.Model, size: tuple[int, int] | None
+) -> keras.Model:
+    """Returns the backbone with a size in place of None, and its weights."""
     config = backbone.get_config()
     shape = config.get("image_shape")
     if size is None or not shape or None not in shape:
@@ -160,7 +166,7 @@ def _warn_of_images(name: str, role: str, network: keras.Model) -> None:
         )
 
 
-def _plain(value: Any) -> float | tuple[float, ...]:
+def _plain(value: float | Iterable[float]) -> float | tuple[float, ...]:
     if isinstance(value, int | float):
         return float(value)
-    return tuple(float(x) for x in value)
+    return tuple(map(float, value))

@@ -97,10 +97,10 @@ def test_a_and_b_stand_beside_the_kernel():
 def test_ranks_are_known_by_the_places_of_inner_layers():
     layer = layers.TimeDistributed(layers.Dense(4))
     built(layer, (None, 2, 3))
-    assert low_rank.ranks_of(layer) == {}
+    assert low_rank.read_ranks(layer) == {}
     low_rank.enable(layer.layer, 2, 8)
     other = built(layers.TimeDistributed(layers.Dense(4)), (None, 2, 3))
-    low_rank.enable_again(other, low_rank.ranks_of(layer))
+    low_rank.restore_ranks(other, low_rank.read_ranks(layer))
     assert (other.layer.lora_rank, other.layer.lora_alpha) == (2, 8)
 
 

@@ -8,7 +8,7 @@ import keras_cascade as kc
 from keras_cascade.graph.block import Block
 from keras_cascade.graph.copying import copy_network
 from keras_cascade.graph.graph import read_graph
-from keras_cascade.graph.reconstruction import rebuild
+from keras_cascade.graph.reconstruction import reconstruct
 
 layers = keras.layers
 
@@ -219,7 +219,7 @@ def test_what_enters_it_is_saved_beside_its_parts(backbone, rows, tmp_path):
 def test_a_network_that_was_changed_since_is_copied_by_its_layers(rows, same):
     x = keras.Input((4,), name="x")
     changed = Outdated(x, layers.Dense(2, name="own")(x))
-    assert rebuild(read_graph(changed)) is None
+    assert reconstruct(read_graph(changed)) is None
     same(copy_network(changed, "copy")(rows), changed(rows))
 
 
@@ -242,7 +242,7 @@ def test_a_class_that_keras_cannot_find_is_copied_by_its_layers(rows, same):
 
     x = keras.Input((4,), name="x")
     network = Unregistered(x, layers.Dense(3, name="own")(x))
-    assert rebuild(read_graph(network)) is None
+    assert reconstruct(read_graph(network)) is None
     same(copy_network(network, "copy")(rows), network(rows))
 
 

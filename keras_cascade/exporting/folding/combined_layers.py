@@ -10,7 +10,6 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_cascade import _keras_compat as compat
 from keras_cascade.exporting.folding.affine import (
     DEPTHWISE,
     SEPARABLE,
@@ -20,6 +19,7 @@ from keras_cascade.exporting.folding.affine import (
     mixing_matrix,
     to_float64,
 )
+from keras_cascade.graph.masks import copy_mask
 
 # The arguments of layers that count in inference.
 _WIDTH = {"units", "filters"}
@@ -84,11 +84,7 @@ def join(
 
 def subtract_mean(x: Any, mean: np.ndarray) -> Any:
     """Subtracts a mean, and keeps the mask as a Normalization does."""
-    found = keras.ops.subtract(x, mean)
-    mask = compat.keras_mask(x)
-    if mask is not None:
-        compat.set_keras_mask(found, mask)
-    return found
+    return copy_mask(x, keras.ops.subtract(x, mean))
 
 
 def _kernel_of(layer: keras.Layer) -> np.ndarray:

@@ -19,6 +19,7 @@ from keras_cascade.graph.copying import copy_graph
 from keras_cascade.graph.data_formats import data_format_at
 from keras_cascade.graph.graph import Graph, read_graph
 from keras_cascade.graph.layer_copying import to_numpy_copy
+from keras_cascade.graph.masks import masks_of
 from keras_cascade.graph.paths import LayerPath
 from keras_cascade.networks.loading import as_network
 from keras_cascade.training.layer_lookup import operations_by_path
@@ -114,8 +115,7 @@ class Comparison(keras.Model):
         then: dict[str, Any] = {}
         watch = partial(self._watch, now=now, then=then)
         compat.run_graph(self.cascade, inputs, None, watch)
-        masks = {name: compat.keras_mask(x) for name, x in now.items()}
-        return now, then, {n: m for n, m in masks.items() if m is not None}
+        return now, then, masks_of(now)
 
     def _watch(
         self, operation: keras.Operation, now: dict, then: dict

@@ -12,6 +12,7 @@ from keras_cascade._messages import listed
 from keras_cascade.data.inputs import input_paths, sort_inputs
 from keras_cascade.graph.block import Block, bind_training_mode, leaf_layers
 from keras_cascade.graph.graph import Graph, Reference, read_graph
+from keras_cascade.graph.masks import copy_mask
 from keras_cascade.graph.replay import Replay
 
 
@@ -81,7 +82,7 @@ class _NetworkInputs:
         }
         self._network: keras.Model | None = None
         if computed:
-            self._network, self._needed = Replay(share=True).part(
+            self._network, self._needed = Replay(share=True).build(
                 graph, "inputs", computed
             )
 
@@ -108,10 +109,7 @@ class _NetworkInputs:
 
 def _without_gradient(tensor: object) -> object:
     """Returns the tensor as data, with its mask."""
-    result = ops.stop_gradient(tensor)
-    if (mask := compat.keras_mask(tensor)) is not None:
-        compat.set_keras_mask(result, mask)
-    return result
+    return copy_mask(tensor, ops.stop_gradient(tensor))
 
 
 def _find_sources(graph: Graph, block: str, teacher: Block) -> list[Reference]:
