@@ -1,86 +1,34 @@
-"""One Keras model of two or more pretrained networks.
+"""One Keras model, on any backend, of two or more pretrained networks."""
 
-`build_cascade` takes named intermediate outputs of one network, puts adapters
-after them, merges them into the input of the next, and sets what trains and
-how fast. The result is a Keras 3 model on TensorFlow, JAX or PyTorch.
-"""
+from typing import TYPE_CHECKING
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from keras_cascade import adapters as adapters
+from keras_cascade._public import __version__ as __version__
+from keras_cascade._public import face
+from keras_cascade.build import build_cascade as build_cascade
+from keras_cascade.cache.feature_cache import FeatureCache as FeatureCache
+from keras_cascade.cascade.cascade import Cascade as Cascade
+from keras_cascade.cascade.splitting import split as split
+from keras_cascade.graph.tap_listing import list_taps as list_taps
+from keras_cascade.graph.truncation import truncate as truncate
+from keras_cascade.injection.arguments import Injection as Injection
+from keras_cascade.training.lora import LoRA as LoRA
+from keras_cascade.training.rates import LayerwiseDecay as LayerwiseDecay
+from keras_cascade.training.retention import EWC as EWC
+from keras_cascade.training.retention import L2SP as L2SP
+from keras_cascade.training.retention import LwF as LwF
 
-from keras_cascade import adapters
-from keras_cascade._version import __version__
-from keras_cascade.build import build_cascade
-from keras_cascade.cache.feature_cache import FeatureCache
-from keras_cascade.cascade.cascade import Cascade
-from keras_cascade.cascade.splitting import split
-from keras_cascade.graph.tap_listing import list_taps
-from keras_cascade.graph.truncation import truncate
-from keras_cascade.injection.arguments import Injection
-from keras_cascade.training.lora import LoRA
-from keras_cascade.training.rates.layerwise_decay import LayerwiseDecay
-from keras_cascade.training.retention import EWC, L2SP, LwF
-
-if TYPE_CHECKING:
-    from keras_cascade import testing, zoo
-    from keras_cascade.analysis import check_interface
-    from keras_cascade.exporting import (
-        ExportReport,
-        ParityError,
-        export,
-        read_card,
+if TYPE_CHECKING:  # At run time these are imported at first use.
+    from keras_cascade import testing as testing
+    from keras_cascade import zoo as zoo
+    from keras_cascade.analysis import check_interface as check_interface
+    from keras_cascade.exporting import ExportReport as ExportReport
+    from keras_cascade.exporting import ParityError as ParityError
+    from keras_cascade.exporting import export as export
+    from keras_cascade.exporting import read_card as read_card
+    from keras_cascade.training.drift import DriftMonitor as DriftMonitor
+    from keras_cascade.training.range_test import (
+        find_learning_rates as find_learning_rates,
     )
-    from keras_cascade.training.drift.monitor import DriftMonitor
-    from keras_cascade.training.range_test.finder import find_learning_rates
 
-__all__ = [
-    "EWC",
-    "L2SP",
-    "Cascade",
-    "DriftMonitor",
-    "ExportReport",
-    "FeatureCache",
-    "Injection",
-    "LayerwiseDecay",
-    "LoRA",
-    "LwF",
-    "ParityError",
-    "__version__",
-    "adapters",
-    "build_cascade",
-    "check_interface",
-    "export",
-    "find_learning_rates",
-    "list_taps",
-    "read_card",
-    "split",
-    "testing",
-    "truncate",
-    "zoo",
-]
-
-# Imported at first use, as few sessions need them. What a `.keras` file may
-# contain is imported above, so that Keras finds it.
-_LAZY = {
-    "DriftMonitor": "training.drift.monitor",
-    "ExportReport": "exporting",
-    "ParityError": "exporting",
-    "check_interface": "analysis",
-    "export": "exporting",
-    "find_learning_rates": "training.range_test.finder",
-    "read_card": "exporting",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Imports the public names that only some sessions need."""
-    if name in ("testing", "zoo"):
-        return import_module(f"{__name__}.{name}")
-    if name in _LAZY:
-        return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
-    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
-
-
-def __dir__() -> list[str]:
-    """Returns the public names, for completion."""
-    return __all__
+__getattr__, __dir__, __all__ = face(__name__)

@@ -6,7 +6,7 @@ they cannot import it; they annotate it as a `CascadeView`.
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol, Self, cast
+from typing import Any, Protocol, Self, TypeGuard, cast
 
 import keras
 
@@ -110,6 +110,10 @@ class CascadeView(Protocol):
         """Returns a context in which `part` answers to cached features."""
         ...
 
+    def to_plain(self) -> keras.Model:
+        """Returns the same model in stock Keras layers."""
+        ...
+
     def get_config(self) -> dict[str, Any]:
         """Returns the config of the model."""
         ...
@@ -126,3 +130,8 @@ def as_model(cascade: CascadeView) -> keras.Model:
     """Returns the cascade itself, typed as the Keras model that it is."""
     # A protocol cannot extend a class.
     return cast(keras.Model, cascade)
+
+
+def is_cascade(value: object) -> TypeGuard[CascadeView]:
+    """Whether a value is a `Cascade`, which lower folders cannot import."""
+    return hasattr(type(value), "taking_features")

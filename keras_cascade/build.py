@@ -1,26 +1,22 @@
-"""Builds a cascade: the whole flow, a line a stage. Read this first."""
+"""Builds a cascade. Read this first.
+
+1. `arguments.Arguments` collects the arguments as they were given.
+2. `planning.plan.make_plan` checks them and settles everything: networks,
+   taps, inputs, adapters, and the layers that features enter.
+3. `assembly.assemble.assemble` builds one graph of blocks: preprocessing,
+   upstreams, adapters, fusion, downstream, head.
+4. `cascade.Cascade` is the model: it sets what trains, and how fast, and
+   compiles.
+"""
 
 from collections.abc import Mapping
 from typing import Any
 
 from keras_cascade.arguments import Arguments, Network
-from keras_cascade.assembly.adapters import run_adapters
-from keras_cascade.assembly.head import attach_head
-from keras_cascade.assembly.networks import (
-    fuse_streams,
-    read_taps,
-    run_downstream,
-)
-from keras_cascade.assembly.preprocessing import prepare_inputs
 from keras_cascade.cascade.cascade import Cascade
-from keras_cascade.graph.names import name_variables
 from keras_cascade.graph.taps import Taps
-from keras_cascade.planning.inputs import make_inputs, packed, side_inputs
-from keras_cascade.planning.plan import Plan, make_plan
-from keras_cascade.training.layer_lookup import LayerLookup
 from keras_cascade.training.lora import LoRA
 from keras_cascade.training.retention import Retention
-from keras_cascade.training.trainable_flags import set_trainable
 
 
 def build_cascade(
@@ -131,44 +127,4 @@ def build_cascade(
     ... )
     """
     # The parameters are the fields of Arguments: a test holds them together.
-    return build(Arguments(**locals()))
-
-
-def build(arguments: Arguments) -> Cascade:
-    """Builds the cascade that arguments describe."""
-    plan = make_plan(arguments)
-    main, side = make_inputs(plan.inputs), side_inputs(plan.spec.extra_inputs)
-    prepared = prepare_inputs(plan, main)
-    features = read_taps(plan, prepared)
-    streams, feeds = run_adapters(plan, {**features, **side})
-    fused = fuse_streams(plan, streams)
-    result = run_downstream(plan, fused, feeds, prepared)
-    outputs = attach_head(
-        plan.spec.head, result, features, keep=plan.downstream is not None
-    )
-    cascade = Cascade(
-        packed({**main, **side}),
-        outputs,
-        spec=plan.spec,
-        name=arguments.name,
-    )
-    _finish(cascade, plan)
-    if arguments.loss is not None:
-        cascade.compile(
-            optimizer=arguments.optimizer,
-            loss=arguments.loss,
-            metrics=arguments.metrics,
-        )
-    return cascade
-
-
-def _finish(cascade: Cascade, plan: Plan) -> None:
-    """Names variables, sets flags, and checks that each rate matches."""
-    for name, block in cascade.blocks.items():
-        if name not in plan.sources or not plan.spec.shares:
-            name_variables(block, name)
-    lookup = LayerLookup(cascade)
-    set_trainable(lookup, plan.spec.trainable)
-    lookup.deciding_patterns(plan.spec.learning_rates, "learning_rates")
-    cascade.remember_sources(plan.sources)
-    cascade.retain(plan.spec.retention, plan.graphs)
+    return Cascade.from_arguments(Arguments(**locals()))

@@ -43,7 +43,9 @@ def test_export_of_a_cascade_has_the_signature_of_export():
     cascade = kc.build_cascade(_network(), head=2)
     _, *parameters = inspect.signature(kc.export).parameters.values()
     bound = inspect.signature(cascade.export).parameters.values()
-    assert list(bound) == parameters
+    assert [(p.name, p.kind, p.default) for p in bound] == [
+        (p.name, p.kind, p.default) for p in parameters
+    ]
 
 
 @pytest.mark.parametrize("call", ["check_interface", "rebuild"])

@@ -55,7 +55,7 @@ LAYERS = {
     "_figures": "empty figures; knows only matplotlib",
     "_messages": "words for error messages; knows nothing",
     "_resources": "finds shipped files; knows only paths",
-    "_version": "the version; knows nothing",
+    "_public": "the version and the public names; knows no other module",
     "_tables": "tables as text; knows only rich",
     "data": "the user's data as batches; knows no network",
     "networks": "what the user calls a network, as a Keras model",
@@ -68,10 +68,9 @@ LAYERS = {
     "planning": "arguments to a checked plan; nothing is built",
     "assembly": "a plan to the blocks of a functional model",
     "display": "what a spec and its blocks are, for the eye",
-    "cascade": "the model: what it is made of, and how it trains",
-    "build": "the whole flow, which ends in a cascade",
-    "rebuilding": "builds again, with changes",
     "exporting": "files for where a cascade runs, and their proof",
+    "cascade": "the model: what it is made of, and how it trains",
+    "build": "build_cascade: its arguments, and the order of the stages",
     "analysis": "looks at networks and features before building",
     "zoo": "networks that ship",
     "testing": "checks users run on their adapters and cascades",
@@ -129,13 +128,6 @@ def entry_imported(module: str) -> str | None:
     return rest[0] if rest and rest[0] in LAYERS else "__init__"
 
 
-# As Keras's `Model.export` does, methods of the cascade import what stands
-# above them when they are called.
-METHODS = {
-    "keras_cascade/cascade/cascade.py": {"exporting", "rebuilding"},
-}
-
-
 def upward_imports(path: Path, tree: ast.AST) -> list[str]:
     order = list(LAYERS)
     own = order.index(entry_of(path))
@@ -144,8 +136,7 @@ def upward_imports(path: Path, tree: ast.AST) -> list[str]:
         for module in imported_modules(path, ast.walk(tree))
         if (entry := entry_imported(module)) is not None
     }
-    allowed = METHODS.get(path.as_posix(), set())
-    return [e for e in entries - allowed if order.index(e) > own]
+    return [e for e in entries if order.index(e) > own]
 
 
 def eager_frameworks(path: Path, tree: ast.AST) -> list[str]:

@@ -1,7 +1,7 @@
 """Fits the adapters that learn from data, in as few passes as possible."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from graphlib import TopologicalSorter
 from typing import Any
 
@@ -114,16 +114,22 @@ def _all_or_nothing(layers: Sequence[keras.Layer]) -> Iterator[None]:
     before = [
         (v, to_numpy_copy(v)) for layer in layers for v in layer.variables
     ]
-    try:
+    with ExitStack() as undo:
+        undo.callback(_restore, layers, before)
         yield
-    except BaseException:
-        for variable, value in before:
-            variable.assign(value)
-        for layer in layers:
-            # A Normalization computes with values derived from its weights.
-            if isinstance(layer, keras.layers.Normalization):
-                layer.finalize_state()
-        raise
+        undo.pop_all()
+
+
+def _restore(
+    layers: Sequence[keras.Layer],
+    values: Sequence[tuple[keras.Variable, np.ndarray]],
+) -> None:
+    for variable, value in values:
+        variable.assign(value)
+    for layer in layers:
+        # A Normalization computes with values derived from its weights.
+        if isinstance(layer, keras.layers.Normalization):
+            layer.finalize_state()
 
 
 def _is_fitted(layer: keras.Layer) -> bool:

@@ -2,17 +2,20 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import keras
 
 from keras_cascade.adapters import Adapter
-from keras_cascade.arguments import takes_changes
+from keras_cascade.arguments import Arguments, takes_changes
+from keras_cascade.assembly.assemble import assemble
+from keras_cascade.cascade.rebuilding import rebuild
 from keras_cascade.cascade.trainer import Trainer
 from keras_cascade.display.summary import print_summary
 from keras_cascade.graph.block import leaf_layers
 from keras_cascade.graph.graph import read_graph
 from keras_cascade.graph.replay import Replay
+from keras_cascade.planning.plan import make_plan
 
 if TYPE_CHECKING:
     from keras_cascade.exporting.report import ExportReport
@@ -31,6 +34,21 @@ class Cascade(Trainer):
     >>> list(cascade.blocks)
     ['upstream', 'head']
     """
+
+    @classmethod
+    def from_arguments(cls, arguments: Arguments) -> Self:
+        """Builds the cascade of some arguments, as `build_cascade` does."""
+        plan = make_plan(arguments)
+        inputs, outputs = assemble(plan)
+        cascade = cls(inputs, outputs, spec=plan.spec, name=arguments.name)
+        cascade.set_up(plan)
+        if arguments.loss is not None:
+            cascade.compile(
+                optimizer=arguments.optimizer,
+                loss=arguments.loss,
+                metrics=arguments.metrics,
+            )
+        return cascade
 
     def summary(
         self,
@@ -124,7 +142,7 @@ class Cascade(Trainer):
         >>> cascade = cascade.adapt(images, verbose=False)
         >>> report = cascade.export(path, verbose=False)
         """
-        # Here, as Keras's `Model.export` does: exporting stands above.
+        # Imported here: few sessions export, and all import this module.
         from keras_cascade.exporting.exporter import export
 
         return export(
@@ -145,7 +163,7 @@ class Cascade(Trainer):
         )
 
     @takes_changes
-    def rebuild(self, **changes: Any) -> "Cascade":
+    def rebuild(self, **changes: Any) -> Self:
         """Builds the cascade again with some arguments changed.
 
         Learned weights of equal path and shape are carried over;
@@ -167,7 +185,4 @@ class Cascade(Trainer):
         Example:
         >>> wider = cascade.rebuild(adapters={"shape": 64})
         """
-        # Here, as Keras's `Model.export` does: rebuilding stands above.
-        from keras_cascade.rebuilding import rebuild
-
-        return rebuild(self, changes)
+        return rebuild(self, changes, type(self).from_arguments)

@@ -13,12 +13,16 @@ import keras
 from keras_cascade._messages import listed
 from keras_cascade.graph.block import Block
 from keras_cascade.graph.graph import Graph, read_graph
+from keras_cascade.graph.names import name_variables
 from keras_cascade.injection.merging import INJECTIONS
 from keras_cascade.networks.loading import as_network
+from keras_cascade.planning.plan import Plan
 from keras_cascade.planning.spec import BLOCKS, CascadeSpec
+from keras_cascade.training.layer_lookup import LayerLookup
 from keras_cascade.training.retention import Retention
 from keras_cascade.training.retention.keeper import Keeper
 from keras_cascade.training.retention.setup import build_keeper
+from keras_cascade.training.trainable_flags import set_trainable
 
 
 class Composition(Block):
@@ -96,9 +100,21 @@ class Composition(Block):
             networks.insert(0, reference())
         return next((x for x in networks if x is not None), None)
 
-    def remember_sources(self, sources: Mapping[str, keras.Model]) -> None:
-        """Keeps weak references to the networks that it was built from."""
-        self._sources = {k: weakref.ref(v) for k, v in sources.items()}
+    def set_up(self, plan: Plan) -> None:
+        """Names variables, sets flags, and attaches retention, as planned.
+
+        Raises:
+            ValueError: If a pattern of flags, rates or retention matches
+                nothing.
+        """
+        for name, block in self.blocks.items():
+            if name not in plan.sources or not plan.spec.shares:
+                name_variables(block, name)
+        lookup = LayerLookup(self)
+        set_trainable(lookup, plan.spec.trainable)
+        lookup.deciding_patterns(plan.spec.learning_rates, "learning_rates")
+        self._sources = {k: weakref.ref(v) for k, v in plan.sources.items()}
+        self.retain(plan.spec.retention, plan.graphs)
 
     def remember_reinitialized(self, paths: tuple[str, ...]) -> None:
         """Keeps the paths of weights that a rebuild could not carry over."""

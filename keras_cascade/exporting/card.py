@@ -10,9 +10,9 @@ from typing import Any
 
 import keras
 
+from keras_cascade._cascade_view import is_cascade
 from keras_cascade._messages import to_json
-from keras_cascade._version import __version__
-from keras_cascade.cascade.cascade import Cascade
+from keras_cascade._public import __version__
 from keras_cascade.display.blocks import describe_blocks
 from keras_cascade.exporting.formats import litert_file
 from keras_cascade.exporting.options import ENDINGS, ExportOptions
@@ -26,7 +26,7 @@ def make_card(
     model: keras.Model, program: Program, options: ExportOptions
 ) -> dict[str, Any]:
     """Returns the card of a file that has the program of a model."""
-    cascade = model if isinstance(model, Cascade) else None
+    cascade = model if is_cascade(model) else None
     return {
         "name": model.name,
         "inputs": {

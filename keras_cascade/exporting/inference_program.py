@@ -9,9 +9,9 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
+from keras_cascade._cascade_view import is_cascade
 from keras_cascade._keras_compat.graphs_and_layers import sublayers
 from keras_cascade.adapters import PCAAdapter
-from keras_cascade.cascade.cascade import Cascade
 from keras_cascade.data import to_numpy
 from keras_cascade.exporting.folding import affine
 from keras_cascade.exporting.folding.rules import Folded, Means, fold
@@ -46,7 +46,7 @@ def to_stock_layers(model: keras.Model) -> keras.Model:
     what a device stores in 16 bits.
     """
     try:
-        copy = model.to_plain() if isinstance(model, Cascade) else None
+        copy = model.to_plain() if is_cascade(model) else None
     except NotImplementedError:
         # The user's adapters may have no stock layers: they run as they are.
         return model

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 
 from keras_cascade import data as user_data
-from keras_cascade._cascade_view import CascadeView
+from keras_cascade._cascade_view import CascadeView, is_cascade
 from keras_cascade._messages import listed
 from keras_cascade.data.inputs import (
     check_shape,
@@ -53,7 +53,7 @@ def find_sources(
     cascade: CascadeView, pretrained: Mapping[str, keras.Model]
 ) -> dict[str, keras.Model]:
     """Returns the original networks by their blocks, as far as they exist."""
-    if not hasattr(cascade, "upstreams"):
+    if not is_cascade(cascade):
         raise TypeError(
             "DriftMonitor watches a Cascade, which build_cascade makes; the "
             f"model that is fitted is the {type(cascade).__name__} "

@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_cascade import _keras_compat as compat
 from keras_cascade import data as user_data
-from keras_cascade._cascade_view import CascadeView, as_model
+from keras_cascade._cascade_view import CascadeView, as_model, is_cascade
 from keras_cascade.adapters.fitting import check_fitted
 from keras_cascade.graph.layer_copying import to_numpy_copy
 from keras_cascade.graph.paths import LayerPath
@@ -241,7 +241,7 @@ def _batches_per_update(optimizer: Any) -> int:
 
 
 def _check_cascade(cascade: CascadeView) -> None:
-    if not hasattr(cascade, "upstreams"):
+    if not is_cascade(cascade):
         raise TypeError(
             "find_learning_rates needs a Cascade, which build_cascade makes; "
             f"received {cascade!r} of type {type(cascade).__name__}."

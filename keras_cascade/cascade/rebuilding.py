@@ -1,15 +1,14 @@
 """Builds a cascade again with changes, and carries over what it learned."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import keras
 
 from keras_cascade._messages import listed
 from keras_cascade.arguments import Arguments, check_names
-from keras_cascade.build import build
-from keras_cascade.cascade.cascade import Cascade
+from keras_cascade.cascade.trainer import Trainer
 from keras_cascade.graph import low_rank
 from keras_cascade.graph.block import apply_flags, leaf_layers, read_flags
 from keras_cascade.graph.copying import copy_graph
@@ -22,13 +21,21 @@ from keras_cascade.planning.spec import CascadeSpec
 from keras_cascade.training.retention import EWC
 from keras_cascade.training.retention.keeper import retained_path
 
+# The class of a cascade, which stands above this module.
+Built = TypeVar("Built", bound=Trainer)
 
-def rebuild(cascade: Cascade, changes: Mapping[str, Any]) -> Cascade:
+
+def rebuild(
+    cascade: Built,
+    changes: Mapping[str, Any],
+    build: Callable[[Arguments], Built],
+) -> Built:
     """Builds a cascade of the same arguments with some changed.
 
     Args:
         cascade: The cascade; it stays as it is.
         changes: Arguments of `build_cascade` by name.
+        build: Builds a cascade of arguments.
 
     Returns:
         The new cascade, with every weight of equal path and shape.
@@ -48,7 +55,7 @@ def rebuild(cascade: Cascade, changes: Mapping[str, Any]) -> Cascade:
     return new
 
 
-def _arguments(cascade: Cascade, changes: Mapping[str, Any]) -> Arguments:
+def _arguments(cascade: Trainer, changes: Mapping[str, Any]) -> Arguments:
     """Returns the arguments of a cascade, as they stand for a rebuild."""
     spec = cascade.spec
     return Arguments(
@@ -74,7 +81,7 @@ def _arguments(cascade: Cascade, changes: Mapping[str, Any]) -> Arguments:
 
 
 def _check_originals_are_there(
-    cascade: Cascade, changes: Mapping[str, Any]
+    cascade: Trainer, changes: Mapping[str, Any]
 ) -> None:
     """Raises a ValueError if retention needs networks that are gone."""
     if not changes.get("retention"):
@@ -88,13 +95,13 @@ def _check_originals_are_there(
         )
 
 
-def _replaced(cascade: Cascade, changes: Mapping[str, Any]) -> set[str]:
+def _replaced(cascade: Trainer, changes: Mapping[str, Any]) -> set[str]:
     """Returns the blocks of the cascade that become other networks."""
     upstreams = set(cascade.upstreams) if "upstream" in changes else set()
     return upstreams | {"downstream"} & set(changes)
 
 
-def _retention(cascade: Cascade, changes: Mapping[str, Any]) -> dict[str, Any]:
+def _retention(cascade: Trainer, changes: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the methods, with the Fisher information that is known."""
     replaced = _replaced(cascade, changes)
     known = {
@@ -108,14 +115,14 @@ def _retention(cascade: Cascade, changes: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _preprocess(cascade: Cascade, changes: Mapping[str, Any]) -> dict[str, Any]:
+def _preprocess(cascade: Trainer, changes: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the preprocessing of the networks that stay."""
     replaced = _replaced(cascade, changes)
     chosen = cascade.spec.preprocess
     return {name: chosen[name] for name in chosen if name not in replaced}
 
 
-def _networks(cascade: Cascade, changes: Mapping[str, Any]) -> dict[str, Any]:
+def _networks(cascade: Trainer, changes: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the original networks if they live, else the blocks."""
     arguments: dict[str, Any] = {"taps": cascade.taps}
     if "upstream" in changes:
@@ -136,7 +143,7 @@ def _networks(cascade: Cascade, changes: Mapping[str, Any]) -> dict[str, Any]:
     return arguments
 
 
-def _taps_of_blocks(cascade: Cascade) -> dict[str, str]:
+def _taps_of_blocks(cascade: Trainer) -> dict[str, str]:
     """Returns the paths of the taps in the cascade's own blocks."""
     paths = {}
     for name in cascade.upstreams:
@@ -190,7 +197,7 @@ def _innermost(graph: Graph, reference: Reference) -> Reference:
     return (node.key, *_innermost(node.inner, inside))
 
 
-def _without_injections(cascade: Cascade) -> keras.Model:
+def _without_injections(cascade: Trainer) -> keras.Model:
     """Returns the downstream as it was before features entered it."""
     block = cascade.blocks["downstream"]
     graph, entered = read_graph(block), _outputs(cascade, "adapters")
@@ -207,14 +214,14 @@ def _without_injections(cascade: Cascade) -> keras.Model:
     )
 
 
-def _outputs(cascade: Cascade, name: str) -> list[str]:
+def _outputs(cascade: Trainer, name: str) -> list[str]:
     """Returns the names of a block's outputs, if they have names."""
     block: Any = cascade.blocks.get(name)
     outputs = None if block is None else block.output
     return list(outputs) if isinstance(outputs, Mapping) else []
 
 
-def _merged(cascade: Cascade) -> dict[str, Any]:
+def _merged(cascade: Trainer) -> dict[str, Any]:
     """Returns the injections, if all of them can be undone."""
     for name, several in cascade.spec.inject.items():
         for injection in several:
@@ -242,7 +249,7 @@ def _head(spec: CascadeSpec) -> Any:
 
 
 def _carry_over(
-    old: Cascade, new: Cascade, changes: Mapping[str, Any]
+    old: Trainer, new: Trainer, changes: Mapping[str, Any]
 ) -> tuple[str, ...]:
     """Copies weights of equal path and shape; returns the other paths.
 
@@ -275,7 +282,7 @@ def _carry_over(
     return tuple(anew)
 
 
-def _carry_flags(old: Cascade, new: Cascade) -> None:
+def _carry_flags(old: Trainer, new: Trainer) -> None:
     """Copies the flags that were changed after the old one was built."""
     known = dict(leaf_layers(old))
     for path, layer in leaf_layers(new):
@@ -284,7 +291,7 @@ def _carry_flags(old: Cascade, new: Cascade) -> None:
             apply_flags(layer, read_flags(same))
 
 
-def _known(old: Cascade, new: Cascade) -> dict[str, Any]:
+def _known(old: Trainer, new: Trainer) -> dict[str, Any]:
     """Returns the values of the old cascade's variables, by their paths.
 
     Low-rank updates that the new one lacks, or has of another rank or alpha,
@@ -300,14 +307,14 @@ def _known(old: Cascade, new: Cascade) -> dict[str, Any]:
     return known
 
 
-def _low_rank_layers(cascade: Cascade) -> dict[str, keras.Layer]:
+def _low_rank_layers(cascade: Trainer) -> dict[str, keras.Layer]:
     """Returns layers with low-rank updates, by the paths of their kernels."""
     found = low_rank.low_rank_layers(cascade)
     return {low_rank.base(layer).path: layer for layer in found}
 
 
 def _recompile(
-    new: Cascade, config: dict[str, Any] | None, changes: Mapping[str, Any]
+    new: Trainer, config: dict[str, Any] | None, changes: Mapping[str, Any]
 ) -> None:
     arguments = keras.saving.deserialize_keras_object(config or {})
     arguments.pop("slots", None)
