@@ -8,13 +8,13 @@ from pathlib import Path
 
 import keras
 
-from keras_cascade.cascade.cascade import Cascade
+from keras_cascade._cascade_view import is_cascade
 from keras_cascade.graph.program import as_program
 
 
 def write(model: keras.Model, path: Path, outputs: Sequence[str]) -> None:
     """Writes a file with some outputs that loads without this package."""
-    plain = model.to_plain() if isinstance(model, Cascade) else model
+    plain = model.to_plain() if is_cascade(model) else model
     _with_outputs(plain, outputs).save(path)
 
 
