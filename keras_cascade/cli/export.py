@@ -43,6 +43,7 @@ def add_export(commands: Subcommands) -> None:
         "Write a saved cascade, or any Functional Keras model, for where it is "
         "to run, and compare the file's answers with the model's.",
     )
+    # Below the options: it is about several of them.
     parser.epilog = _DATA
     _add_paths(parser)
     _add_data(parser)

@@ -43,6 +43,7 @@ def main(*, output: Path, seed: int = 0, as_json: bool = False) -> None:
         ```
     """
     started = time.perf_counter()
+    # With JSON, standard output is for the object alone.
     console = Console(stderr=as_json)
     output.mkdir(parents=True, exist_ok=True)
     keras.utils.set_random_seed(seed)

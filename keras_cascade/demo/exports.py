@@ -85,6 +85,7 @@ def _export(
         cascade,
         path,
         check_data=inputs,
+        # The file keeps them in its model card.
         labels=[str(digit) for digit in range(10)],
         verbose=False,
         **how,

@@ -109,13 +109,14 @@ def _write_onnx(path: Path, texts: dict[str, str]) -> None:
 
 
 def _write_keras(path: Path, texts: dict[str, str]) -> None:
+    # Keras ignores members of the archive that it does not know.
     with zipfile.ZipFile(path, "a", zipfile.ZIP_STORED) as archive:
         for name, text in texts.items():
             archive.writestr(name, text)
 
 
 def _write_torch(path: Path, texts: dict[str, str]) -> None:
-    # torch.export.load gives `extra_files` from this folder.
+    # `torch.export.load(extra_files=...)` reads from this folder.
     with zipfile.ZipFile(path) as archive:
         root = archive.namelist()[0].partition("/")[0]
     _write_keras(path, {f"{root}/extra/{k}": x for k, x in texts.items()})

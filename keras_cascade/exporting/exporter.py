@@ -116,6 +116,7 @@ def export(
     >>> report.outputs
     {'head': (None, 2)}
     """
+    # All mistakes in arguments are found before the model is copied.
     options = make_options(
         path,
         format,
@@ -129,6 +130,7 @@ def export(
     check_calibration(options, calibration_data)
     backends = backends_for(options)
     model = _checked_model(cascade)
+    # The model itself is then no more exact than float16.
     if tolerance is None and computes_in_half(model):
         least = max(options.tolerance, TOLERANCES["float16"])
         options = replace(options, tolerance=least)

@@ -97,6 +97,7 @@ def mean_in_deviations(adapter: PCAAdapter) -> float:
 def _shift(layer: keras.layers.Normalization) -> float:
     """Returns how far a Normalization moves its scaled features."""
     deviation = np.sqrt(affine.to_float64(layer.variance))
+    # As in Keras's layer, for a feature that never varies.
     least = keras.config.epsilon()
     return _rms(affine.to_float64(layer.mean) / np.maximum(deviation, least))
 

@@ -10,7 +10,7 @@ from typing import Any
 from keras_cascade._messages import listed
 from keras_cascade.graph.program import Port
 
-# The ending of a path, and the format that it stands for.
+# The ending of a path, and its format.
 ENDINGS = {
     "": "saved_model",
     ".tflite": "tflite",

@@ -121,6 +121,7 @@ def _failure(what: str, status: int, log: Path) -> str:
 
 def _error(lines: list[str]) -> tuple[list[str], str]:
     """Returns the output before Python's last error, and all its lines."""
+    # Errors that led to each other have a trace each: the last one counts.
     traces = [i for i, line in enumerate(lines) if line.startswith(_TRACE)]
     for place in range(traces[-1] if traces else 0, len(lines)):
         if traces and _ERROR.match(lines[place]):

@@ -91,7 +91,8 @@ def modules_of(model: keras.Model) -> list[str]:
 
 
 def _environment(backend: str) -> dict[str, str]:
-    """Selects the backend, and the CPU, which any machine has."""
+    """Selects the backend, and the CPU."""
+    # This process may have all memory of the GPU.
     return {
         "KERAS_BACKEND": backend,
         "CUDA_VISIBLE_DEVICES": "-1",

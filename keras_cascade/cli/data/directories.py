@@ -78,6 +78,7 @@ def open_directory(
         raise ValueError(_not_one_kind(path, kinds))
     if images:
         return open_images(path, images, model, batch_size)
+    # The .npy files of a folder together are one source, a .npz file is one.
     sources = arrays if ".npz" in kinds else [path]
     return open_arrays(path, sources, model, batch_size)
 

@@ -148,6 +148,7 @@ def score(
     """
     flat = [keras.ops.convert_to_tensor(x) for x in answers.values()]
     given = keras.tree.pack_sequence_as(_graph_of(model).output, flat)
+    # All batches at once: metrics such as AUC are no means over batches.
     truth = keras.tree.map_structure(
         lambda *parts: keras.ops.convert_to_tensor(np.concatenate(parts)),
         *labels,

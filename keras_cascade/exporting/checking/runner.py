@@ -93,6 +93,7 @@ def _open_litert(request: dict[str, Any]) -> Run:
         from ai_edge_litert.interpreter import Interpreter
     except ModuleNotFoundError:
         from tensorflow.lite import Interpreter
+    # Without a number, LiteRT uses one thread.
     threads = request["threads"] or os.cpu_count()
     interpreter = Interpreter(request["file"], num_threads=threads)
     runner = interpreter.get_signature_runner("serving_default")
@@ -126,6 +127,7 @@ def _open_onnx(request: dict[str, Any]) -> Run:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
+    # onnxruntime takes 0 for all cores.
     options.intra_op_num_threads = request["threads"] or 0
     session = onnxruntime.InferenceSession(
         request["file"], options, providers=["CPUExecutionProvider"]
@@ -199,6 +201,7 @@ def _limit_keras_threads(request: dict[str, Any]) -> None:
         return
     for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"):
         os.environ[name] = str(threads)
+    # XLA's CPU has a switch for threads, and no number.
     if threads == 1:
         eigen = "--xla_cpu_multi_thread_eigen=false"
         flags = os.environ.get("XLA_FLAGS", "")

@@ -67,6 +67,7 @@ def verify(
     # The metrics of a model with several outputs need all of them.
     if parity.has_metrics(model) and len(expected) == len(model.outputs):
         own = parity.score(model, expected, samples.labels)
+        # Runtimes order outputs as they like; `score` takes the model's order.
         in_order = {name: found[name] for name in expected}
         files = parity.score(model, in_order, samples.labels)
         metrics = {k: {"model": own[k], "file": files[k]} for k in own}

@@ -42,6 +42,7 @@ def fold_through_concatenation(program: Program, step: Step) -> Program | None:
         part if x is None else x.inputs[0]
         for part, x in zip(parts, before, strict=True)
     ]
+    # The layers that go would have cast their inputs.
     if any(program.dtypes[tensor] != "float32" for tensor in tensors):
         return None
     layer = combined_layers.join(layers, widths, step.operation)

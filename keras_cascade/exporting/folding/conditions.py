@@ -58,6 +58,7 @@ def concatenated(step: Step) -> list[Reference]:
     """Returns the tensors that a step concatenates; empty for other steps."""
     if type(step.operation) is not keras.layers.Concatenate or step.kwargs:
         return []
+    # A constant among the parts has no step whose layer could be folded.
     constants = len(keras.tree.flatten(step.args)) - len(step.inputs)
     if constants or not affine.is_float32(step.operation):
         return []

@@ -35,6 +35,7 @@ def _convert(
     try:
         return make_converter(source, options, samples).convert()
     except ConverterError as error:
+        # The errors of operators that only TensorFlow has name these words.
         if "Flex" not in str(error) and "Select" not in str(error):
             raise
     return make_converter(source, options, samples, select=True).convert()
@@ -56,6 +57,7 @@ def make_converter(
         str(source), signature_keys=[saved_model.SIGNATURE]
     )
     sets = tf.lite.OpsSet
+    # Keras's own export lets files use TensorFlow's operators throughout.
     operators = [sets.TFLITE_BUILTINS]
     if options.quantize is not None:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]

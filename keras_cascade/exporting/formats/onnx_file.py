@@ -68,7 +68,8 @@ def _by_tf2onnx(program: Program, path: Path) -> None:
         output_names=outputs,
         opset=OPSET,
     )
-    # TensorFlow's names end in the number of an output: `image:0`.
+    # TensorFlow's names end in the number of an output, `image:0`, and a dict
+    # of outputs is sorted by its keys.
     names = {name: name.partition(":")[0] for name in inputs}
     names |= dict(zip(outputs, sorted(program.outputs), strict=True))
     _rename(written.graph, names)

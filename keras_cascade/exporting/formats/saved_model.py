@@ -50,6 +50,7 @@ def traced(program: Program) -> Any:
         for port in program.inputs
     }
 
+    # Keyword arguments: their names become those of the signature's inputs.
     def serve(**inputs: "tf.Tensor") -> dict[str, "tf.Tensor"]:
         found = program(*(inputs[port.name] for port in program.inputs))
         # The name of the tensor becomes that of the output in the file.
