@@ -248,7 +248,9 @@ def _merge_parameters(site: Site, tensor: keras.KerasTensor) -> tuple[int, int]:
     return outside, _inner_parameters(site, feeds)
 
 
-def _inner_parameters(site: Site, feeds: Tensors) -> int:
+def _inner_parameters(
+    site: Site, feeds: Mapping[str, keras.KerasTensor]
+) -> int:
     """Returns the parameters that a merge has inside the downstream."""
     own = input_like(site.tensor, f"{site.label}_own")
     fed = [feeds[name] for name in site.input_names]

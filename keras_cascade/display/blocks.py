@@ -5,7 +5,7 @@ Tested by `tests/display/test_inspection.py`.
 
 import math
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 import keras
 
@@ -59,7 +59,8 @@ def _describe(
 def _parts(
     cascade: CascadeView, name: str, block: keras.Model
 ) -> list[Description]:
-    waiting = unfitted(cascade)
+    # A cascade is a keras.Model, which no protocol can express.
+    waiting = unfitted(cast(keras.Model, cascade))
     layers = cascade.adapters.values() if name == "adapters" else block.layers
     return [
         {
