@@ -1,4 +1,4 @@
-"""Networks of keras.applications for tests: small inputs, settled weights."""
+"""Makes networks of keras.applications for tests, on small inputs."""
 
 import inspect
 
@@ -6,8 +6,8 @@ import keras
 import numpy as np
 from keras.src.applications.convnext import LayerScale
 
-# The smallest side that each network takes. A new one in Keras has none, and
-# fails behaviour/test_injected_applications.py until it is entered here.
+# The smallest side that each network takes. A network that Keras adds has none,
+# and fails behaviour/test_injected_applications.py until it is added here.
 SIDES = {
     "ConvNeXtBase": 32,
     "ConvNeXtLarge": 32,
@@ -53,13 +53,13 @@ SIDES = {
 
 
 def exported_applications() -> list[str]:
-    """The names of the networks that keras.applications exports."""
+    """Returns the names of the networks that keras.applications exports."""
     exported = vars(keras.applications).items()
     return [name for name, value in exported if inspect.isfunction(value)]
 
 
 def make(name: str, **arguments) -> keras.Model:
-    """A network with random weights, at its smallest size."""
+    """Returns a network with random weights, at its smallest size."""
     side = SIDES[name]
     return getattr(keras.applications, name)(
         weights=None, input_shape=(side, side, 3), **arguments
@@ -67,14 +67,14 @@ def make(name: str, **arguments) -> keras.Model:
 
 
 def images_for(name: str, number: int) -> np.ndarray:
-    """Random pixels in [0, 255]."""
+    """Returns random pixels in [0, 255]."""
     shape = (number, SIDES[name], SIDES[name], 3)
     random = np.random.default_rng(0)
     return random.uniform(0, 255, shape).astype("float32")
 
 
 def settle(network: keras.Model, inputs: np.ndarray) -> None:
-    """Brings random weights to where features depend on the input.
+    """Normalises random weights until features depend on the input.
 
     With random weights they hardly do. One pass in training mode, with
     momentum 0 and nothing dropped, makes each moving statistic of
@@ -99,7 +99,7 @@ def settle(network: keras.Model, inputs: np.ndarray) -> None:
 
 
 def inner_maps(network: keras.Model) -> list[keras.layers.Layer]:
-    """The layers that give maps of more than one position, in order."""
+    """Returns the layers with maps of more than one position, in order."""
     return [
         layer
         for layer in network.layers[1:]
@@ -109,7 +109,7 @@ def inner_maps(network: keras.Model) -> list[keras.layers.Layer]:
 
 
 def spread(values: np.ndarray) -> float:
-    """How far the samples lie apart: the mean deviation at a feature."""
+    """Returns the mean deviation of the features over samples."""
     return float(np.std(values.reshape(len(values), -1), axis=0).mean())
 
 

@@ -1,4 +1,4 @@
-"""What every test runs under: settings before Keras, a seed, a clean state."""
+"""Prepares every test: settings before Keras, a seed, a clean state."""
 
 import importlib.util
 import os
@@ -19,8 +19,8 @@ def _configure_frameworks() -> None:
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     if os.environ.get("KERAS_BACKEND") == "jax":
-        # What tests run is small: optimizing its code took a quarter of the
-        # time of all tests, and gives the same.
+        # Tests run small programs: optimizing them took a quarter of the time
+        # of all tests, for the same results.
         unoptimized = "--xla_backend_optimization_level=0"
         os.environ.setdefault("XLA_FLAGS", unoptimized)
     os.environ.setdefault("MPLBACKEND", "Agg")
@@ -46,7 +46,7 @@ def _reproducible():
 
 @pytest.fixture
 def answers():
-    """Function: what a program gives for arrays, as arrays."""
+    """Returns a function that runs a program on arrays, and returns arrays."""
 
     import keras
 
@@ -59,7 +59,7 @@ def answers():
 
 @pytest.fixture
 def own_answers():
-    """Function: what a model gives for its inputs, flat, as arrays."""
+    """Returns a function that runs a model and returns its outputs, flat."""
 
     import keras
 
@@ -72,7 +72,7 @@ def own_answers():
 
 
 def pytest_collection_modifyitems(items):
-    """Skips the interop tests, saying so, where a backend is missing."""
+    """Skips the interop tests, with the reason, if a backend is missing."""
     missing = [b for b in BACKENDS if importlib.util.find_spec(b) is None]
     reason = f"interop: not installed here: {', '.join(missing)}"
     for item in items:

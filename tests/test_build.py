@@ -1,4 +1,4 @@
-"""build_cascade as a whole: inputs, names, copies, what is left out."""
+"""Tests build_cascade as a whole: inputs, names, copies, pruning."""
 
 import keras
 import numpy as np
@@ -42,11 +42,11 @@ def test_without_arguments_it_is_the_network_itself():
     np.testing.assert_allclose(predict(cascade), predict(network), atol=1e-6)
 
 
-def test_one_input_is_called_inputs():
+def test_a_single_input_is_named_inputs():
     assert [x.name for x in kc.build_cascade(upstream()).inputs] == ["inputs"]
 
 
-def test_several_inputs_keep_names_but_not_those_that_keras_numbered():
+def test_several_inputs_keep_their_names_except_numbered_ones():
     left = keras.Input((2,), name="left")
     others = [keras.Input((2,)), keras.Input((2,))]
     network = keras.Model([left, *others], layers.Add()([left, *others]))
@@ -55,7 +55,7 @@ def test_several_inputs_keep_names_but_not_those_that_keras_numbered():
     assert names == {"left", "inputs", "inputs_1", "side"}
 
 
-def test_what_no_tap_needs_is_not_in_the_cascade():
+def test_layers_that_no_tap_needs_are_pruned():
     cascade = kc.build_cascade(upstream(), taps="hidden", adapters=None)
     assert [v.path for v in cascade.variables] == [
         "upstream/hidden/kernel",
@@ -63,7 +63,7 @@ def test_what_no_tap_needs_is_not_in_the_cascade():
     ]
 
 
-def test_an_input_that_no_tap_needs_is_not_asked_for():
+def test_an_input_that_no_tap_needs_is_pruned():
     left, right = keras.Input((2,), name="left"), keras.Input((3,), name="r")
     low = layers.Dense(4, name="low")(left)
     network = keras.Model(
@@ -73,7 +73,7 @@ def test_an_input_that_no_tap_needs_is_not_asked_for():
     assert [tuple(x.shape) for x in cascade.inputs] == [(None, 2)]
 
 
-def test_dtypes_of_inputs_stay():
+def test_inputs_keep_their_dtypes():
     ids = keras.Input((3,), dtype="int32", name="ids")
     network = keras.Model(ids, layers.Embedding(5, 2)(ids))
     cascade = kc.build_cascade(
@@ -138,7 +138,7 @@ def test_building_twice_gives_the_same_cascade_twice():
     assert np.abs(predict(first, data) - predict(second, data)).max() > 0
 
 
-def test_an_adapter_and_a_head_passed_in_stay_as_they_are():
+def test_an_adapter_and_a_head_passed_in_stay_unchanged():
     adapter, head = layers.Dense(4, name="mine"), layers.Dense(2, name="last")
     cascade = kc.build_cascade(
         upstream(), adapters=adapter, head=head, loss="mse"
@@ -208,7 +208,7 @@ class Subclassed(keras.Model):
         return self.dense(inputs)
 
 
-def test_networks_with_equal_layer_names_do_not_meet():
+def test_networks_may_have_equal_layer_names():
     network = downstream(6)
     second = keras.Sequential(
         [keras.Input((2,)), layers.Dense(2, name="out")], name="expert"
@@ -232,7 +232,7 @@ def test_a_downstream_may_take_its_input_in_a_list_or_a_dict():
         assert cascade.output_shape == (None, 2)
 
 
-def test_what_was_compiled_before_is_not_compiled_again():
+def test_a_compiled_network_is_not_compiled_in_the_cascade():
     network = upstream()
     network.compile("sgd", "mse")
     assert not kc.build_cascade(network, head=2).compiled
@@ -240,7 +240,7 @@ def test_what_was_compiled_before_is_not_compiled_again():
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", keras.optimizers.SGD])
-def test_it_is_compiled_when_there_is_a_loss(optimizer):
+def test_it_is_compiled_if_there_is_a_loss(optimizer):
     optimizer = optimizer if isinstance(optimizer, str) else optimizer(0.5)
     cascade = kc.build_cascade(
         upstream(), head=2, optimizer=optimizer, loss="mse", metrics=["mae"]

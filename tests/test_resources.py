@@ -1,4 +1,4 @@
-"""What ships with the package is found, in a wheel and in a checkout."""
+"""Tests that shipped files are found, in a wheel and in a checkout."""
 
 from pathlib import Path
 
@@ -39,6 +39,6 @@ def test_a_missing_folder_is_an_error_that_says_where(tmp_path, monkeypatch):
         folder("benchmarks")
 
 
-def test_an_unknown_folder_is_an_error_that_lists_those_there_are():
+def test_an_unknown_folder_is_an_error_that_lists_the_known_ones():
     with pytest.raises(ValueError, match=r"'models'.*'saved_models', 'bench"):
         folder("models")

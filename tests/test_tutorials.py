@@ -1,4 +1,4 @@
-"""The tutorials run from top to bottom, and read well as they are kept."""
+"""Tests that the tutorials run, and that their stored outputs are clean."""
 
 import json
 import os
@@ -26,9 +26,9 @@ def test_there_are_tutorials():
 
 
 @notebooks
-def test_a_tutorial_runs_and_writes_nothing_beside_itself(path):
+def test_a_tutorial_runs_and_writes_no_files(path):
     before = {p: p.stat().st_mtime_ns for p in FOLDER.rglob("*")}
-    # In a process of its own: the tests' settings are for tests.
+    # In its own process: the tests' settings are for tests.
     result = subprocess.run(
         [
             *(sys.executable, "-m", "pytest", "--nbmake", "--no-header", "-q"),
@@ -37,7 +37,7 @@ def test_a_tutorial_runs_and_writes_nothing_beside_itself(path):
         ],
         capture_output=True,
         text=True,
-        # What conftest.py chose would keep the pictures from being drawn.
+        # The backend that conftest.py sets draws no pictures.
         env={k: v for k, v in os.environ.items() if k != "MPLBACKEND"},
     )
     assert result.returncode == 0, result.stdout + result.stderr
@@ -45,7 +45,7 @@ def test_a_tutorial_runs_and_writes_nothing_beside_itself(path):
 
 
 @notebooks
-def test_a_tutorial_is_kept_with_all_its_outputs(path):
+def test_a_tutorial_is_stored_with_all_its_outputs(path):
     cells = json.loads(path.read_text())["cells"]
     code = [cell for cell in cells if cell["cell_type"] == "code"]
     counts = [cell["execution_count"] for cell in code]
@@ -55,7 +55,7 @@ def test_a_tutorial_is_kept_with_all_its_outputs(path):
 
 
 @notebooks
-def test_a_tutorial_is_kept_without_logs_errors_and_paths(path):
+def test_a_tutorial_is_stored_without_logs_errors_and_paths(path):
     outputs = outputs_of(path)
     assert not [o for o in outputs if o.get("name") == "stderr"]
     assert "\\u001b" not in path.read_text()

@@ -48,7 +48,7 @@ def test_an_unknown_name_lists_the_known_ones():
 
 
 @pytest.mark.parametrize("name", zoo.names())
-def test_a_network_is_called_as_its_file_and_made_of_stock_layers(name):
+def test_a_network_has_the_name_of_its_file_and_stock_layers(name):
     network = zoo.load(name)
     assert network.name == name
     for layer in network.layers:
@@ -120,7 +120,7 @@ def test_the_side_features_come_with_the_digits(handwritten):
     np.testing.assert_array_equal(test.side, zoo.side_features(test.images))
 
 
-def test_enlarging_is_that_of_keras():
+def test_enlarging_equals_that_of_keras():
     images = np.random.default_rng(0).uniform(0, 255, (3, 8, 8))
     expected = keras.ops.image.resize(
         images.astype("float32")[..., None], (32, 32)
@@ -165,7 +165,7 @@ def test_side_features_of_a_black_image_are_finite():
 
 
 @pytest.mark.parametrize("shape", [(32, 32), (2, 32, 32, 3), (2, 9)])
-def test_side_features_refuse_what_is_no_batch_of_grey_images(shape):
+def test_side_features_refuse_other_arrays_than_grey_images(shape):
     with pytest.raises(ValueError, match="expects grey images"):
         zoo.side_features(np.zeros(shape))
 
@@ -193,7 +193,7 @@ def test_renderings_depend_on_nothing_but_the_seed(glyphs):
     assert (first != other).any()
 
 
-def test_renderings_are_as_the_encoder_takes_them(glyphs):
+def test_renderings_fit_the_encoder(glyphs):
     source = glyphs.atlas(glyphs.TEST_FACES[:1])
     images = glyphs.render(source, ["3"] * 20, np.random.default_rng(0))
     assert images.shape == (20, 32, 32, 1)

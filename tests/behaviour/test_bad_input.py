@@ -1,4 +1,4 @@
-"""Each mistake is caught before any long work and explained in one line."""
+"""Tests that mistakes are caught before any long work, and explained."""
 
 import re
 
@@ -39,7 +39,7 @@ class Subclassed(keras.Model):
 
 
 def message_of(error, *args, **kwargs):
-    """The error of building, which is one line."""
+    """Returns the error of building, which is one line."""
     with pytest.raises(error) as caught:
         kc.build_cascade(*args, **kwargs)
     message = str(caught.value)
@@ -73,7 +73,7 @@ def test_a_block_pattern_without_a_match_names_the_blocks(argument):
     assert message.endswith("begins with a block: 'upstream', 'head'.")
 
 
-def test_widths_that_do_not_fit_are_an_error_with_the_sum():
+def test_widths_that_do_not_fit_are_an_error_that_shows_the_sum():
     message = message_of(
         ValueError,
         upstream(),
@@ -93,7 +93,7 @@ def test_a_single_width_that_does_not_fit_needs_no_sum():
     assert "5 features, 'digits_expert' expects 130" in message
 
 
-def test_an_open_width_for_which_nothing_is_left_is_an_error():
+def test_an_open_width_without_features_left_is_an_error():
     message = message_of(
         ValueError,
         upstream(),
@@ -108,7 +108,7 @@ def test_an_open_width_for_which_nothing_is_left_is_an_error():
     assert "of the 40 features that 'digits_expert' expects" in message
 
 
-def test_an_open_width_that_nothing_settles_is_an_error():
+def test_an_open_width_without_a_downstream_is_an_error():
     message = message_of(
         ValueError, upstream(), adapters=DenseAdapter(None), head=2
     )
@@ -116,7 +116,7 @@ def test_an_open_width_that_nothing_settles_is_an_error():
     assert "give it units" in message
 
 
-def test_shapes_that_do_not_add_up_are_named():
+def test_shapes_that_do_not_fit_are_named():
     message = message_of(
         ValueError,
         upstream(),
@@ -195,7 +195,7 @@ def test_an_extra_input_needs_a_name_of_its_own(name, owner):
     )
 
 
-def test_an_extra_input_called_as_an_input_names_both():
+def test_an_extra_input_with_the_name_of_an_input_names_both():
     message = message_of(ValueError, upstream(), extra_inputs={"inputs": (2,)})
     assert message == (
         "The input 'inputs' of the cascade, which feeds 'upstream/x', has the "
@@ -204,14 +204,14 @@ def test_an_extra_input_called_as_an_input_names_both():
     )
 
 
-def test_an_input_may_be_called_as_a_tap():
+def test_an_input_may_have_the_name_of_a_tap():
     cascade = kc.build_cascade(
         upstream(), taps={"texture": "hidden"}, inputs={"upstream": "texture"}
     )
     assert cascade.predict(X, verbose=0).shape == (20, 32)
 
 
-def test_an_extra_input_has_the_name_of_an_identifier():
+def test_the_name_of_an_extra_input_is_an_identifier():
     message = message_of(
         ValueError, upstream(), extra_inputs={"ink mass": (1,)}
     )
@@ -308,7 +308,7 @@ def test_nothing_runs_before_the_adapters_are_fitted(call):
     )
 
 
-def test_an_unknown_fusion_lists_those_that_there_are():
+def test_an_unknown_fusion_lists_the_known_ones():
     message = message_of(ValueError, upstream(), fusion="sum")
     assert "Unknown fusion 'sum'" in message
     for name in ("concat", "add", "average", "multiply", "maximum"):
@@ -316,14 +316,14 @@ def test_an_unknown_fusion_lists_those_that_there_are():
 
 
 @pytest.mark.parametrize("rate", [-1e-3, float("nan"), "fast", None])
-def test_what_is_no_learning_rate_is_refused(rate):
+def test_an_invalid_learning_rate_is_refused(rate):
     message = message_of(
         ValueError, upstream(), learning_rates={"upstream": rate}
     )
     assert f"The learning rate of 'upstream' is {rate!r}" in message
 
 
-def test_a_flag_that_later_ones_override_wholly_is_an_error():
+def test_a_flag_that_later_ones_override_is_an_error():
     message = message_of(
         ValueError,
         upstream(),
@@ -351,7 +351,7 @@ def test_a_downstream_has_one_input():
     assert "downstream 'two' has 2 inputs ('left', 'right')" in message
 
 
-def test_a_file_that_is_not_there_is_named():
+def test_a_missing_file_is_named():
     message = message_of(ValueError, "nowhere.keras")
     assert message == "upstream: there is no file 'nowhere.keras'."
     message = message_of(ValueError, "resnet")
@@ -366,7 +366,7 @@ def test_a_list_of_adapters_has_one_for_each_tap():
     assert "adapters lists 1 for 2 taps ('hidden', 'features')" in message
 
 
-# Argument and value, then what the message says.
+# Argument, value and a part of the message.
 WRONG_TYPES = {
     "upstream": ({"upstream": 3}, "upstream must be a keras.Model"),
     "downstream": ({"downstream": keras.Model}, "downstream must be a keras."),
@@ -394,7 +394,7 @@ def test_an_argument_of_a_wrong_type_is_a_type_error(case):
     assert expected in message
 
 
-# Values of the right type that cannot be.
+# Impossible values of the right type.
 WRONG_VALUES = {
     "adapters={'zz': 3}": ({"adapters": {"zz": 3}}, "no tap and no extra"),
     "adapters=0": ({"adapters": 0}, "Adapter 'output': `units` is a positive"),
@@ -409,17 +409,17 @@ WRONG_VALUES = {
 
 
 @pytest.mark.parametrize("case", WRONG_VALUES)
-def test_a_value_that_cannot_be_is_a_value_error(case):
+def test_an_impossible_value_is_a_value_error(case):
     arguments, expected = WRONG_VALUES[case]
     assert expected in message_of(ValueError, upstream(), **arguments)
 
 
-def test_an_argument_that_is_not_there_is_refused_by_name():
+def test_an_unknown_argument_is_named():
     with pytest.raises(TypeError, match=re.escape("'tap'")):
         kc.build_cascade(upstream(), tap="hidden")
 
 
-def test_a_mistake_leaves_the_networks_as_they_were():
+def test_a_mistake_leaves_the_networks_unchanged():
     network = upstream()
     before = network.get_config()
     message_of(ValueError, network, trainable={"upstream/nothing": True})
@@ -439,7 +439,7 @@ def expert(shape=(6,), name="expert"):
 
 
 def mistake(inject, error=ValueError, second=None, **arguments):
-    """The error of injecting, after which the networks are as they were."""
+    """Returns the error of injecting, which leaves the networks unchanged."""
     first, second = upstream(), second or expert()
     before = [network.get_config() for network in (first, second)]
     calls = [_calls_of(network) for network in (first, second)]
@@ -454,14 +454,14 @@ def _calls_of(network):
     return [len(layer._inbound_nodes) for layer in network.layers]
 
 
-def test_an_injection_into_a_layer_that_is_not_there_names_the_closest():
+def test_an_injection_into_an_unknown_layer_names_the_closest():
     assert mistake({"texture": "brnch"}) == (
         "inject['texture'] names 'brnch', which is no layer of downstream "
         "'expert'. Closest: 'branch'. list_taps(network) shows them all."
     )
 
 
-def test_an_injection_of_what_is_no_tap_names_the_closest():
+def test_an_injection_of_an_unknown_tap_names_the_closest():
     message = mistake({"textur": "stem"})
     assert "inject names 'textur', which is no tap and no extra input" in (
         message
@@ -469,7 +469,7 @@ def test_an_injection_of_what_is_no_tap_names_the_closest():
     assert "Closest: 'texture'" in message
 
 
-def test_an_injection_into_a_part_that_replace_leaves_out_names_both():
+def test_an_injection_into_layers_that_replace_prunes_names_both():
     message = mistake(
         {
             "texture": "stem",
@@ -484,7 +484,7 @@ def test_an_injection_into_a_part_that_replace_leaves_out_names_both():
     )
 
 
-def test_an_injection_that_reaches_no_output_says_so():
+def test_an_injection_that_reaches_no_output_is_an_error():
     x = keras.Input((6,), name="x")
     used = layers.Dense(4, name="used")(x)
     network = keras.Model(x, [used], name="expert")
@@ -511,7 +511,7 @@ def test_an_injection_back_into_the_upstream_is_a_cycle():
     )
 
 
-def test_an_injection_from_one_upstream_into_another_goes_the_wrong_way():
+def test_an_injection_from_one_upstream_into_another_is_an_error():
     message = message_of(
         ValueError,
         {"shape": upstream(), "colour": upstream()},
@@ -526,7 +526,7 @@ def test_an_injection_from_one_upstream_into_another_goes_the_wrong_way():
     assert "cycle" not in message
 
 
-def test_one_network_on_both_sides_is_no_cycle():
+def test_one_network_as_upstream_and_downstream_is_no_cycle():
     network = expert()
     cascade = kc.build_cascade(
         network, network, taps={"texture": "sum"}, inject={"texture": "stem"}
@@ -537,7 +537,7 @@ def test_one_network_on_both_sides_is_no_cycle():
     )
 
 
-def test_a_replaced_output_leaves_no_downstream():
+def test_a_replaced_output_prunes_the_whole_downstream():
     message = mistake({"texture": kc.Injection("out", merge="replace")})
     assert message == (
         "merge='replace' at the output of 'expert' leaves nothing of the "
@@ -557,7 +557,7 @@ def test_features_of_another_shape_cannot_replace():
     )
 
 
-def test_a_map_that_is_left_as_it_is_does_not_enter_a_vector():
+def test_a_map_without_adapter_does_not_enter_a_vector():
     inputs = keras.Input((6, 6, 1))
     maps = keras.Model(
         inputs, layers.Conv2D(3, 3, name="map")(inputs), name="maps"
@@ -573,8 +573,8 @@ def test_a_map_that_is_left_as_it_is_does_not_enter_a_vector():
     assert "features of shape (4, 4, 3) into 'stem' (4,)" in message
 
 
-def test_what_has_no_rule_says_which_adapter_to_write():
-    """Five axes into a vector: no automatic adapter knows what they are."""
+def test_without_an_automatic_rule_the_error_says_which_adapter_to_write():
+    """No automatic adapter knows the meaning of five axes."""
     inputs = keras.Input((2, 2, 2, 2, 3))
     network = keras.Model(inputs, layers.Dense(3, name="d")(inputs), name="odd")
     message = message_of(
@@ -590,7 +590,7 @@ def test_what_has_no_rule_says_which_adapter_to_write():
     assert "adapters={'texture': layer}" in message
 
 
-def test_maps_of_other_formats_do_not_meet_by_themselves():
+def test_maps_of_different_data_formats_are_an_error():
     def maps(data_format, name):
         shape = (3, 6, 6) if data_format == "channels_first" else (6, 6, 3)
         x = inputs = keras.Input(shape)
@@ -611,7 +611,7 @@ def test_maps_of_other_formats_do_not_meet_by_themselves():
     assert "keras.layers.Permute((2, 3, 1))" in message
 
 
-def test_an_unknown_merge_lists_those_that_there_are():
+def test_an_unknown_merge_lists_the_known_ones():
     with pytest.raises(ValueError) as caught:
         kc.Injection("stem", merge="sum")
     assert "there is no such merge" in str(caught.value)
@@ -638,7 +638,7 @@ def test_an_integer_extra_input_is_injected_through_an_adapter():
     )
 
 
-def test_integers_are_not_entered():
+def test_features_cannot_enter_integers():
     tokens = keras.Input((3,), dtype="int32", name="tokens")
     x = layers.Flatten()(layers.Embedding(4, 2)(tokens))
     network = keras.Model(tokens, layers.Dense(2)(x), name="reader")
@@ -646,7 +646,7 @@ def test_integers_are_not_entered():
     assert "enters 'tokens', which gives int32; features are floats" in message
 
 
-def test_the_inside_of_a_network_that_is_called_twice_is_not_entered():
+def test_features_cannot_enter_a_network_that_is_called_twice():
     inner = expert((6,), "inner")
     a, b = keras.Input((6,), name="a"), keras.Input((6,), name="b")
     network = keras.Model(
@@ -657,7 +657,7 @@ def test_the_inside_of_a_network_that_is_called_twice_is_not_entered():
     assert "'inner:0' or 'inner:1'" in message
 
 
-def test_an_operation_that_gives_several_tensors_is_not_entered():
+def test_features_cannot_enter_an_operation_with_several_outputs():
     x = keras.Input((6,), name="x")
     left, right = keras.ops.split(x, 2, axis=-1)
     network = keras.Model(x, layers.Add()([left, right]), name="halves")
@@ -665,10 +665,10 @@ def test_an_operation_that_gives_several_tensors_is_not_entered():
     assert "enters 'split', which gives 2 tensors" in message
 
 
-# What the downstream sees.
+# The input of the downstream.
 
 
-def test_features_need_a_tap_that_is_not_injected():
+def test_mode_features_needs_a_tap_that_is_not_injected():
     message = mistake({"texture": "stem"}, downstream_input="features")
     assert message == (
         "downstream_input='features', and every tap is injected ('texture'): "
@@ -678,7 +678,7 @@ def test_features_need_a_tap_that_is_not_injected():
     )
 
 
-def test_an_unknown_mode_lists_those_that_there_are():
+def test_an_unknown_mode_lists_the_known_ones():
     message = mistake(None, downstream_input="all")
     assert "Unknown downstream_input 'all'" in message
     assert "'features', 'inputs', 'both'" in message
@@ -690,7 +690,7 @@ def test_a_mode_needs_a_downstream():
 
 
 @pytest.mark.parametrize("extras", [None, {"side": (2,)}])
-def test_a_tap_or_extra_input_that_goes_nowhere_is_named(extras):
+def test_a_tap_or_extra_input_without_destination_is_named(extras):
     message = mistake(
         {"texture": "stem"},
         taps={"texture": "hidden", "shape": "features"},
@@ -701,7 +701,7 @@ def test_a_tap_or_extra_input_that_goes_nowhere_is_named(extras):
     assert f"so {gone} goes nowhere" in message
 
 
-def test_an_extra_input_goes_nowhere_where_every_tap_is_injected():
+def test_an_extra_input_has_no_destination_if_every_tap_is_injected():
     message = mistake({"texture": "stem"}, extra_inputs={"side": (2,)})
     assert "so 'side' goes nowhere" in message
     assert "Inject it, or use downstream_input='both'" in message
@@ -722,7 +722,7 @@ def test_a_fusion_cannot_feed_several_inputs():
     assert "Use fusion=None" in message
 
 
-def test_an_input_that_nothing_feeds_is_named():
+def test_an_input_without_a_source_is_named():
     message = mistake(
         None, second=two_inputs(), taps={"left": "features"}, fusion=None
     )
@@ -730,7 +730,7 @@ def test_an_input_that_nothing_feeds_is_named():
     assert "inputs={'downstream': {'right': 'right'}}" in message
 
 
-def test_a_tap_that_no_input_is_called_as_is_named():
+def test_a_tap_without_an_input_of_its_name_is_named():
     message = mistake(
         None,
         second=two_inputs(),
@@ -746,7 +746,7 @@ def test_a_tap_that_no_input_is_called_as_is_named():
 @pytest.mark.parametrize(
     "name", ["adapters", "fusion", "downstream", "head", "preprocessing"]
 )
-def test_an_upstream_is_not_called_as_another_block(name):
+def test_an_upstream_cannot_have_the_name_of_another_block(name):
     message = message_of(ValueError, {name: upstream()})
     assert f"An upstream cannot be called '{name}'" in message
 
@@ -767,7 +767,7 @@ def pair(**arguments):
     )
 
 
-def test_a_tap_that_names_no_upstream_says_which_there_are():
+def test_a_tap_that_names_no_upstream_lists_the_upstreams():
     message = pair(taps=["colr/hidden"])
     assert "Tap 'colr/hidden' names no upstream. Closest: 'colour'" in message
     assert "'shape', 'colour'" in message
@@ -780,19 +780,19 @@ def test_an_upstream_that_no_tap_reads_is_an_error():
     )
 
 
-def test_inputs_name_networks_that_there_are():
+def test_inputs_with_an_unknown_network_is_an_error():
     message = pair(taps=["*/hidden"], inputs={"color": "x"})
     assert "inputs names 'color', which is no network" in message
     assert "Closest: 'colour'" in message
 
 
-def test_inputs_name_inputs_that_there_are():
+def test_inputs_with_an_unknown_input_is_an_error():
     message = pair(taps=["*/hidden"], inputs={"shape": {"y": "image"}})
     assert "inputs['shape'] names 'y', which is no input of it" in message
     assert "There are: 'x'" in message
 
 
-def test_what_cannot_be_shared_is_an_error():
+def test_inputs_that_cannot_be_shared_are_an_error():
     other = keras.Sequential([keras.Input((4,)), layers.Dense(3)])
     message = message_of(
         ValueError,
@@ -803,7 +803,7 @@ def test_what_cannot_be_shared_is_an_error():
     assert "'shape' (6,) float32, 'colour' (4,) float32" in message
 
 
-def test_an_input_is_not_called_as_a_block():
+def test_an_input_cannot_have_the_name_of_a_block():
     message = pair(taps=["*/hidden"], inputs={"shape": "colour"})
     assert "The input 'colour' of the cascade, which feeds 'shape/x'" in message
     assert "has the name of a block of the cascade" in message

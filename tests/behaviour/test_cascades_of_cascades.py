@@ -1,4 +1,4 @@
-"""A cascade is a network: three stages deep, all that holds still does."""
+"""Tests cascades of cascades, three levels deep, as any other cascade."""
 
 import keras
 import numpy as np
@@ -45,7 +45,7 @@ def moved(before, model):
 
 
 def stage1(**arguments):
-    """Taps, a fitted PCA, injected into an expert; trained."""
+    """Returns a trained cascade: taps, a fitted PCA, injected features."""
     arguments = {
         "taps": {"t": "conv2"},
         "adapters": {"t": PCAAdapter(3)},
@@ -62,7 +62,7 @@ def stage1(**arguments):
 
 
 def stage2(first, **arguments):
-    """The first as downstream, entered inside; and as upstream too."""
+    """Returns a cascade with the first one as downstream and as upstream."""
     arguments = {
         "taps": {"t": "conv1"},
         "inject": {"t": "downstream/hidden"},
@@ -92,14 +92,14 @@ def stage3(second, **arguments):
 
 @pytest.fixture(scope="module")
 def first():
-    """Read only."""
+    """Returns a cascade for reading only."""
     keras.utils.set_random_seed(0)
     return stage1()
 
 
 @pytest.fixture(scope="module")
 def second(first):
-    """Read only, trained."""
+    """Returns a trained cascade for reading only."""
     cascade = stage2(first)
     cascade.fit(X, Y, epochs=2, verbose=0)
     return cascade
@@ -107,14 +107,14 @@ def second(first):
 
 @pytest.fixture(scope="module")
 def third(second):
-    """Read only, trained."""
+    """Returns a trained cascade for reading only."""
     cascade = stage3(second)
     cascade.fit(X, Y, epochs=2, verbose=0)
     return cascade
 
 
 def test_an_injection_into_an_inner_downstream_starts_silent(first):
-    """The inner cascade has an input and a merge of that very name."""
+    """The inner cascade has an input and a merge of the same name."""
     cascade = stage2(first)
     np.testing.assert_array_equal(call(cascade, X), call(first, X))
     for variable in cascade.blocks["adapters"].variables:
@@ -133,12 +133,12 @@ def test_an_injection_into_an_inner_downstream_starts_silent(first):
     ],
 )
 @pytest.mark.parametrize("merge", ["add", "multiply", "film", "concat"])
-def test_it_may_enter_any_block_of_the_inner_cascade(first, path, merge):
+def test_features_may_enter_any_block_of_the_inner_cascade(first, path, merge):
     cascade = stage2(first, inject={"t": kc.Injection(path, merge)})
     np.testing.assert_array_equal(call(cascade, X), call(first, X))
 
 
-def test_a_replaced_block_of_the_inner_cascade_is_gone(first):
+def test_a_replaced_block_of_the_inner_cascade_is_pruned(first):
     cascade = stage2(
         first, inject={"t": kc.Injection("upstream/conv2", "replace")}
     )
@@ -164,14 +164,14 @@ def test_a_tap_reads_an_inner_block(first):
     np.testing.assert_allclose(
         result["hidden"], ops.convert_to_numpy(hidden(X)), atol=1e-6
     )
-    # What lies behind the taps is gone, in the inner blocks as well.
+    # Layers after the taps are pruned, in the inner blocks as well.
     assert {v.path.rsplit("/", 1)[0] for v in cascade.variables} == {
         "upstream/upstream/conv1",
         "upstream/downstream/hidden",
     }
 
 
-def test_each_stage_leaves_the_one_before_as_it_was(first):
+def test_each_stage_leaves_the_one_before_unchanged(first):
     before, answers = values(first), call(first, X)
     flags = [layer.trainable for layer in first._flatten_layers()]
     config = first.get_config()
@@ -197,7 +197,7 @@ def test_names_are_unique_and_begin_with_their_block(third):
     assert "upstream/downstream/downstream/out/kernel" in paths
 
 
-def test_what_is_frozen_stays_frozen_through_all_levels(second):
+def test_frozen_layers_stay_frozen_at_all_levels(second):
     cascade = stage3(second)
     before = values(cascade)
     cascade.fit(X, Y, epochs=2, verbose=0)
@@ -225,8 +225,8 @@ def test_one_layer_three_levels_down_is_trained_alone(second):
     }
 
 
-def test_what_an_inner_cascade_froze_stays_frozen_in_a_downstream(first):
-    """By default only the upstreams are set; the rest keeps its flags."""
+def test_layers_frozen_by_an_inner_cascade_stay_frozen_in_a_downstream(first):
+    """By default only the upstreams are frozen; the rest keeps its flags."""
     cascade = stage2(first, trainable=None)
     before = values(cascade)
     cascade.fit(X, Y, epochs=1, verbose=0)
@@ -242,13 +242,13 @@ def test_an_inner_adapter_stays_fitted(first, third):
     pairs = zip(adapter.weights, first.adapters["t"].weights, strict=True)
     for one, other in pairs:
         np.testing.assert_array_equal(*map(ops.convert_to_numpy, (one, other)))
-    # Another pass over other data fits the outer ones only.
+    # Another pass over other data fits the outer adapters only.
     before = values(third)
     third.adapt(X + 1, verbose=False)
     assert not moved(before, third)
 
 
-def test_an_inner_adapter_that_was_not_fitted_is_fitted_from_without():
+def test_an_unfitted_inner_adapter_is_fitted_by_the_outer_cascade():
     inner = kc.build_cascade(
         encoder(), taps={"t": "conv2"}, adapters=PCAAdapter(3), name="inner"
     )
@@ -296,12 +296,12 @@ def test_a_loaded_stage_is_a_network_again(second, tmp_path):
 
 
 @pytest.mark.parametrize("stage", ["second", "third"])
-def test_it_keeps_what_every_cascade_keeps(stage, request):
+def test_it_passes_check_cascade(stage, request):
     check_cascade(request.getfixturevalue(stage), X)
 
 
 @pytest.mark.parametrize("stage", ["second", "third"])
-def test_in_stock_layers_it_answers_the_same(stage, request):
+def test_the_plain_model_predicts_the_same(stage, request):
     cascade = request.getfixturevalue(stage)
     np.testing.assert_allclose(
         call(cascade.to_plain(), X), call(cascade, X), atol=1e-6
@@ -309,7 +309,7 @@ def test_in_stock_layers_it_answers_the_same(stage, request):
 
 
 @pytest.mark.parametrize("stage", ["second", "third"])
-def test_it_is_built_again(stage, request, tmp_path):
+def test_it_can_be_rebuilt(stage, request, tmp_path):
     cascade = request.getfixturevalue(stage)
     again = cascade.rebuild()
     np.testing.assert_array_equal(call(again, X), call(cascade, X))
@@ -325,7 +325,7 @@ def test_it_is_built_again(stage, request, tmp_path):
     ]
 
 
-def test_a_cascade_is_on_both_sides(first):
+def test_a_cascade_is_upstream_and_downstream(first):
     cascade = kc.build_cascade(
         first,
         first,
@@ -339,7 +339,7 @@ def test_a_cascade_is_on_both_sides(first):
 
 
 def test_a_block_of_a_cascade_is_a_downstream(first):
-    """An expert that features entered has an input for them: left to us."""
+    """A block that features entered has an input for them: the cascade's."""
     cascade = kc.build_cascade(
         encoder(),
         first.blocks["downstream"],

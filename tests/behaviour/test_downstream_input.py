@@ -1,4 +1,4 @@
-"""What the downstream sees: features, the cascade's own inputs, or both."""
+"""Tests the downstream's input: features, the cascade's inputs, or both."""
 
 import keras
 import numpy as np
@@ -36,7 +36,7 @@ def call(model, x, **arguments):
 
 @pytest.fixture(scope="module")
 def networks():
-    """Read only."""
+    """Returns networks for reading only."""
     keras.utils.set_random_seed(0)
     return encoder(), expert()
 
@@ -46,11 +46,11 @@ def build(networks, mode, **arguments):
 
 
 def per_position():
-    """Brings maps to the three channels of an image."""
+    """Returns an adapter to the three channels of an image."""
     return layers.Dense(3)
 
 
-def test_features_stand_in_for_the_input(networks):
+def test_features_replace_the_input(networks):
     cascade = build(networks, "features", taps="conv", adapters=per_position())
     assert [x.name for x in cascade.inputs] == ["inputs"]
     first = keras.Model(networks[0].input, networks[0].get_layer("conv").output)
@@ -61,7 +61,7 @@ def test_features_stand_in_for_the_input(networks):
     )
 
 
-def test_none_means_the_features_where_a_tap_is_not_injected(networks):
+def test_none_means_features_if_a_tap_is_not_injected(networks):
     cascade = build(
         networks, None, taps=["conv", "top"], inject={"top": "mean"}
     )
@@ -75,12 +75,12 @@ def test_none_means_the_features_where_a_tap_is_not_injected(networks):
     np.testing.assert_array_equal(call(cascade, X), call(other, X))
 
 
-def test_none_means_the_inputs_where_every_tap_is_injected(networks):
+def test_none_means_inputs_if_every_tap_is_injected(networks):
     cascade = build(networks, None, taps="conv", inject={"conv": "conv"})
     np.testing.assert_array_equal(call(cascade, X), call(networks[1], X))
 
 
-def test_inputs_are_what_the_downstream_sees_alone(networks):
+def test_with_inputs_the_downstream_sees_only_them(networks):
     cascade = build(
         networks,
         "inputs",
@@ -113,7 +113,7 @@ def test_both_starts_as_the_downstream_on_the_input(networks, case):
     if "extra_inputs" in TAPPED[case]:
         x = {"inputs": X, "depth": X[..., :1]}
     np.testing.assert_array_equal(call(cascade, x), call(networks[1], X))
-    # And both count: other weights where they meet, another answer.
+    # Both count: other weights of the merge change the predictions.
     for variable in cascade.variables:
         if "features_into" in variable.path:
             variable.assign(ops.ones(variable.shape))
@@ -151,7 +151,7 @@ def test_both_of_vectors(networks):
 
 
 @pytest.mark.parametrize("mode", ["both", "inputs"])
-def test_training_moves_what_joins(networks, mode):
+def test_training_changes_the_merge_with_the_input(networks, mode):
     inject = {"conv": "image"} if mode == "inputs" else None
     cascade = build(
         networks,
@@ -180,7 +180,7 @@ def test_training_moves_what_joins(networks, mode):
     assert "adapters/conv/kernel" in moved
 
 
-def test_it_is_kept_in_files_and_when_built_again(networks):
+def test_it_is_kept_by_files_and_rebuild(networks):
     cascade = build(
         networks,
         "both",
@@ -196,7 +196,7 @@ def test_it_is_kept_in_files_and_when_built_again(networks):
     )
 
 
-def test_a_loaded_cascade_is_built_again_as_what_it_was(networks, tmp_path):
+def test_a_loaded_cascade_is_rebuilt_with_its_mode(networks, tmp_path):
     cascade = build(networks, "both", taps="conv")
     cascade.save(tmp_path / "cascade.keras")
     loaded = keras.saving.load_model(tmp_path / "cascade.keras")

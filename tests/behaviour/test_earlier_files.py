@@ -29,20 +29,20 @@ def record(name):
 
 @pytest.fixture(scope="module", params=cascades.CASCADES)
 def loaded(request):
-    """Read only: the name of a cascade, and the cascade from its file."""
+    """Returns the name of a cascade, and the cascade from its file."""
     return request.param, load(request.param)
 
 
 @pytest.fixture(scope="module")
 def expected_answers():
-    """What the earlier version answered here, by name and number."""
+    """Returns the predictions of the earlier version, by name and number."""
     with np.load(FOLDER / f"answers-{BACKEND}.npz") as arrays:
         return dict(arrays)
 
 
 @pytest.fixture(scope="module")
 def to_the_bit(expected_answers):
-    """Whether Keras alone computes here as where the answers are from."""
+    """Whether Keras alone computes here as where the predictions were made."""
     (found,) = cascades.answers("stock", load("stock"))
     return np.array_equal(found, expected_answers["stock/0"])
 
@@ -57,7 +57,7 @@ def test_weights_flags_rates_and_slots_are_as_they_were(loaded):
     assert found["rates"] == pytest.approx(expected["rates"], rel=1e-6)
 
 
-def test_answers_are_as_they_were(loaded, expected_answers, to_the_bit):
+def test_predictions_are_as_they_were(loaded, expected_answers, to_the_bit):
     name, cascade = loaded
     tolerance = 2e-3 if name == "mixed" else 2e-6
     for number, found in enumerate(cascades.answers(name, cascade)):

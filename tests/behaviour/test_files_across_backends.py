@@ -1,4 +1,4 @@
-"""A file saved on one backend loads on the others and trains on."""
+"""Tests that a file saved on one backend loads and trains on the others."""
 
 import os
 import subprocess
@@ -105,7 +105,7 @@ def run(backend: str, folder: Path, code: str, *arguments: str):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """What each backend saved, and what the others made of it."""
+    """Returns the folder of each backend's files and the others' results."""
     folder = tmp_path_factory.mktemp("files")
     for backend in BACKENDS:
         run(backend, folder, SAVE)

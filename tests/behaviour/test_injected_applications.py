@@ -1,4 +1,4 @@
-"""Every network of keras.applications injected into itself.
+"""Tests every network of keras.applications injected into itself.
 
 Each is upstream, tapped at a quarter of its depth, and downstream, entered at
 half of it. It ends in the logits of ten classes: the gradient of the summed
@@ -47,11 +47,11 @@ SMALLEST = {
     "VGG19": "add",
     "Xception": "concat",
 }
-# What is tested of them where TensorFlow is not the backend; every merge is
-# tested on a small network besides.
+# Tested on backends other than TensorFlow; every merge is tested on a small
+# network besides.
 QUICKEST = ("VGG16",)
-# What enters a branch of theirs is scaled down before it is added: three steps
-# then move the loss by less than float32 tells.
+# Their branches are scaled down before they are added: three steps then change
+# the loss by less than the precision of float32.
 SCALED = ("InceptionResNetV2",)
 NO_NASNET = pytest.mark.skipif(
     BACKEND == "torch", reason="Keras has no NASNet on torch, by its own error"
@@ -93,14 +93,14 @@ def test_the_smallest_network_of_each_module_can_be_injected(
 
 @pytest.mark.parametrize("merge", MERGES)
 def test_every_merge_works(merge, record_property, tmp_path):
-    # Of few layers: what takes time is to compile them, for each merge anew.
+    # A network of few layers: each merge compiles them, which takes time.
     Case("MobileNet", record_property, tmp_path, residual_network()).check(
         merge
     )
 
 
 def residual_network():
-    """Convolutions of three sizes, one with a way around them."""
+    """Returns convolutions of three sizes, one of them with a shortcut."""
     x = keras.Input((SIDES["MobileNet"], SIDES["MobileNet"], 3))
     y = convolution(x, 8, 2)
     y = keras.layers.add([y, convolution(convolution(y, 8), 8)])
@@ -116,8 +116,8 @@ def convolution(x, filters, strides=1):
 
 @pytest.mark.parametrize("name", _marked(SIDES, large=True))
 def test_every_network_works_with_every_merge(name, record_property, tmp_path):
-    # Fewer leave some channels hardly any variance behind a hundred layers,
-    # and what divides by it makes millions of the features of `replace`.
+    # Fewer leave some channels hardly any variance after a hundred layers,
+    # and normalisations that divide by it make huge features for `replace`.
     enough = 256 * 32**2 // SIDES[name] ** 2
     case = Case(name, record_property, tmp_path, settled_on=enough)
     for merge in MERGES:
@@ -126,7 +126,7 @@ def test_every_network_works_with_every_merge(name, record_property, tmp_path):
 
 
 class Case:
-    """A settled network, and what cascades of it with itself must do."""
+    """A network with settled weights, and checks of cascades with itself."""
 
     def __init__(self, name, record, folder, network=None, settled_on=SAMPLES):
         self.record, self.file = record, folder / "cascade.keras"
@@ -143,7 +143,7 @@ class Case:
         assert self.spread > 1e-2
 
     def check(self, merge, compiled=True):
-        """Starts as it should, learns, and comes back from its file."""
+        """Checks the first predictions, training, and the saved file."""
         cascade = self.build(merge)
         start = _numpy(cascade(self.images))
         if merge == "replace":
@@ -156,7 +156,7 @@ class Case:
         self.check_file(cascade, end)
 
     def build(self, merge):
-        """A cascade in which nothing but the adapters trains."""
+        """Returns a cascade in which only the adapters train."""
         return kc.build_cascade(
             self.network,
             self.network,
@@ -171,13 +171,13 @@ class Case:
         )
 
     def check_silent(self, start, merge):
-        """It computes what the downstream computes alone."""
+        """Checks that it computes what the downstream computes alone."""
         difference = float(np.abs(start - self.alone).max())
         self.record(f"{merge}: largest difference at step 0", difference)
         assert difference == 0
 
     def check_compiled(self, cascade, merge):
-        """A compiler moves it no further than it moves the network alone.
+        """Checks that compiling changes it no more than the network alone.
 
         The two are two programs, whose factors it may order differently: each
         lies off by about as much from what is computed call by call.
@@ -192,7 +192,7 @@ class Case:
         assert difference <= max(1e-6, 2 * moved)
 
     def check_cut(self, cascade, start):
-        """It computes what Keras's own cut at that layer computes."""
+        """Checks that it computes the same as Keras's own cut at that layer."""
         cut = self.cut()
         images = keras.ops.convert_to_tensor(self.images)
         tapped = cascade.blocks["upstream"](images)
@@ -203,15 +203,15 @@ class Case:
         assert len(kept) == len(cut.variables)
 
     def cut(self):
-        """The network entered at the site, its own input where needed."""
+        """Returns the network from the site on, with its input if needed."""
         site, output = self.site.output, self.network.output
         try:
             return keras.Model([site], output)
-        except ValueError:  # "not connected": a way leads around the site
+        except ValueError:  # "not connected": a path leads around the site
             return keras.Model([self.network.input, site], output)
 
     def check_learns(self, cascade, start, merge):
-        """Three steps lower the loss, and reach the adapter."""
+        """Checks that three steps lower the loss, and train the adapter."""
         trained = {v.path: v for v in cascade.trainable_variables}
         before = {path: _numpy(v).copy() for path, v in trained.items()}
         assert all(path.startswith("adapters/") for path in trained)
@@ -227,14 +227,14 @@ class Case:
         return end
 
     def check_file(self, cascade, end):
-        """Saved and loaded, it gives the same bits."""
+        """Checks that the loaded model is bit-identical."""
         cascade.save(self.file)
         again = keras.saving.load_model(self.file)
         self.file.unlink()
         np.testing.assert_array_equal(_numpy(again(self.images)), end)
 
     def loss(self, logits):
-        """The sum of the samples' cross-entropies, in float64."""
+        """Returns the sum of the samples' cross-entropies, in float64."""
         logits = logits.astype("float64")
         logits -= logits.max(axis=-1, keepdims=True)
         normaliser = np.log(np.exp(logits).sum(axis=-1))
@@ -242,7 +242,7 @@ class Case:
 
 
 def _places(network, in_no_branch):
-    """A layer at a quarter, and one from half on of another shape.
+    """Returns a layer at a quarter, and one from half on of another shape.
 
     Of another shape, so that an adapter stands between them. On request the
     second is one that everything passes through.
@@ -257,7 +257,7 @@ def _places(network, in_no_branch):
 
 
 def _is_passed(network, layer):
-    """Whether no way from the input to the output leads around a layer."""
+    """Whether every path from the input to the output meets a layer."""
     try:
         keras.Model([layer.output], network.output)
     except ValueError:  # "not connected"

@@ -1,4 +1,4 @@
-"""Random networks: any tap is the original's value, and files keep it all."""
+"""Tests on random networks: taps equal the original's, files keep all."""
 
 import tempfile
 from pathlib import Path
@@ -19,13 +19,13 @@ FEW = settings(
     max_examples=15,
     deadline=None,
     derandomize=True,
-    # Each try builds networks: shrinking would take minutes.
+    # Each example builds networks: shrinking would take minutes.
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=[HealthCheck.too_slow],
 )
 
-# A plan is a list of steps, each a kind and the places of its arguments
-# among the tensors that there are: 0 is the input, i the result of step i.
+# A plan is a list of steps, each a kind and the indices of its arguments among
+# the tensors so far: 0 is the input, i the result of step i.
 ONE = ("dense", "times", "relu", "dropout", "normalise", "flip")
 TWO = ("add", "concatenate", "subtract", "shared")
 
@@ -59,7 +59,7 @@ class Net:
         self.network = keras.Model(x, self._run(x, {}), name=name)
 
     def values(self, inputs):
-        """What each path should give, computed call by call."""
+        """Returns the expected value of each path, computed call by call."""
         values = {}
         self._run(inputs, values)
         return values
@@ -74,7 +74,7 @@ class Net:
             arguments = [tensors[place] for place in places]
             step = getattr(self, "_" + kind.replace(" ", "_"))
             tensors.append(step(f"s{number}", values, *arguments))
-        # Everything ends in the output, so that all of it is in the graph.
+        # Every step reaches the output, so that all are in the graph.
         ends = [t for n, t in enumerate(tensors) if n not in used]
         ends = ends if len(ends) > 1 else [*ends, x]
         return self._call("out", layers.Add, values, ends)
@@ -86,7 +86,7 @@ class Net:
         return values[name]
 
     def _operation(self, name, values, output):
-        """Keras numbers operations; within the network by kind, from 0."""
+        """Notes an output by the kind of its operation and its number there."""
         number = self.counts.get(name, 0)
         self.counts[name] = number + 1
         values[f"{name}_{number}" if number else name] = output
@@ -178,7 +178,7 @@ def rows():
     return random.normal(size=(4, WIDTH)).astype("float32")
 
 
-# Which of two operations Keras's own numbers mean is warned of, rightly.
+# Rightly, there is a warning that Keras's own numbers are ambiguous.
 own_numbers = pytest.mark.filterwarnings(
     "ignore:.*is the operation that Keras calls"
 )
@@ -219,7 +219,7 @@ def _check_taps(rows, plan, data):
 
 @FEW
 @given(plan=plans())
-def test_the_listed_taps_are_what_the_network_is_made_of(rows, plan):
+def test_the_listed_taps_are_the_networks_operations(rows, plan):
     net = Net(plan)
     expected = set(net.values(keras.ops.convert_to_tensor(rows)))
     assert {tap.path for tap in kc.list_taps(net.network)} == expected
@@ -265,9 +265,7 @@ MERGES = ("add", "multiply", "film", "concat")
 @own_numbers
 @FEWER
 @given(first=plans(), second=plans(), data=st.data())
-def test_whatever_is_injected_starts_silent_and_is_kept(
-    rows, first, second, data
-):
+def test_injections_start_silent_and_are_kept(rows, first, second, data):
     _check_pair(rows, first, second, data)
 
 
@@ -275,14 +273,14 @@ def test_whatever_is_injected_starts_silent_and_is_kept(
 @pytest.mark.large
 @MANY
 @given(first=plans(), second=plans(), data=st.data())
-def test_whatever_is_injected_into_many_starts_silent_and_is_kept(
+def test_injections_into_many_networks_start_silent_and_are_kept(
     rows, first, second, data
 ):
     _check_pair(rows, first, second, data)
 
 
 def _check_pair(rows, first, second, data):
-    """Invariants 1, 4, 5 and 6 of what always holds."""
+    """Checks the originals, the first predictions, names, and files."""
     up, down = Net(first, "up"), Net(second, "down")
     before = [_state(net.network) for net in (up, down)]
     inject = _injections(down, rows, data)
@@ -304,7 +302,7 @@ def _check_pair(rows, first, second, data):
 @own_numbers
 @FEWER
 @given(first=plans(), second=plans(), data=st.data())
-def test_what_a_replacement_leaves_out_is_gone(rows, first, second, data):
+def test_a_replacement_prunes_the_layers_before_it(rows, first, second, data):
     _check_replacement(rows, first, second, data)
 
 
@@ -312,14 +310,14 @@ def test_what_a_replacement_leaves_out_is_gone(rows, first, second, data):
 @pytest.mark.large
 @MANY
 @given(first=plans(), second=plans(), data=st.data())
-def test_what_a_replacement_leaves_out_of_many_is_gone(
+def test_a_replacement_prunes_the_layers_before_it_in_many_networks(
     rows, first, second, data
 ):
     _check_replacement(rows, first, second, data)
 
 
 def _check_replacement(rows, first, second, data):
-    """Invariant 2: just what still changes the answer has variables."""
+    """Checks that exactly the layers that still matter have variables."""
     up, down = Net(first, "up"), Net(second, "down")
     sites = [path for path in _sites(down, rows) if path != "out"]
     site = data.draw(st.sampled_from(sites))
@@ -337,10 +335,10 @@ def _check_replacement(rows, first, second, data):
 
 
 def _weighted_layers_without(network, site, prefix=()):
-    """What the output depends on once a call is cut, walked over by hand.
+    """Returns the weighted layers that the output depends on without a call.
 
-    Layers of nested networks too: a nested network whose output counts
-    counts with what its own output depends on.
+    Layers of nested networks are included, if the output of their network
+    depends on them.
     """
     graph = read_graph(network)
     found, seen = set(), set()
@@ -370,8 +368,8 @@ def _weighted_layers_without(network, site, prefix=()):
 @own_numbers
 @FEW
 @given(plan=plans(), data=st.data())
-def test_what_no_tap_needs_is_not_there(rows, plan, data):
-    """As in the model that Keras makes of the input and the taps' outputs."""
+def test_layers_that_no_tap_needs_are_pruned(rows, plan, data):
+    """Keras's own model from the input to the taps' outputs has the same."""
     net = Net(plan)
     called_once = net.values(keras.ops.convert_to_tensor(rows))
     names = [
@@ -404,7 +402,7 @@ def _joined(up, down, rows, data, inject):
 
 
 def _injections(down, rows, data):
-    """One to three taps, each into one or two layers."""
+    """Returns one to three taps, each for one or two layers."""
     site = st.builds(
         kc.Injection,
         st.sampled_from(_sites(down, rows)),
@@ -417,7 +415,7 @@ def _injections(down, rows, data):
 
 
 def _sites(net, rows):
-    """All but the inside of networks that are called twice."""
+    """Returns all paths but those inside networks that are called twice."""
     paths = net.values(keras.ops.convert_to_tensor(rows))
     return sorted(
         path for path in paths if ":" not in "".join(path.split("/")[:-1])
@@ -462,7 +460,7 @@ def _some_of(paths, data):
 
 
 def _operations(cascade):
-    """In topological order, which ranges go by."""
+    """Returns the paths in topological order, as ranges take them."""
     return [tap.path for tap in kc.list_taps(cascade.blocks["upstream"])]
 
 

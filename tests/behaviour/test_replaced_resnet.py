@@ -1,4 +1,4 @@
-"""`replace` in ResNet50: what came before the entry is gone.
+"""Tests `replace` in ResNet50: the layers before the entry are pruned.
 
 How much is counted by hand, from the architecture (He et al. 2015, table 1,
 with biases as in Keras): a stem, 16 bottleneck blocks, a classifier.
@@ -28,12 +28,12 @@ NORM = 4  # gamma, beta, moving mean, moving variance
 
 
 def _convolution(size, into, width):
-    """The parameters of a convolution with bias and its normalization."""
+    """Returns the parameters of a convolution with bias and normalization."""
     return size * size * into * width + width + NORM * width
 
 
 def _parameters(index):
-    """The parameters of a block."""
+    """Returns the parameters of a block."""
     _, width, has_shortcut = BLOCKS[index]
     into = 64 if index == 0 else 4 * BLOCKS[index - 1][1]
     return (
@@ -45,7 +45,7 @@ def _parameters(index):
 
 
 def _variables(index):
-    """The variables of a block: six for each convolution."""
+    """Returns the variables of a block: six for each convolution."""
     return 6 * (3 + BLOCKS[index][2])
 
 
@@ -62,7 +62,7 @@ def resnet():
 
 @pytest.fixture(scope="module")
 def sketch():
-    """A small upstream that gives a map."""
+    """Returns a small upstream that gives a map."""
     layers = [
         keras.Input((16, 16, 3), name="sketch"),
         keras.layers.Conv2D(6, 3, strides=2, activation="relu", name="map"),
@@ -130,7 +130,7 @@ def test_entered_at_a_quarter_it_is_the_rest_on_the_features(
     np.testing.assert_array_equal(result, expected)
 
 
-def test_entered_inside_a_branch_what_the_shortcut_needs_stays(sketch, resnet):
+def test_entered_inside_a_branch_the_shortcut_keeps_its_layers(sketch, resnet):
     cascade = _entered(sketch, resnet, "conv4_block1_2_relu")
 
     downstream = cascade.blocks["downstream"]

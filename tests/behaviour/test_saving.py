@@ -1,4 +1,4 @@
-"""Save and load give the same thing; plain models need no package."""
+"""Tests that saved cascades load unchanged, and plain models alone."""
 
 import os
 import subprocess
@@ -23,7 +23,7 @@ LOSS = "sparse_categorical_crossentropy"
 
 @pytest.fixture(scope="module")
 def networks():
-    """Read only: a cascade works on copies."""
+    """Returns networks that all tests share: a cascade works on copies."""
     keras.utils.set_random_seed(0)
     x = inputs = keras.Input((6,), name="x")
     x = layers.Dense(8, activation="relu", name="hidden")(x)
@@ -77,7 +77,7 @@ def assert_equal(first, second):
         np.testing.assert_array_equal(value, second[path], err_msg=path)
 
 
-def test_a_trained_cascade_loads_as_it_was_and_goes_on(networks, tmp_path):
+def test_a_trained_cascade_loads_unchanged_and_trains_on(networks, tmp_path):
     """Outputs, flags, rates, taps, slots, adapters; bit for bit."""
     cascade = build(networks).adapt(DATA, verbose=False)
     fit(cascade)
@@ -117,7 +117,7 @@ def test_the_summary_is_the_same_after_load(networks, tmp_path):
     assert texts[0] == texts[1]
 
 
-def test_a_cascade_that_is_not_compiled_loads_so(networks, tmp_path):
+def test_an_uncompiled_cascade_loads_uncompiled(networks, tmp_path):
     loaded = through_file(build(networks, loss=None), tmp_path)
     assert not loaded.compiled
     loaded.compile(optimizers.SGD(0.1), LOSS)
@@ -125,7 +125,7 @@ def test_a_cascade_that_is_not_compiled_loads_so(networks, tmp_path):
     assert rates["upstream/dense_1/kernel"] == pytest.approx(1e-4)
 
 
-def test_loading_without_compiling_leaves_it_to_you(networks, tmp_path):
+def test_loading_with_compile_false_compiles_nothing(networks, tmp_path):
     assert not through_file(build(networks), tmp_path, compile=False).compiled
 
 
@@ -170,7 +170,7 @@ class Steps(schedules.LearningRateSchedule):
         return {"first": self.first}
 
 
-def test_a_users_schedule_goes_on_where_it_was(networks, tmp_path):
+def test_a_schedule_of_the_user_continues_at_its_step(networks, tmp_path):
     cascade = build(
         networks,
         adapters=None,
@@ -187,7 +187,7 @@ def test_a_users_schedule_goes_on_where_it_was(networks, tmp_path):
     assert found["downstream/out/kernel"] == pytest.approx(0.1 / 5)
 
 
-def test_a_partly_frozen_composite_layer_loads_so(tmp_path):
+def test_a_partly_frozen_composite_layer_stays_so_when_loaded(tmp_path):
     network = keras.Sequential(
         [
             keras.Input((4, 6)),
@@ -205,7 +205,7 @@ def test_a_partly_frozen_composite_layer_loads_so(tmp_path):
     ]
 
 
-def test_weights_alone_go_from_one_cascade_to_another(networks, tmp_path):
+def test_weights_alone_can_be_loaded_into_another_cascade(networks, tmp_path):
     first = build(networks).adapt(DATA, verbose=False)
     keras.utils.set_random_seed(7)
     second = build(networks)
@@ -229,7 +229,7 @@ def test_a_cloned_cascade_is_a_cascade_without_the_weights(networks):
     )
 
 
-def test_random_layers_go_on_where_they_were(tmp_path):
+def test_the_state_of_random_layers_is_restored(tmp_path):
     network = keras.Sequential(
         [keras.Input((6,)), layers.GaussianNoise(1.0, name="noise")]
     )
@@ -252,7 +252,7 @@ def test_each_block_is_a_model_that_saves_and_loads(networks, tmp_path, block):
     ]
 
 
-# Adapters, and what their features are shifted by.
+# Adapters, and the mean of their features.
 PLAIN = {
     "pca": PCAAdapter(3),
     "whitened pca": PCAAdapter(3, whiten=True),
@@ -263,7 +263,7 @@ PLAIN = {
 
 @pytest.mark.parametrize("mean", [0.0, 1000.0])
 @pytest.mark.parametrize("case", PLAIN)
-def test_a_plain_model_answers_the_same(case, mean):
+def test_a_plain_model_predicts_the_same(case, mean):
     cascade = on_maps(PLAIN[case], mean)
     maps = RNG.normal(size=(40, 4, 4, 1)).astype("float32")
     cascade.adapt(maps, verbose=False)
@@ -276,7 +276,7 @@ def test_a_plain_model_answers_the_same(case, mean):
 
 
 def on_maps(adapter, mean):
-    """Maps with a mean, an adapter, and a linear head."""
+    """Returns a cascade of maps with a mean, an adapter, and a linear head."""
     network = keras.Sequential(
         [
             keras.Input((4, 4, 1)),

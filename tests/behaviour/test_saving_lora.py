@@ -1,4 +1,4 @@
-"""Cascades with LoRA in files: the same answers, and training goes on."""
+"""Tests saved cascades with LoRA: equal predictions, training goes on."""
 
 import keras
 import numpy as np
@@ -30,7 +30,7 @@ def assert_equal(found, expected):
 
 
 def network():
-    """A plain layer, a composite one, and one that is wrapped."""
+    """Returns a network with a plain, a composite and a wrapped layer."""
     x = inputs = keras.Input((4, 6), name="x")
     x = layers.Dense(6, activation="tanh", name="hidden")(x)
     x = layers.MultiHeadAttention(2, 3, name="attention")(x, x)
@@ -58,7 +58,7 @@ def train(cascade):
 
 @pytest.fixture(scope="module")
 def trained():
-    """Read only: two epochs of LoRA."""
+    """Returns a cascade after two epochs of LoRA, for reading only."""
     keras.utils.set_random_seed(0)
     cascade = build({"upstream": LoRA(2, alpha=8), "head": False})
     train(cascade)
@@ -80,17 +80,17 @@ def optimizer_state(cascade):
     return {v.path: numpy(v) for v in cascade.optimizer.variables}
 
 
-def test_training_has_moved_a_and_b(trained):
+def test_training_changes_a_and_b(trained):
     for path, value in values(trained).items():
         if path.endswith("_b"):
             assert np.abs(value).max() > 1e-3, path
 
 
-def test_a_file_holds_kernels_a_and_b_as_they_are(trained, path):
+def test_a_file_contains_kernels_a_and_b(trained, path):
     assert_equal(values(reloaded(path)), values(trained))
 
 
-def test_a_loaded_cascade_answers_the_same(trained, path):
+def test_a_loaded_cascade_predicts_the_same(trained, path):
     np.testing.assert_array_equal(numpy(reloaded(path)(X)), numpy(trained(X)))
 
 
@@ -103,7 +103,7 @@ def test_a_loaded_cascade_trains_the_same_variables(trained, path):
     assert all("/lora_kernel_" in path for path in found)
 
 
-def test_rank_and_alpha_stand_in_the_loaded_spec(path):
+def test_rank_and_alpha_are_in_the_loaded_spec(path):
     spec = reloaded(path).spec
     assert spec.trainable == {"upstream": LoRA(2, alpha=8), "head": False}
 
@@ -124,7 +124,7 @@ def test_training_goes_on_as_if_it_had_not_stopped(path):
 
 
 def first_weights():
-    """What `trained` started from."""
+    """Returns the cascade that `trained` started from."""
     keras.utils.set_random_seed(0)
     return build({"upstream": LoRA(2, alpha=8), "head": False}).get_weights()
 
@@ -132,7 +132,7 @@ def first_weights():
 def test_weights_alone_can_be_saved_and_loaded(trained, tmp_path):
     trained.save_weights(tmp_path / "cascade.weights.h5")
     other = build({"upstream": LoRA(2, alpha=8), "head": False})
-    train(other)  # Keras loads slots only where there are some.
+    train(other)  # Keras loads slots only into existing ones.
     other.load_weights(tmp_path / "cascade.weights.h5")
     assert_equal(values(other), values(trained))
 
@@ -154,7 +154,7 @@ def test_get_weights_and_set_weights_carry_a_and_b(trained):
     assert_equal(values(other), values(trained))
 
 
-def test_what_was_frozen_since_is_loaded_frozen_and_can_train(tmp_path):
+def test_layers_frozen_later_load_frozen_and_can_train(tmp_path):
     cascade = build({"upstream": LoRA(2)})
     for layer in cascade.blocks["upstream"].layers:
         low_rank.set_flag(layer, False)
@@ -176,7 +176,7 @@ def test_a_config_alone_gives_the_same_variables(trained):
     assert found == expected
 
 
-def test_a_stock_model_in_a_file_answers_the_same(trained, tmp_path):
+def test_a_plain_model_in_a_file_predicts_the_same(trained, tmp_path):
     trained.to_plain().save(tmp_path / "plain.keras")
     plain = keras.models.load_model(tmp_path / "plain.keras")
     np.testing.assert_array_equal(numpy(plain(X)), numpy(trained(X)))
@@ -188,7 +188,7 @@ def test_a_cascade_of_a_loaded_one_is_merged(trained, path):
     np.testing.assert_array_equal(numpy(outer(X)), numpy(trained(X)))
 
 
-def test_a_rebuilt_cascade_goes_on_with_a_and_b(trained):
+def test_a_rebuilt_cascade_keeps_a_and_b(trained):
     again = trained.rebuild(learning_rates={"upstream": 1e-4})
     assert_equal(values(again), values(trained))
     assert again.spec.reinitialized == ()
@@ -223,7 +223,7 @@ def test_rebuilding_with_other_updates_merges_the_old(trained, trainable):
     keras.backend.backend() != "tensorflow",
     reason="exports to SavedModel need the TensorFlow backend here",
 )
-def test_a_saved_model_answers_the_same(trained, tmp_path):
+def test_a_saved_model_predicts_the_same(trained, tmp_path):
     import tensorflow as tf
 
     trained.export(tmp_path / "exported", verbose=False)

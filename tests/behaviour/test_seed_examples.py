@@ -1,4 +1,4 @@
-"""The three ways of cascading two networks that the project grew from."""
+"""Tests the three ways to cascade two networks that the project began with."""
 
 import keras
 import numpy as np
@@ -15,7 +15,7 @@ LOSS = "sparse_categorical_crossentropy"
 
 
 def upstream():
-    """Ends in 128 features; BatchNormalization and Dropout on the way."""
+    """Returns 128 features, after BatchNormalization and Dropout."""
     x = inputs = keras.Input((8, 8, 1))
     x = layers.Conv2D(4, 3, activation="relu", name="conv")(x)
     x = layers.BatchNormalization(name="norm")(x)
@@ -83,7 +83,7 @@ def test_the_penultimate_layer_goes_through_a_learned_projection():
 
 
 @pytest.mark.parametrize("jointly", [True, False])
-def test_projection_and_downstream_train_at_rates_of_their_own(jointly):
+def test_projection_and_downstream_train_at_their_own_rates(jointly):
     first = upstream()
     cascade = kc.build_cascade(
         first,
@@ -109,14 +109,14 @@ def test_projection_and_downstream_train_at_rates_of_their_own(jointly):
             assert np.abs(after[path] - old).max() > 0, path
     kinds = ("moving_mean", "moving_variance", "seed_generator_state")
     assert all(any(p.endswith(k) for p in before) for k in kinds)
-    # Adam's first steps are of the size of the rate.
+    # Adam's first steps are as large as the rate.
     steps = {p: np.abs(after[p] - before[p]).max() for p in before}
     assert 3e-2 < steps["adapters/penultimate/kernel"] < 6.1e-2
     if jointly:
         assert 3e-3 < steps["downstream/digits/kernel"] < 6.1e-3
 
 
-def test_the_original_networks_stay_as_they_were():
+def test_the_original_networks_stay_unchanged():
     first, second = upstream(), downstream(130)
     before = [first.get_config(), second.get_config()]
     weights = [*first.get_weights(), *second.get_weights()]

@@ -1,4 +1,4 @@
-"""Downstreams with several inputs, extra inputs injected, auxiliary heads."""
+"""Tests downstreams with several inputs, injected extra inputs and heads."""
 
 import keras
 import numpy as np
@@ -24,7 +24,7 @@ def encoder():
 
 
 def decoder():
-    """As in a U-Net: each level joins what comes up with what came down."""
+    """Returns a decoder as in a U-Net, with an input for each level."""
     shapes = {"fine": (8, 8, 4), "middle": (4, 4, 6), "coarse": (2, 2, 8)}
     inputs = {n: keras.Input(shape, name=n) for n, shape in shapes.items()}
     x = inputs["coarse"]
@@ -39,7 +39,7 @@ TAPS = {"coarse": "level2", "fine": "level0", "middle": "level1"}
 
 
 def reader():
-    """Text and image: tokens, and features of the image."""
+    """Returns a network of two inputs: tokens, and features of an image."""
     tokens = keras.Input((3,), dtype="int32", name="tokens")
     image = keras.Input((5,), name="image")
     x = layers.Embedding(6, 5, name="embed")(tokens)
@@ -62,7 +62,7 @@ def tapped(network, *names):
 
 @pytest.fixture(scope="module")
 def networks():
-    """Read only."""
+    """Returns networks for reading only."""
     keras.utils.set_random_seed(0)
     return encoder(), decoder()
 
@@ -72,7 +72,7 @@ def unet(networks, **arguments):
     return kc.build_cascade(*networks, **arguments)
 
 
-def test_a_decoder_is_fed_by_the_taps_of_its_names(networks):
+def test_a_decoder_is_fed_by_the_taps_of_its_inputs_names(networks):
     first, second = networks
     cascade = unet(networks)
     coarse, fine, middle = tapped(first, "level2", "level0", "level1")(X)
@@ -80,7 +80,7 @@ def test_a_decoder_is_fed_by_the_taps_of_its_names(networks):
     np.testing.assert_allclose(
         call(cascade, X), ops.convert_to_numpy(expected), atol=1e-5
     )
-    # What fits passes as it is: no adapter stands between.
+    # Features that fit have no adapter.
     assert "adapters" not in cascade.blocks
     assert [x.name for x in cascade.inputs] == ["inputs"]
 
@@ -139,7 +139,7 @@ def text_and_image(networks, **arguments):
     )
 
 
-def test_an_input_may_be_left_to_the_cascade(networks):
+def test_an_input_may_become_one_of_the_cascade(networks):
     cascade = text_and_image(networks)
     assert {x.name: x.dtype for x in cascade.inputs} == {
         "inputs": "float32",
@@ -178,7 +178,7 @@ def test_some_taps_feed_by_name_while_others_are_injected(networks):
     np.testing.assert_array_equal(call(cascade, X), call(unet(networks), X))
 
 
-def test_the_two_train_and_are_kept_in_files(networks):
+def test_named_feeds_train_and_are_kept_in_files(networks):
     cascade = text_and_image(
         networks, loss="sparse_categorical_crossentropy", optimizer="sgd"
     )
@@ -194,7 +194,7 @@ def test_the_two_train_and_are_kept_in_files(networks):
     np.testing.assert_array_equal(call(cascade.rebuild(), x), call(cascade, x))
 
 
-# Extra inputs that enter inner layers.
+# Extra inputs that are injected into inner layers.
 
 
 @pytest.mark.parametrize("merge", ["add", "multiply", "film", "concat"])

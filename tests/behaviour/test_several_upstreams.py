@@ -1,4 +1,4 @@
-"""Several upstreams: names, inputs shared or apart, flags, rates, files."""
+"""Tests several upstreams: names, shared inputs, flags, rates, files."""
 
 import gc
 
@@ -44,7 +44,7 @@ def inner(network, name, x):
 
 @pytest.fixture(scope="module")
 def networks():
-    """Read only."""
+    """Returns networks for reading only."""
     keras.utils.set_random_seed(0)
     return {"shape": network(), "colour": network(name="other")}
 
@@ -88,7 +88,7 @@ def test_equal_inputs_are_one(networks):
     ]
 
 
-def test_other_inputs_are_called_after_their_networks(networks):
+def test_different_inputs_are_named_after_their_networks(networks):
     two = {"shape": networks["shape"], "colour": network(4)}
     cascade = build(two)
     names = {x.name for x in cascade.inputs}
@@ -100,7 +100,7 @@ def test_other_inputs_are_called_after_their_networks(networks):
     )
 
 
-def test_equal_inputs_are_kept_apart_where_inputs_says_so(networks):
+def test_equal_inputs_are_kept_apart_if_inputs_names_them(networks):
     cascade = kc.build_cascade(
         networks,
         taps=TAPS,
@@ -114,7 +114,7 @@ def test_equal_inputs_are_kept_apart_where_inputs_says_so(networks):
     )
 
 
-def test_what_no_tap_needs_is_not_there(networks):
+def test_layers_that_no_tap_needs_are_pruned(networks):
     cascade = build(networks)
     paths = {v.path.rsplit("/", 1)[0] for v in cascade.variables}
     assert "shape/last" not in paths
@@ -122,7 +122,7 @@ def test_what_no_tap_needs_is_not_there(networks):
     assert {"shape/conv1", "shape/norm", "shape/conv2", "colour/conv1"} <= paths
 
 
-def test_the_same_network_twice_is_two_of_it(networks):
+def test_the_same_network_twice_makes_two_blocks(networks):
     one = networks["shape"]
     cascade = build(
         {"shape": one, "colour": one},
@@ -182,7 +182,7 @@ def test_upstream_means_all_upstreams(networks):
     }
 
 
-def test_a_block_is_trained_by_its_name(networks):
+def test_a_block_is_unfrozen_by_its_name(networks):
     cascade = build(networks, trainable={"colour": True})
     assert not any(path.startswith("shape") for path in trained(cascade))
     assert "colour/conv1" in trained(cascade)
@@ -202,7 +202,7 @@ def test_all_upstreams_are_frozen_by_default(networks):
     )
 
 
-def test_rates_go_by_the_names_of_blocks(networks):
+def test_rates_are_set_by_the_names_of_blocks(networks):
     cascade = build(
         networks,
         trainable=True,
@@ -216,7 +216,7 @@ def test_rates_go_by_the_names_of_blocks(networks):
 
 @pytest.fixture(scope="module")
 def fitted(networks):
-    """Read only."""
+    """Returns networks for reading only."""
     two = {"shape": networks["shape"], "colour": network(4)}
     cascade = build(
         two,
@@ -230,11 +230,11 @@ def fitted(networks):
     return cascade, x
 
 
-def test_it_keeps_what_every_cascade_keeps(fitted):
+def test_it_passes_check_cascade(fitted):
     check_cascade(*fitted)
 
 
-def test_a_file_keeps_it(fitted, tmp_path):
+def test_it_is_restored_from_a_file(fitted, tmp_path):
     cascade, x = fitted
     cascade.save(tmp_path / "cascade.keras")
     loaded = keras.saving.load_model(tmp_path / "cascade.keras")
@@ -252,7 +252,7 @@ def test_a_file_keeps_it(fitted, tmp_path):
     assert again.taps == cascade.taps
 
 
-def test_it_is_built_again(fitted):
+def test_it_can_be_rebuilt(fitted):
     cascade, x = fitted
     again = cascade.rebuild()
     np.testing.assert_array_equal(call(again, x), call(cascade, x))
@@ -261,7 +261,7 @@ def test_it_is_built_again(fitted):
     assert other.taps["s"] == "shape/conv1"
 
 
-def test_one_of_its_networks_is_exchanged(networks):
+def test_one_of_its_networks_can_be_exchanged(networks):
     cascade = build(networks)
     third = network(name="third")
     changed = {**networks, "colour": third}
@@ -273,7 +273,7 @@ def test_one_of_its_networks_is_exchanged(networks):
     )
 
 
-def test_without_the_originals_its_blocks_serve():
+def test_without_the_originals_it_is_rebuilt_from_blocks():
     two = {"shape": network(), "colour": network(name="other")}
     cascade = build(two)
     two.clear()
@@ -284,7 +284,7 @@ def test_without_the_originals_its_blocks_serve():
     assert "shape/conv1" in trained(again)
 
 
-def test_keras_clones_it(networks):
+def test_clone_model_clones_it(networks):
     cascade = build(networks)
     clone = keras.models.clone_model(cascade)
     clone.set_weights(cascade.get_weights())
@@ -294,14 +294,14 @@ def test_keras_clones_it(networks):
     assert set(clone.taps) == set(TAPS)
 
 
-def test_in_stock_layers_it_answers_the_same(fitted):
+def test_the_plain_model_predicts_the_same(fitted):
     cascade, x = fitted
     np.testing.assert_allclose(
         call(cascade.to_plain(), x), call(cascade, x), atol=1e-6
     )
 
 
-def test_the_networks_stay_as_they_were(networks):
+def test_the_networks_stay_unchanged(networks):
     keras.utils.set_random_seed(0)
     fresh = {"shape": network(), "colour": network(name="other")}
     cascade = build(networks, trainable=True)

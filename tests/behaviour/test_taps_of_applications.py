@@ -1,4 +1,4 @@
-"""Taps of real architectures equal the original network's tensors."""
+"""Tests that taps of real architectures equal the network's tensors."""
 
 from fnmatch import fnmatchcase
 
@@ -32,7 +32,7 @@ def _numpy(x):
 
 
 def _selected(network, pattern):
-    """What a glob, or a range in a chain of layers, should select."""
+    """Returns the layers that a glob, or a range in a chain, should select."""
     names = [layer.name for layer in network.layers]
     if ".." in pattern:
         first, last = map(names.index, pattern.split(".."))
@@ -41,7 +41,7 @@ def _selected(network, pattern):
 
 
 def _networks():
-    """All on TensorFlow, the quickest elsewhere, where the rest is `large`."""
+    """Returns all on TensorFlow; elsewhere most are `large`."""
     everywhere = keras.backend.backend() == "tensorflow"
     return [
         pytest.param(
