@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from keras_cascade._messages import closest
-from keras_cascade.adapters.numbers import is_finite, is_int
+from keras_cascade.adapters.number_checks import is_finite, is_int
 
 # How many classes there are, or their names; None where it is not said.
 Classes = int | Sequence[str] | None

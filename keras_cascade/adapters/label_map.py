@@ -13,14 +13,14 @@ from keras_cascade.adapters.class_mapping import (
     class_index,
     normalised_rows,
 )
-from keras_cascade.adapters.classes import (
+from keras_cascade.adapters.class_scores import (
     ClassAdapter,
     check_distributions,
     label_rows,
 )
-from keras_cascade.adapters.numbers import is_finite
+from keras_cascade.adapters.learning import check_finite
+from keras_cascade.adapters.number_checks import is_finite
 from keras_cascade.adapters.plain import with_weights
-from keras_cascade.adapters.streaming import check_finite
 from keras_cascade.data import to_numpy
 
 OUTPUTS = ("probabilities", "log_probabilities", "logits")

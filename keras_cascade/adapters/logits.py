@@ -9,14 +9,14 @@ from keras import ops
 
 from keras_cascade._keras_compat.annotations import DType, Shape, Tensor
 from keras_cascade.adapters.calibration import TemperatureFit
-from keras_cascade.adapters.classes import (
+from keras_cascade.adapters.class_scores import (
     ClassAdapter,
     check_distributions,
     label_rows,
     unit_targets,
 )
-from keras_cascade.adapters.numbers import is_finite
-from keras_cascade.adapters.streaming import check_finite
+from keras_cascade.adapters.learning import check_finite
+from keras_cascade.adapters.number_checks import is_finite
 from keras_cascade.data import to_numpy
 
 # The distance from 1 to the float32 below it.

@@ -7,16 +7,16 @@ import numpy as np
 from keras import ops
 
 from keras_cascade._keras_compat.annotations import DType, Shape, Tensor
+from keras_cascade.adapters.learning import LearningAdapter, check_finite
 from keras_cascade.adapters.moments import Moments, principal_components
-from keras_cascade.adapters.numbers import is_int
+from keras_cascade.adapters.number_checks import is_int
 from keras_cascade.adapters.plain import Layers, with_weights
 from keras_cascade.adapters.pooling import PooledAdapter
-from keras_cascade.adapters.streaming import StreamingAdapter, check_finite
 from keras_cascade.data import to_numpy
 
 
 @keras.saving.register_keras_serializable(package="keras_cascade")
-class PCAAdapter(StreamingAdapter, PooledAdapter):
+class PCAAdapter(LearningAdapter, PooledAdapter):
     """Pools a tap to a vector and keeps its principal components.
 
     The adapter for features that are wide and redundant, when there is data

@@ -13,7 +13,7 @@ from typing import Any
 
 import keras
 
-from keras_cascade.adapters.choosing import Stream, adapt_streams
+from keras_cascade.adapters.streams import Stream, adapt_streams
 from keras_cascade.analysis.report import AdapterChoice, Finding
 from keras_cascade.assembly.head import attach_head
 from keras_cascade.assembly.networks import fuse_streams

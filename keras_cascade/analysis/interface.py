@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from keras_cascade.adapters.automatic import KINDS
-from keras_cascade.adapters.choosing import Stream
+from keras_cascade.adapters.streams import Stream
 from keras_cascade.analysis.dry_run import AdaptedStream, DryRun, dry_run
 from keras_cascade.analysis.input_requirements import (
     data_findings,

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import keras
 
-from keras_cascade.adapters.choosing import Stream, adapt_streams
+from keras_cascade.adapters.streams import Stream, adapt_streams
 from keras_cascade.graph.block import Block
 from keras_cascade.graph.tensors import input_like
 from keras_cascade.injection.merging import prepare_all_features

@@ -5,7 +5,7 @@ from typing import Any
 
 import keras
 
-from keras_cascade.adapters.choosing import Target
+from keras_cascade.adapters.streams import Target
 from keras_cascade.graph.block import Block
 from keras_cascade.graph.layers import call_copy
 from keras_cascade.graph.tensors import input_like

@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from keras_cascade.adapters.choosing import Stream
+from keras_cascade.adapters.streams import Stream
 from keras_cascade.arguments import Arguments
 from keras_cascade.graph.data_formats import data_format_at
 from keras_cascade.graph.graph import Graph, read_graph

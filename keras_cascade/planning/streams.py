@@ -7,7 +7,7 @@ Tested by `tests/assembly/test_adapters.py` and
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from keras_cascade.adapters.choosing import Stream, Target
+from keras_cascade.adapters.streams import Stream, Target
 from keras_cascade.graph.data_formats import data_format_at
 from keras_cascade.graph.graph import Graph
 from keras_cascade.graph.taps import Tap

@@ -12,15 +12,15 @@ import numpy as np
 
 from keras_cascade._keras_compat.annotations import Shape, Tensor
 from keras_cascade.adapters.adapter import LayerArguments
+from keras_cascade.adapters.learning import LearningAdapter
 from keras_cascade.adapters.plain import Layers
-from keras_cascade.adapters.streaming import StreamingAdapter
 from keras_cascade.data import to_numpy
 
 # How far from 1 rounding may take a sum of probabilities.
 _SUM_TOLERANCE = {"float16": 1e-2, "bfloat16": 3e-2}
 
 
-class ClassAdapter(StreamingAdapter):
+class ClassAdapter(LearningAdapter):
     """An adapter of scores of classes, which are the last axis.
 
     It computes in float32 at least, whatever comes in: probabilities need

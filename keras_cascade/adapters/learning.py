@@ -11,7 +11,7 @@ from keras_cascade._keras_compat.annotations import Shape, Tensor
 from keras_cascade.adapters.adapter import Adapter
 
 
-class StreamingAdapter(Adapter):
+class LearningAdapter(Adapter):
     """An adapter that sums up batches and sets its weights after the last.
 
     It is built with `autocast=False`: what it learns is more precise than

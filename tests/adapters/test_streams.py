@@ -5,8 +5,8 @@ import pytest
 from keras import layers
 
 from keras_cascade.adapters import DenseAdapter
-from keras_cascade.adapters.choosing import Stream, Target
-from keras_cascade.adapters.choosing import adapt_streams as adapt
+from keras_cascade.adapters.streams import Stream, Target
+from keras_cascade.adapters.streams import adapt_streams as adapt
 
 
 def adapt_streams(given, extras, choices, target):
