@@ -1,7 +1,8 @@
 """The base class of adapters: what the library asks of one."""
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Self, SupportsIndex, TypedDict, TypeVar
 
 import keras
@@ -289,6 +290,16 @@ class Adapter(keras.layers.Layer):
                 "to hand on. Call it on features, or `build(shape)`, first."
             )
         return tuple(config["input_shape"])
+
+    @contextmanager
+    def _named_errors(self, where: str = "") -> Iterator[None]:
+        """Puts the adapter's name before the errors of checks."""
+        try:
+            yield
+        except ValueError as error:
+            raise ValueError(
+                f"Adapter '{self.name}'{where}: {error}"
+            ) from error
 
     def _one_of(self, argument: str, value: _T, allowed: Sequence) -> _T:
         """Returns the value of an argument if it is one of those allowed."""

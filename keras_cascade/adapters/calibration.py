@@ -1,7 +1,7 @@
-"""The temperature that makes logits as sure as they are right.
+"""The temperature at which scores are as sure as they are right.
 
-Pure NumPy in float64, apart from any layer. The memory depends on the size of
-a batch, not on the number of rows.
+Pure NumPy in float64. The memory depends on the size of a batch, not on the
+number of rows.
 """
 
 import math
@@ -20,9 +20,9 @@ class TemperatureFit:
     """Finds, in one pass, the temperature of lowest negative log likelihood.
 
     The likelihood of labels under `softmax(logits / temperature)` is convex
-    in the inverse temperature. Its slope and the slope's slope are summed on
-    a grid of inverse temperatures, over all rows; the slope's zero lies
-    between two of its points, where a cubic through both finds it, to some
+    in the inverse temperature. Its first and second derivatives are summed on
+    a grid of inverse temperatures, over all rows; the first is zero between
+    two points of the grid, where a cubic through both finds the zero, to some
     1e-7 of the temperature. No row is kept.
 
     Example:
@@ -42,28 +42,27 @@ class TemperatureFit:
         self._curvatures = np.zeros(len(_INVERSES))
 
     def update(self, logits: np.ndarray, targets: np.ndarray) -> None:
-        """Adds rows.
-
-        Args:
-            logits: array `(rows, classes)`, finite.
-            targets: array `(rows, classes)`, a distribution a row.
-        """
+        """Adds finite logits and their distributions, `(rows, classes)`."""
         logits = logits.astype("float64")
         logits -= logits.max(axis=1, keepdims=True)
-        of_targets = _expected(targets, logits)
+        squares, of_targets = logits**2, _expected(targets, logits)
         for start in range(_AN_OCTAVE):
             weights = np.exp(logits * _INVERSES[start])
             for index in range(start, len(_INVERSES), _AN_OCTAVE):
-                self._add(index, weights, logits, of_targets)
+                total = weights.sum(axis=1)
+                mean = _expected(weights, logits) / total
+                square = _expected(weights, squares) / total
+                self._slopes[index] += (mean - of_targets).sum()
+                self._curvatures[index] += (square - mean**2).sum()
                 # Twice the inverse temperature: cheaper than exponentials.
                 weights *= weights
         self.count += len(logits)
 
     def temperature(self) -> float:
-        """The temperature of lowest negative log likelihood.
+        """Returns the temperature of lowest negative log likelihood.
 
         Raises:
-            ValueError: There is none between 1/32 and 32.
+            ValueError: If there is none between 1/32 and 32.
         """
         self._check_range()
         # The slope rises: it is negative first, and positive at the end.
@@ -76,27 +75,14 @@ class TemperatureFit:
         )
         return float(1 / (_INVERSES[left] * math.exp(share * step)))
 
-    def _add(
-        self,
-        index: int,
-        weights: np.ndarray,
-        logits: np.ndarray,
-        of_targets: np.ndarray,
-    ) -> None:
-        total = weights.sum(axis=1)
-        mean = _expected(weights, logits) / total
-        square = np.einsum("nc,nc,nc->n", weights, logits, logits) / total
-        self._slopes[index] += (mean - of_targets).sum()
-        self._curvatures[index] += (square - mean**2).sum()
-
     def _check_range(self) -> None:
         lowest, highest = 1 / _INVERSES[-1], 1 / _INVERSES[0]
         if self._slopes[0] >= 0:
             raise ValueError(
                 f"no temperature up to {highest:g} fits the {self.count} "
                 "labels: the higher, the likelier they are, as where the "
-                "scores tell no more of them than chance does. Are the "
-                "labels those of the data, in the order of the classes?"
+                "scores say no more about them than chance. Are the labels "
+                "those of the data, in the order of the classes?"
             )
         if self._slopes[-1] <= 0:
             raise ValueError(
@@ -113,9 +99,9 @@ def _expected(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def _zero(left: float, right: float, rise: float, end_rise: float) -> float:
-    """Where on [0, 1] a cubic is zero, by its values and slopes at the ends.
+    """Returns the zero of a cubic by its values and slopes at 0 and 1.
 
-    Its value is negative at 0 and not at 1, so that halving finds a zero.
+    The value at 0 is negative and the value at 1 is not, so halving finds it.
     """
     low, high = 0.0, 1.0
     for _ in range(60):

@@ -12,7 +12,11 @@ import numpy as np
 
 from keras_cascade._keras_compat.annotations import Shape, Tensor
 from keras_cascade.adapters.adapter import LayerArguments
-from keras_cascade.adapters.learning import LearningAdapter
+from keras_cascade.adapters.learning import (
+    LearningAdapter,
+    check_finite,
+    check_width,
+)
 from keras_cascade.adapters.plain import Layers
 from keras_cascade.data import to_numpy
 
@@ -25,10 +29,6 @@ class ClassAdapter(LearningAdapter):
 
     It computes in float32 at least, whatever comes in: probabilities need
     it. Keras casts nothing here for that reason.
-
-    Args:
-        from_probabilities: bool, whether the input is probabilities.
-        arguments: As in `Adapter`.
     """
 
     needs_labels = True
@@ -43,8 +43,13 @@ class ClassAdapter(LearningAdapter):
 
     @property
     def floor(self) -> float:
-        """The smallest probability of which a logarithm is taken."""
-        return smallest_probability(self.compute_dtype)
+        """The smallest probability of which a logarithm is taken.
+
+        In float16 it is the smallest number above zero. In the others it is
+        far above that, `2**-63` with a logarithm of -43.7: the gradient of the
+        logarithm, one by the probability, must not overflow when multiplied.
+        """
+        return 2.0**-24 if self.compute_dtype == "float16" else 2.0**-63
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
@@ -60,46 +65,6 @@ class ClassAdapter(LearningAdapter):
             min_ndim=2, axes={-1: self._classes}
         )
         super().build(input_shape)
-
-    def update_state(
-        self,
-        batch: Tensor,
-        labels: Tensor | None = None,
-        mask: Tensor | None = None,
-    ) -> None:
-        """Learns from the scores of one batch and their labels.
-
-        Args:
-            batch: array or tensor of scores, as `call` takes them.
-            labels: class ids of shape `batch.shape[:-1]`, with or without a
-                last axis of 1, or one-hot or probability rows
-                `(*batch.shape[:-1], classes)`. Of sigmoid units, 0 or 1 for
-                each.
-            mask: boolean array `batch.shape[:-1]` of the positions that
-                count. Defaults to `None`: all.
-        """
-        self._check_array(batch)
-        if labels is None:
-            raise ValueError(f"{self._where}: it learns from labels.")
-        self._build_for(batch)
-        self._check_width(batch.shape[-1], self._classes, "classes")
-        tensor = keras.ops.convert_to_tensor(batch)
-        scores = to_numpy(keras.ops.cast(tensor, self._work_dtype))
-        tolerance = self._sum_tolerance(batch)
-        self._learn(*_unmasked(scores, to_numpy(labels), mask), tolerance)
-        self._batches_seen += 1
-
-    def _learn(
-        self, scores: np.ndarray, labels: np.ndarray, tolerance: float
-    ) -> None:
-        """Adds scores and labels to `_gathered`.
-
-        Args:
-            scores: The scores, in the precision of work.
-            labels: Their labels.
-            tolerance: How far from 1 the sum of probabilities may be.
-        """
-        raise NotImplementedError
 
     def to_plain(self) -> Layers:
         """Returns one small network of stock layers and operations.
@@ -127,44 +92,46 @@ class ClassAdapter(LearningAdapter):
             )
         return shape[-1]
 
-    def _sum_tolerance(self, batch: Tensor) -> float:
+    def _read(
+        self, batch: Tensor, labels: Tensor | None, mask: Tensor | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Returns scores, in the precision of work, and labels as arrays.
+
+        What is masked is left out: padding may have any label.
+        """
+        if labels is None:
+            raise ValueError("it learns from labels, and there are none.")
+        check_width(batch.shape[-1], self._classes, "classes")
+        tensor = keras.ops.convert_to_tensor(batch)
+        scores = to_numpy(keras.ops.cast(tensor, self._work_dtype))
+        given = to_numpy(labels)
+        counts = None if mask is None else to_numpy(mask) != 0
+        # Labels of another shape are an error that is found when they are
+        # compared with the scores.
+        if counts is None or given.shape[: counts.ndim] != counts.shape:
+            return scores, given
+        return scores[counts], given[counts]
+
+    def _check_scores(
+        self, rows: np.ndarray, batch: Tensor, instead: str
+    ) -> None:
+        """Raises a ValueError for rows that are not what the input is."""
+        if not self.from_probabilities:
+            check_finite(rows)
+            return
         # NumPy has no bfloat16: a batch may be finer than its values.
         given = keras.backend.standardize_dtype(batch.dtype)
         names = (given, self.compute_dtype)
-        return max(_SUM_TOLERANCE.get(name, 1e-3) for name in names)
-
-
-def _unmasked(
-    scores: np.ndarray, labels: np.ndarray, mask: Tensor | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns scores and labels without padding, whose labels may be any."""
-    counts = None if mask is None else to_numpy(mask) != 0
-    # Labels of another shape are an error, which the check of them raises.
-    if counts is None or labels.shape[: counts.ndim] != counts.shape:
-        return scores, labels
-    return scores[counts], labels[counts]
-
-
-def smallest_probability(dtype: str) -> float:
-    """Returns the smallest probability of which a logarithm is taken.
-
-    In float16 it is the smallest number above zero. In the others it is far
-    above that, `2**-63` with a logarithm of -43.7: the gradient of the
-    logarithm, one by the probability, must not overflow when multiplied.
-    """
-    return 2.0**-24 if dtype == "float16" else 2.0**-63
+        tolerance = max(_SUM_TOLERANCE.get(name, 1e-3) for name in names)
+        check_distributions(rows, tolerance, instead)
 
 
 def check_distributions(
-    rows: np.ndarray, tolerance: float, where: str, instead: str
+    rows: np.ndarray, tolerance: float, instead: str, what: str = ""
 ) -> None:
     """Raises a ValueError if rows are not probabilities that sum to one.
 
-    Args:
-        rows: Array `(rows, classes)`.
-        tolerance: How far a sum may be from 1.
-        where: The beginning of the error.
-        instead: The end of the error: what to do.
+    The error ends with `instead`: what to do.
     """
     sums = rows.sum(axis=-1, dtype="float64")
     # Comparisons with NaN are false, so that it counts as wrong.
@@ -174,7 +141,7 @@ def check_distributions(
     wrong = rows[~right]
     shown = ", ".join(f"{value:.6g}" for value in sums[~right][:5])
     raise ValueError(
-        f"{where}: {len(wrong)} of {len(rows)} rows are no probabilities over "
+        f"{what}{len(wrong)} of {len(rows)} rows are no probabilities over "
         f"the {rows.shape[-1]} classes, which sum to 1 and are not negative. "
         f"Their sums are {shown}{', …' * (len(wrong) > 5)}, their smallest "
         f"entry is {wrong.min():.6g}. {instead}"
@@ -182,91 +149,71 @@ def check_distributions(
 
 
 def label_rows(
-    labels: np.ndarray, leading: tuple[int, ...], classes: int, where: str
+    labels: np.ndarray, leading: tuple[int, ...], classes: int
 ) -> np.ndarray:
-    """Returns labels as a distribution over classes for each row.
+    """Returns labels as a distribution over classes for each row, in float64.
 
     Args:
         labels: Class ids of shape `leading` or `(*leading, 1)`, or one-hot
             or probability rows `(*leading, classes)`.
         leading: The shape of the scores without their classes.
-        classes: How many classes there are.
-        where: The beginning of an error.
-
-    Returns:
-        Array `(rows, classes)` in float64.
+        classes: The number of classes.
 
     Raises:
-        ValueError: labels are of another shape, or outside the classes.
+        ValueError: If labels are of another shape, or outside the classes.
     """
     if labels.shape == (*leading, classes) and classes > 1:
         rows = labels.reshape(-1, classes).astype("float64")
         check_distributions(
-            rows, 1e-3, f"{where}, labels", "Pass class ids, or such rows."
+            rows, 1e-3, "Pass class ids, or such rows.", "labels: "
         )
         return rows / rows.sum(axis=-1, keepdims=True)
     if labels.shape not in (leading, (*leading, 1)):
         raise ValueError(
-            f"{where}: labels of shape {labels.shape} for scores of shape "
+            f"labels of shape {labels.shape} for scores of shape "
             f"{(*leading, classes)}. Labels are class ids of shape {leading} "
             f"or {(*leading, 1)}, or rows of shape {(*leading, classes)}."
         )
-    ids = _class_ids(labels, classes, where)
+    ids = _class_ids(labels.reshape(-1), classes)
     rows = np.zeros((len(ids), classes))
     rows[np.arange(len(ids)), ids] = 1.0
     return rows
 
 
-def unit_targets(
-    labels: np.ndarray, shape: tuple[int, ...], where: str
-) -> np.ndarray:
-    """Returns labels of independent units: each 0, 1, or a probability.
-
-    Args:
-        labels: Array of the scores' shape; of a single unit also without its
-            axis.
-        shape: The shape of the scores.
-        where: The beginning of an error.
-
-    Returns:
-        Array of `shape` in float64.
+def unit_targets(labels: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Returns labels of sigmoid units, in `shape` and float64.
 
     Raises:
-        ValueError: labels are of another shape, or not within 0 and 1.
+        ValueError: If labels are of another shape, or not within 0 and 1.
     """
     possible = {shape, shape[:-1]} if shape[-1] == 1 else {shape}
     if labels.shape not in possible:
         listed = " or ".join(map(str, sorted(possible)))
         raise ValueError(
-            f"{where}: labels of shape {labels.shape} for sigmoid units of "
-            f"shape {shape}. Labels are 0 or 1 for each, of shape {listed}."
+            f"labels of shape {labels.shape} for sigmoid units of shape "
+            f"{shape}. Labels are 0 or 1 for each, of shape {listed}."
         )
     targets = labels.reshape(shape).astype("float64")
     wrong = targets[~((targets >= 0) & (targets <= 1))]
     if wrong.size:
         raise ValueError(
-            f"{where}: labels of a sigmoid unit are 0 or 1, received "
-            f"{_some(wrong)}."
+            f"labels of a sigmoid unit are 0 or 1, received {_some(wrong)}."
         )
     return targets
 
 
-def _class_ids(labels: np.ndarray, classes: int, where: str) -> np.ndarray:
-    ids = labels.reshape(-1)
+def _class_ids(ids: np.ndarray, classes: int) -> np.ndarray:
     if ids.dtype.kind not in "biuf":
         raise ValueError(
-            f"{where}: labels are class ids, received values of type "
-            f"{ids.dtype}."
+            f"labels are class ids, received values of type {ids.dtype}."
         )
     numbers = ids.astype("float64")
-    wrong = numbers[
-        ~((numbers >= 0) & (numbers < classes) & (numbers % 1 == 0))
-    ]
-    if wrong.size:
+    right = (numbers >= 0) & (numbers < classes) & (numbers % 1 == 0)
+    if not right.all():
+        wrong = numbers[~right]
         raise ValueError(
-            f"{where}: {wrong.size} of {ids.size} labels are outside the "
-            f"{classes} classes, whose ids are 0 to {classes - 1}: "
-            f"{_some(wrong)}."
+            f"{wrong.size} of {ids.size} labels are outside the {classes} "
+            f"classes, whose ids are 0 to {classes - 1}: {_some(wrong)}."
         )
     return numbers.astype("int64")
 

@@ -17,11 +17,8 @@ class InnerFeatures(keras.Model):
     """Computes tensors inside a network, in inference mode.
 
     Keras keeps masks as attributes of tensors, which the arrays of
-    `predict_on_batch` do not have; here, masks are outputs.
-
-    Args:
-        graph: The network, whose layers the model shares.
-        wanted: The tensors by the names that they get.
+    `predict_on_batch` do not have; here, masks are outputs. The model shares
+    the layers of the network.
     """
 
     def __init__(self, graph: Graph, wanted: Mapping[str, Reference]):

@@ -13,12 +13,7 @@ from keras_cascade.adapters.class_mapping import (
     class_index,
     normalised_rows,
 )
-from keras_cascade.adapters.class_scores import (
-    ClassAdapter,
-    check_distributions,
-    label_rows,
-)
-from keras_cascade.adapters.learning import check_finite
+from keras_cascade.adapters.class_scores import ClassAdapter, label_rows
 from keras_cascade.adapters.number_checks import is_finite
 from keras_cascade.adapters.plain import with_weights
 from keras_cascade.data import to_numpy
@@ -117,16 +112,15 @@ class LabelMapAdapter(ClassAdapter):
             dtype=dtype,
             name=name,
         )
-        where = f"Adapter '{self.name}'"
-        self.class_mapping = ClassMapping.of(
-            mapping, source_classes, target_classes, where
-        )
-        self.unmapped = _checked_unmapped(
-            unmapped, self.class_mapping.targets, where
-        )
+        with self._named_errors():
+            self.class_mapping = ClassMapping.of(
+                mapping, source_classes, target_classes
+            )
+            targets = self.class_mapping.targets
+            self.unmapped = _checked_unmapped(unmapped, targets)
+            self.smoothing = _checked_smoothing(smoothing)
         # Not `output`: Keras's layers have that, a symbolic tensor.
         self.output_kind = self._one_of("output", output, OUTPUTS)
-        self.smoothing = _checked_smoothing(smoothing, where)
 
     @property
     def needs_data(self) -> bool:
@@ -160,9 +154,9 @@ class LabelMapAdapter(ClassAdapter):
 
     def build(self, input_shape: Shape) -> None:
         """Adds the matrix of shares, zero until it is fitted."""
-        weights = self.class_mapping.weights(
-            self._classes_of(input_shape), f"Adapter '{self.name}'"
-        )
+        sources = self._classes_of(input_shape)
+        with self._named_errors():
+            weights = self.class_mapping.weights(sources)
         if not self.needs_data:
             weights = normalised_rows(weights, self.unmapped)
         super().build(input_shape)
@@ -181,22 +175,20 @@ class LabelMapAdapter(ClassAdapter):
         """Returns the input's shape with the target classes last."""
         return (*tuple(input_shape)[:-1], self.class_mapping.target_count)
 
-    def _learn(
-        self, scores: np.ndarray, labels: np.ndarray, tolerance: float
-    ) -> None:
-        sources, targets = scores.shape[-1], self.class_mapping.target_count
-        rows = label_rows(labels, scores.shape[:-1], targets, self._where)
-        scores = scores.reshape(-1, sources)
-        if self.from_probabilities:
-            check_distributions(
-                scores, tolerance, self._where, _NO_PROBABILITIES
-            )
-        else:
-            check_finite(scores, self._where)
-            scores = to_numpy(self._probabilities(scores))
-        if len(scores):
-            before = 0.0 if self._gathered is None else self._gathered
-            self._gathered = before + scores.T.astype("float64") @ rows
+    def _gather(
+        self, batch: Tensor, labels: Tensor | None, mask: Tensor | None
+    ) -> np.ndarray | None:
+        scores, given = self._read(batch, labels, mask)
+        targets = label_rows(
+            given, scores.shape[:-1], self.class_mapping.target_count
+        )
+        rows = scores.reshape(-1, scores.shape[-1])
+        self._check_scores(rows, batch, _NO_PROBABILITIES)
+        if not len(rows):
+            return self._gathered
+        probabilities = to_numpy(self._probabilities(rows)).astype("float64")
+        before = 0.0 if self._gathered is None else self._gathered
+        return before + probabilities.T @ targets
 
     def _set_weights_from(self, gathered: np.ndarray) -> None:
         weights = gathered + self.smoothing / self.class_mapping.target_count
@@ -234,24 +226,22 @@ class LabelMapAdapter(ClassAdapter):
 _NO_PROBABILITIES = "If the network gives logits, say from_probabilities=False."
 
 
-def _checked_unmapped(
-    unmapped: object, targets: Classes, where: str
-) -> str | int:
+def _checked_unmapped(unmapped: object, targets: Classes) -> str | int:
     if isinstance(unmapped, str) and unmapped in ("renormalize", "spread"):
         return unmapped
     try:
-        return class_index(unmapped, targets, "target_classes", where)
+        return class_index(unmapped, targets, "target_classes")
     except ValueError as error:
         raise ValueError(
-            f"{where}: `unmapped` is 'renormalize', 'spread' or a target "
-            f"class, received {unmapped!r}."
+            "`unmapped` is 'renormalize', 'spread' or a target class, "
+            f"received {unmapped!r}."
         ) from error
 
 
-def _checked_smoothing(smoothing: object, where: str) -> float:
+def _checked_smoothing(smoothing: object) -> float:
     if is_finite(smoothing) and smoothing >= 0:
         return float(smoothing)
     raise ValueError(
-        f"{where}: `smoothing` is a number of samples, at least 0, received "
+        "`smoothing` is a number of samples, at least 0, received "
         f"{smoothing!r}."
     )

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_cascade._keras_compat.annotations import Shape, Tensor
+from keras_cascade._keras_compat.annotations import Initializer, Shape, Tensor
 from keras_cascade.adapters.adapter import Adapter
 
 
@@ -15,8 +15,7 @@ class LearningAdapter(Adapter):
     """An adapter that sums up batches and sets its weights after the last.
 
     It is built with `autocast=False`: what it learns is more precise than
-    the compute dtype. A subclass gathers in `_gathered` and overrides
-    `_set_weights_from`.
+    the compute dtype.
     """
 
     _gathered: Any = None
@@ -26,6 +25,25 @@ class LearningAdapter(Adapter):
         """Forgets the batches seen; the weights stay until a pass ends."""
         self._gathered, self._batches_seen = None, 0
 
+    def update_state(
+        self,
+        batch: Tensor,
+        labels: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> None:
+        """Learns from one batch, as in `Adapter.update_state`."""
+        where = f", batch {self._batches_seen}"
+        with self._named_errors(where):
+            if not isinstance(batch, Tensor):
+                raise ValueError(
+                    "it learns from one array of features, received a "
+                    f"{type(batch).__name__}. Pass the features of one tap."
+                )
+        self._build_for(batch)
+        with self._named_errors(where):
+            self._gathered = self._gather(batch, labels, mask)
+        self._batches_seen += 1
+
     def finalize_state(self) -> None:
         """Sets the weights from the batches seen; ends a pass."""
         if not self.needs_data:
@@ -34,27 +52,25 @@ class LearningAdapter(Adapter):
             raise ValueError(
                 f"Adapter '{self.name}' has seen no data to learn from."
             )
-        try:
+        with self._named_errors():
             self._set_weights_from(self._gathered)
-        except ValueError as error:
-            raise ValueError(f"Adapter '{self.name}': {error}") from error
         self._gathered = None
         super().finalize_state()
 
-    def _set_weights_from(self, gathered: Any) -> None:
-        """Sets the weights from what the batches added up to."""
+    def _gather(
+        self, batch: Tensor, labels: Tensor | None, mask: Tensor | None
+    ) -> Any:
+        """Returns the sums over the batches so far, `_gathered`, and this."""
         raise NotImplementedError
 
-    @property
-    def _where(self) -> str:
-        """The beginning of an error about a batch."""
-        return f"Adapter '{self.name}', batch {self._batches_seen}"
+    def _set_weights_from(self, gathered: Any) -> None:
+        raise NotImplementedError
 
     def _add_uncast_weight(
         self,
         name: str,
         shape: Shape,
-        initializer: Any = "zeros",
+        initializer: Initializer = "zeros",
         trainable: bool = True,
     ) -> Any:
         return self.add_weight(
@@ -66,32 +82,21 @@ class LearningAdapter(Adapter):
             autocast=False,
         )
 
-    def _check_array(self, batch: object) -> None:
-        if not isinstance(batch, Tensor):
-            raise ValueError(
-                f"{self._where}: it learns from one array of features, "
-                f"received a {type(batch).__name__}. Pass the features of one "
-                "tap."
-            )
 
-    def _check_width(self, width: int, expected: int | None, of: str) -> None:
-        if expected not in (None, width):
-            raise ValueError(
-                f"{self._where}: {width} {of}, but {expected} before. All "
-                f"batches have the same {of}."
-            )
+def check_width(width: int, expected: int | None, of: str) -> None:
+    """Raises a ValueError if a batch has another width than those before."""
+    if expected not in (None, width):
+        raise ValueError(
+            f"{width} {of}, but {expected} before. All batches have the same "
+            f"{of}."
+        )
 
 
-def check_finite(rows: np.ndarray, where: str) -> None:
-    """Raises a ValueError if rows contain NaN or infinity.
-
-    Args:
-        rows: Array `(rows, features)`.
-        where: The beginning of the error.
-    """
+def check_finite(rows: np.ndarray) -> None:
+    """Raises a ValueError if rows `(rows, features)` have NaN or infinity."""
     bad = len(rows) - int(np.isfinite(rows).all(axis=-1).sum())
     if bad:
         raise ValueError(
-            f"{where}: {bad} of {len(rows)} rows hold NaN or infinity. Look "
-            "at the data, or at what the network computes from it."
+            f"{bad} of {len(rows)} rows hold NaN or infinity. Look at the "
+            "data, or at what the network computes from it."
         )

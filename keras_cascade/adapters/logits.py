@@ -11,7 +11,6 @@ from keras_cascade._keras_compat.annotations import DType, Shape, Tensor
 from keras_cascade.adapters.calibration import TemperatureFit
 from keras_cascade.adapters.class_scores import (
     ClassAdapter,
-    check_distributions,
     label_rows,
     unit_targets,
 )
@@ -147,27 +146,28 @@ class LogitsAdapter(ClassAdapter):
         """Returns the input's shape."""
         return tuple(input_shape)
 
-    def _learn(
-        self, scores: np.ndarray, labels: np.ndarray, tolerance: float
-    ) -> None:
+    def _gather(
+        self, batch: Tensor, labels: Tensor | None, mask: Tensor | None
+    ) -> TemperatureFit | None:
+        scores, given = self._read(batch, labels, mask)
         shape, classes = scores.shape, scores.shape[-1]
+        rows = scores.reshape(-1, classes)
+        logits = to_numpy(self._logits(ops.convert_to_tensor(rows)))
         if self._is_sigmoid(classes):
-            targets = unit_targets(labels, shape, self._where)
-        else:
-            targets = label_rows(labels, shape[:-1], classes, self._where)
-        scores = scores.reshape(-1, classes)
-        self._check_scores(scores, tolerance)
-        logits = to_numpy(self._logits(ops.convert_to_tensor(scores)))
-        targets = targets.reshape(-1, classes)
-        if self._is_sigmoid(classes):
+            targets = unit_targets(given, shape).reshape(-1)
+            self._check_units(rows)
             # A unit is two classes, of which the first has a logit of 0.
-            logits, targets = logits.reshape(-1), targets.reshape(-1)
+            logits = logits.reshape(-1)
             logits = np.stack([np.zeros_like(logits), logits], axis=1)
             targets = np.stack([1 - targets, targets], axis=1)
-        if len(logits):
-            fit = self._gathered or TemperatureFit()
-            fit.update(logits, targets)
-            self._gathered = fit
+        else:
+            targets = label_rows(given, shape[:-1], classes)
+            self._check_scores(rows, batch, _NO_PROBABILITIES)
+        if not len(logits):
+            return self._gathered
+        fit = self._gathered or TemperatureFit()
+        fit.update(logits, targets)
+        return fit
 
     def _set_weights_from(self, gathered: TemperatureFit) -> None:
         self.log_temperature.assign(math.log(gathered.temperature()))
@@ -196,18 +196,14 @@ class LogitsAdapter(ClassAdapter):
             self.activation is None and classes == 1
         )
 
-    def _check_scores(self, scores: np.ndarray, tolerance: float) -> None:
+    def _check_units(self, rows: np.ndarray) -> None:
         if not self.from_probabilities:
-            check_finite(scores, self._where)
-        elif not self._is_sigmoid(scores.shape[-1]):
-            check_distributions(
-                scores, tolerance, self._where, _NO_PROBABILITIES
-            )
-        elif not ((scores >= 0) & (scores <= 1)).all():
+            check_finite(rows)
+        elif not ((rows >= 0) & (rows <= 1)).all():
             raise ValueError(
-                f"{self._where}: probabilities of sigmoid units lie between 0 "
-                f"and 1, received {scores.min():.6g} to {scores.max():.6g}. "
-                "If the network gives logits, say from_probabilities=False."
+                "probabilities of sigmoid units lie between 0 and 1, received "
+                f"{rows.min():.6g} to {rows.max():.6g}. If the network gives "
+                "logits, say from_probabilities=False."
             )
 
 

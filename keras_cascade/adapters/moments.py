@@ -1,7 +1,7 @@
 """Mean and covariance of streamed rows, and their principal components.
 
-Pure NumPy in float64, apart from any layer. The memory depends on the width
-of the rows, not on their number.
+Pure NumPy in float64. The memory depends on the width of the rows, not on
+their number.
 """
 
 import dataclasses
@@ -20,10 +20,9 @@ class Moments:
     therefore costs no precision.
 
     Args:
-        width: int, number of features of a row.
-        block: int, rows reduced at once. Larger blocks are faster for small
-            batches and take `block * width` numbers of memory. Defaults to
-            `max(4 * width, 1024)`.
+        width: The number of features of a row.
+        block: How many rows are reduced at once. Larger blocks are faster for
+            small batches. Defaults to `max(4 * width, 1024)`.
 
     Example:
     >>> import numpy as np
@@ -37,59 +36,49 @@ class Moments:
     def __init__(self, width: int, block: int | None = None):
         self.width = width
         self._block = block or max(4 * width, 1024)
-        # A row more than a block has, for what the blocks' means differ by.
+        # One row more than a block, for the difference of the blocks' means.
         self._rows = np.empty((self._block + 1, width))
         self._waiting = 0
         self._count = 0
         self._mean = np.zeros(width)
-        # Its lower triangle counts; SciPy adds to it in place in this order.
+        # The lower triangle counts. SciPy adds in place to this order only.
         self._scatter = np.zeros((width, width), order="F")
 
     @property
     def count(self) -> int:
-        """Number of rows seen."""
+        """The number of rows seen."""
         return self._count + self._waiting
 
     @property
     def mean(self) -> np.ndarray:
-        """Mean of the rows, of shape `(width,)`."""
+        """The mean of the rows, of shape `(width,)`."""
         self._reduce()
         return self._mean
 
     @property
     def covariance(self) -> np.ndarray:
-        """Covariance with denominator `count - 1`, `(width, width)`."""
+        """The covariance with denominator `count - 1`, `(width, width)`."""
         lower = np.tril(self.lower_covariance)
         return lower + np.tril(lower, -1).T
 
     @property
     def lower_covariance(self) -> np.ndarray:
-        """The covariance, of which the lower triangle alone is filled in."""
+        """The covariance, with the lower triangle alone filled in."""
         self._reduce()
         return self._scatter / (self._count - 1)
 
     def update(self, rows: np.ndarray) -> None:
-        """Adds rows.
-
-        Args:
-            rows: array of shape `(any, width)`.
-        """
-        start = 0
-        while start < len(rows):
-            part = rows[start : start + self._block - self._waiting]
+        """Adds rows, of shape `(any, width)`."""
+        while len(rows):
+            part, rows = np.split(rows, [self._block - self._waiting])
             stop = self._waiting + len(part)
             self._rows[self._waiting : stop] = part
             self._waiting = stop
-            start += len(part)
             if self._waiting == self._block:
                 self._reduce()
 
     def merge(self, other: "Moments") -> None:
-        """Adds all that another one has seen.
-
-        Args:
-            other: moments of rows of the same width; left as they are.
-        """
+        """Adds the rows that other moments, of the same width, have seen."""
         other._reduce()
         self._reduce()
         between = self._add_means(other._count, other._mean)
@@ -120,17 +109,11 @@ def merge_means(
     added: int | np.ndarray,
     added_mean: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the mean of two sets of rows, and the row between their means.
+    """Returns the mean of two sets of rows, and a row for their scatter.
 
-    The scatter of both sets about their common mean is the sum of the scatter
-    of each about its own mean and the outer product of the row with itself.
-
-    Args:
-        count: How many rows the first set has; an array where the columns
-            have different numbers of rows.
-        mean: The mean of the first set.
-        added: How many rows the second set has.
-        added_mean: The mean of the second set.
+    The scatter of both sets about their common mean is the scatter of each
+    about its own mean, plus the outer product of that row with itself. The
+    counts are arrays where columns have different numbers of rows.
 
     Source: Chan, Golub, LeVeque, "Updating Formulae and a Pairwise Algorithm
     for Computing Sample Variances", 1979.
@@ -142,13 +125,13 @@ def merge_means(
 
 @dataclasses.dataclass(frozen=True)
 class PrincipalComponents:
-    """Principal axes of some rows, by falling variance.
+    """The principal axes of rows, by falling variance.
 
     Attributes:
-        mean: array `(width,)`.
-        components: array `(n_components, width)`, orthonormal rows.
-        explained_variance: array `(n_components,)`, variance along each.
-        total_variance: float, variance along all axes together.
+        mean: The mean, `(width,)`.
+        components: The axes, `(n_components, width)`, orthonormal rows.
+        explained_variance: The variance along each, `(n_components,)`.
+        total_variance: The variance along all axes together.
     """
 
     mean: np.ndarray
@@ -160,22 +143,18 @@ class PrincipalComponents:
 def principal_components(
     moments: Moments, n_components: int | float
 ) -> PrincipalComponents:
-    """Principal components of the rows that `moments` has seen.
+    """Returns the principal components of the rows that `moments` has seen.
 
-    One eigendecomposition of the covariance. The sign of each component is
-    the one that makes its entry of largest magnitude positive, so that equal
-    data gives equal components.
+    The sign of each component makes its entry of largest magnitude positive,
+    so that equal data gives equal components.
 
     Args:
-        moments: the rows' `Moments`, of at least two rows.
+        moments: The moments of at least two rows.
         n_components: int, how many; or float below 1, the fraction of the
             total variance that they explain together at least.
 
-    Returns:
-        The `PrincipalComponents`.
-
     Raises:
-        ValueError: there are fewer rows, or features, than components.
+        ValueError: If there are fewer rows, or features, than components.
 
     Example:
     >>> import numpy as np
@@ -200,9 +179,9 @@ def principal_components(
     )
 
 
-# SciPy, where it is installed, does less: one triangle of the product, the
-# eigenvectors that are wanted. NumPy's answers are the same to rounding. Both
-# steps ask the same one, as their threads get into each other's way.
+# SciPy, where it is installed, does less: one triangle of the product, and the
+# wanted eigenvectors only. NumPy's results are the same to rounding. Both steps
+# use the same library, as the threads of two slow each other down.
 
 
 def _has_scipy() -> bool:
@@ -223,7 +202,7 @@ def _add_gram(scatter: np.ndarray, rows: np.ndarray) -> None:
 def _eigh(
     lower: np.ndarray, wanted: int | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Eigenvalues, rising, and eigenvectors: all, or the largest."""
+    """Returns rising eigenvalues, and eigenvectors: all, or the largest."""
     if wanted is None or not _has_scipy():
         return np.linalg.eigh(lower)
     import scipy.linalg
@@ -249,7 +228,7 @@ def _check_size(moments: Moments, n_components: int | float) -> None:
 
 
 def _count_for(values: np.ndarray, fraction: float, rows: int) -> int:
-    """The fewest components whose variance exceeds the fraction."""
+    """Returns the fewest components whose variance exceeds the fraction."""
     if not values.any():
         raise ValueError(
             f"The {rows} rows are all equal: there is no variance of which to "

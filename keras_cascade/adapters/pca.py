@@ -7,7 +7,11 @@ import numpy as np
 from keras import ops
 
 from keras_cascade._keras_compat.annotations import DType, Shape, Tensor
-from keras_cascade.adapters.learning import LearningAdapter, check_finite
+from keras_cascade.adapters.learning import (
+    LearningAdapter,
+    check_finite,
+    check_width,
+)
 from keras_cascade.adapters.moments import Moments, principal_components
 from keras_cascade.adapters.number_checks import is_int
 from keras_cascade.adapters.plain import Layers, with_weights
@@ -155,29 +159,6 @@ class PCAAdapter(LearningAdapter, PooledAdapter):
         shape = self.pooled_shape(input_shape)
         return (*shape[:-1], self._settled_components())
 
-    def update_state(
-        self,
-        batch: Tensor,
-        labels: Tensor | None = None,
-        mask: Tensor | None = None,
-    ) -> None:
-        """Adds the features of one batch to the moments.
-
-        Args:
-            batch: array or tensor of features.
-            labels: not used. Defaults to `None`.
-            mask: boolean array `(batch, steps)` of a sequence's steps that
-                count. Defaults to `None`: all.
-        """
-        rows = self._rows(batch, mask)
-        self._check_width(rows.shape[1], self._expected_width(), "features")
-        check_finite(rows, self._where)
-        if self._gathered is None:
-            self._gathered = Moments(rows.shape[1])
-            self._sample_shape = tuple(batch.shape[1:])
-        self._gathered.update(rows)
-        self._batches_seen += 1
-
     def to_plain(self) -> Layers:
         """Returns a pooling layer, `Normalization` (the mean) and `Dense`."""
         shape = self._built_shape()
@@ -199,9 +180,11 @@ class PCAAdapter(LearningAdapter, PooledAdapter):
         return self.n_components_
 
     def _build_for(self, batch: object) -> None:
-        # A fraction of the variance has no width before the data was seen.
-        if self.n_components_ is not None and isinstance(batch, Tensor):
-            super()._build_for(batch)
+        if isinstance(batch, Tensor):
+            self.pooled_shape(batch.shape)
+            # A fraction of the variance has no width before data was seen.
+            if self.n_components_ is not None:
+                super()._build_for(batch)
 
     def _kernel(self) -> Any:
         """Returns the factors of the centred features."""
@@ -211,11 +194,24 @@ class PCAAdapter(LearningAdapter, PooledAdapter):
         scale = ops.sqrt(self.explained_variance)
         return ops.divide(kernel, ops.maximum(scale, keras.config.epsilon()))
 
-    def _rows(self, batch: Tensor, mask: Tensor | None) -> np.ndarray:
+    def _gather(
+        self, batch: Tensor, labels: Tensor | None, mask: Tensor | None
+    ) -> Moments:
+        rows = self._rows(to_numpy(batch), mask)
+        moments: Moments | None = self._gathered
+        known = self.mean.shape[0] if self.built else None
+        check_width(
+            rows.shape[1], moments.width if moments else known, "features"
+        )
+        check_finite(rows)
+        if moments is None:
+            moments = Moments(rows.shape[1])
+            self._sample_shape = tuple(batch.shape[1:])
+        moments.update(rows)
+        return moments
+
+    def _rows(self, batch: np.ndarray, mask: Tensor | None) -> np.ndarray:
         """Returns the samples of a batch as rows, pooled as in `call`."""
-        self._check_array(batch)
-        batch = to_numpy(batch)
-        self.pooled_shape(batch.shape)
         if batch.ndim == 2:
             return batch
         if self.pool is None:
@@ -223,11 +219,6 @@ class PCAAdapter(LearningAdapter, PooledAdapter):
             return kept.reshape(-1, batch.shape[-1])
         tensor = ops.cast(ops.convert_to_tensor(batch), self.variable_dtype)
         return to_numpy(self._pooled(tensor, mask))
-
-    def _expected_width(self) -> int | None:
-        if self._gathered is not None:
-            return self._gathered.width
-        return self.mean.shape[0] if self.built else None
 
     def _set_weights_from(self, gathered: Moments) -> None:
         found = principal_components(

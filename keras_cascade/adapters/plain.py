@@ -17,16 +17,9 @@ _Layer = TypeVar("_Layer", bound=keras.layers.Layer)
 def with_weights(
     layer: _Layer, shape: Shape, weights: Sequence[Tensor | None]
 ) -> _Layer:
-    """Builds a layer and sets its weights.
+    """Returns the layer, built for an input shape, with given weights.
 
-    Args:
-        layer: A layer that is not built.
-        shape: The input shape to build for.
-        weights: A value for each weight, in another shape where the numbers
-            are the same; None is left out.
-
-    Returns:
-        The layer.
+    A value is reshaped to the shape of its weight; None is left out.
     """
     layer.build(shape)
     given = [keras.ops.convert_to_numpy(x) for x in weights if x is not None]

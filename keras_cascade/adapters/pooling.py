@@ -31,11 +31,7 @@ _MAXIMA = {
 class PooledAdapter(Adapter):
     """An adapter that pools its input before it works on the last axis.
 
-    Args:
-        pool: `"auto"`, `"avg"`, `"max"`, `"flatten"` or None.
-        data_format: `"channels_last"`, `"channels_first"`, or None for
-            `keras.config.image_data_format()`.
-        arguments: As in `Adapter`.
+    Its arguments are as in `DenseAdapter` and `Adapter`.
     """
 
     def __init__(
@@ -137,18 +133,10 @@ def pool_features(
     """Pools a map, volume or sequence to a vector for each sample.
 
     Args:
-        x: floating tensor: a vector `(batch, features)`, which stays as it
-            is; a sequence `(batch, steps, features)`; a map or a volume in
-            `data_format`.
-        pool: `"auto"` and `"avg"` average over steps and positions, `"max"`
-            takes their maximum, `"flatten"` keeps all of them side by side;
-            None leaves every position as it is.
-        data_format: where a map or volume has its channels.
-        mask: boolean tensor `(batch, steps)`; the steps of a sequence that
-            count. Defaults to `None`: all.
-
-    Returns:
-        Tensor of shape `pooled_shape(...)`.
+        x: A floating tensor; a vector stays as it is.
+        pool: As in `DenseAdapter`.
+        data_format: Where a map or volume has its channels.
+        mask: The steps of a sequence that count. Defaults to `None`: all.
     """
     rank = len(x.shape)
     if pool is None or rank == 2:

@@ -17,41 +17,25 @@ from keras_cascade._keras_compat.annotations import Tensor
 class Learner(Protocol):
     """An adapter, or a layer of Keras, that learns batch by batch.
 
-    Keras's own layers have an `update_state` that takes the batch alone.
+    Attributes:
+        reset_state: Starts a pass.
+        update_state: Learns from a batch; an adapter also takes `labels` and
+            `mask`, one of Keras's own layers takes the batch alone.
+        finalize_state: Sets the weights; ends a pass.
     """
 
-    @property
-    def reset_state(self) -> Callable[[], None]:
-        """Forgets what was learned; starts a pass."""
-        ...
-
-    @property
-    def update_state(self) -> Callable[..., None]:
-        """Learns from a batch, and its labels and mask if it takes them."""
-        ...
-
-    @property
-    def finalize_state(self) -> Callable[[], None]:
-        """Sets the weights; ends a pass."""
-        ...
+    reset_state: Callable[[], None]
+    update_state: Callable[..., None]
+    finalize_state: Callable[[], None]
 
 
 def learning_batches(
     learners: Mapping[str, keras.Layer], data: object, batch_size: int
 ) -> Iterator[tuple[Any, Any]]:
-    """Yields the inputs of each batch, and its array of labels or None.
+    """Yields the inputs of each batch of data, and one array of labels or None.
 
     Labels are left unread where no learner uses them: they may be of a kind
     that cannot be learned from.
-
-    Args:
-        learners: The layers that learn, by their names in errors.
-        data: Everything that `fit` takes.
-        batch_size: Rows at a time where the data are arrays.
-
-    Raises:
-        ValueError: If labels are needed and the data has none, or several
-            arrays of them.
     """
     users = {name: x for name, x in learners.items() if _uses_labels(x)}
     if not users:
@@ -63,35 +47,13 @@ def learning_batches(
 
 
 def learn(
-    learner: Learner,
-    batch: Tensor,
-    labels: Tensor | None = None,
-    mask: Tensor | None = None,
+    learner: Learner, batch: Tensor, labels: object, mask: object = None
 ) -> None:
-    """Calls `update_state` with the batch, and the labels and mask it takes.
-
-    Args:
-        learner: The layer that learns.
-        batch: The features.
-        labels: One label a sample or position. Defaults to `None`.
-        mask: The steps of a sequence that count. Defaults to `None`, all.
-    """
+    """Calls `update_state` with the batch, and the labels and mask it takes."""
     optional = {"labels": labels, "mask": mask}
     given = {n: x for n, x in optional.items() if x is not None}
     taken = {n: x for n, x in given.items() if _argument(learner, n)}
     learner.update_state(batch, **taken)
-
-
-def _one_array(users: Mapping[str, keras.Layer], labels: object) -> Any:
-    if labels is None:
-        needing = {n: x for n, x in users.items() if _needs_labels(x)}
-        if needing:
-            raise ValueError(_no_labels(needing))
-        return None
-    flat = keras.tree.flatten(labels)
-    if len(flat) != 1:
-        raise ValueError(_several_labels(users, labels))
-    return flat[0]
 
 
 def _argument(learner: object, name: str) -> inspect.Parameter | None:
@@ -110,21 +72,23 @@ def _needs_labels(layer: keras.Layer) -> bool:
     return required or getattr(layer, "needs_labels", False)
 
 
-def _no_labels(needing: Mapping[str, keras.Layer]) -> str:
-    return (
-        f"{_adapters(needing)} learns from labels, and the data has none. Give "
-        "the data with labels: arrays as a tuple, adapt((x, y)), or batches "
-        "of (x, y)."
-    )
-
-
-def _several_labels(users: Mapping[str, keras.Layer], labels: object) -> str:
-    received = (
-        "a dict of " + ", ".join(map(repr, labels))
-        if isinstance(labels, Mapping)
-        else f"{len(keras.tree.flatten(labels))} arrays"
-    )
-    return (
+def _one_array(users: Mapping[str, keras.Layer], labels: object) -> Any:
+    if labels is None:
+        needing = {n: x for n, x in users.items() if _needs_labels(x)}
+        if needing:
+            raise ValueError(
+                f"{_adapters(needing)} learns from labels, and the data has "
+                "none. Give the data with labels: arrays as a tuple, "
+                "adapt((x, y)), or batches of (x, y)."
+            )
+        return None
+    flat = keras.tree.flatten(labels)
+    if len(flat) == 1:
+        return flat[0]
+    received = f"{len(flat)} arrays"
+    if isinstance(labels, Mapping):
+        received = "a dict of " + ", ".join(map(repr, labels))
+    raise ValueError(
         f"{_adapters(users)} learns from one array of labels, received "
         f"{received}. Give one array y: adapt((x, y))."
     )

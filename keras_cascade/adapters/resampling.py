@@ -72,10 +72,6 @@ class Resampling:
 
         Masked steps weigh nothing, and the weights of the others are scaled
         to add up to one; a step that is made of masked ones only is zero.
-
-        Args:
-            x: tensor `(batch, steps, features)`.
-            mask: boolean tensor `(batch, steps)`.
         """
         if self.size in (None, x.shape[self.axis]):
             return x
@@ -160,13 +156,7 @@ def without_masked(x: Tensor, mask: Tensor) -> Any:
 def resizing_model(
     shape: Shape, resamplings: list[Resampling], data_format: str, name: str
 ) -> keras.Model:
-    """Returns a stock model that resamples axes of unknown sizes.
-
-    Args:
-        shape: Of the input: a map, or a sequence.
-        resamplings: Along height and width, or along the steps.
-        data_format: Of a map.
-        name: The name of the model.
+    """Returns a stock model that resamples a map or sequence of unknown size.
 
     Raises:
         NotImplementedError: If one axis keeps its size, which is unknown.

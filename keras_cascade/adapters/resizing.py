@@ -28,12 +28,7 @@ Pair = tuple[int | None, int | None]
 class ResizingAdapter(ProjectedAdapter):
     """An adapter that resamples axes, projects each position, and activates.
 
-    Args:
-        channels: int, `"auto"` or None, for no projection.
-        interpolation, antialias: As in `Resampling`.
-        data_format: `"channels_last"`, `"channels_first"`, or None for
-            `keras.config.image_data_format()`.
-        arguments: As in `Adapter`.
+    Its arguments are as in `SpatialAdapter` and `Adapter`.
     """
 
     _width_argument = "channels"

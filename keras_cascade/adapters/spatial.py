@@ -43,25 +43,12 @@ class SpatialAdapter(ResizingAdapter):
             keeps that of the input. Defaults to `None`.
         channels: int, number of output channels; `"auto"` leaves it to the
             builder; None leaves out the projection. Defaults to `None`.
-        activation: activation function or its name. Defaults to `None`.
         interpolation: `"bilinear"` or `"nearest"`. Defaults to
             `"bilinear"`.
-        antialias: bool, whether every position counts where the map gets
+        antialias: bool, whether every position counts if the map gets
             smaller. Defaults to `True`.
-        use_bias: bool, whether the projection adds a bias. Defaults to
-            `True`.
-        kernel_initializer: initializer of the kernels. Defaults to
-            `"glorot_uniform"`.
-        bias_initializer: initializer of the biases. Defaults to `"zeros"`.
-        kernel_regularizer: regularizer of the kernels. Defaults to `None`.
-        bias_regularizer: regularizer of the biases. Defaults to `None`.
-        activity_regularizer: regularizer of the output. Defaults to `None`.
-        data_format: `"channels_last"` or `"channels_first"`. Defaults to
-            `None`, `keras.config.image_data_format()`.
-        trainable: bool, whether training moves the weights. Defaults to
-            `True`.
-        dtype: dtype name or policy. Defaults to `None`, the global policy.
-        name: str, name of the layer. Defaults to `None`.
+
+    The other arguments are as in `DenseAdapter`.
 
     Raises:
         ValueError: an argument is out of range, or the input is no map.

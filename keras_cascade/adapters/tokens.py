@@ -17,12 +17,12 @@ from keras_cascade._keras_compat.annotations import (
 )
 from keras_cascade.adapters.arrangements import (
     Arrangement,
-    ClassToken,
-    Grid,
-    MeanOfTokens,
-    Positions,
-    Steps,
+    class_token,
+    grid_of_tokens,
+    mean_of_tokens,
+    positions,
     reshape,
+    steps,
 )
 from keras_cascade.adapters.plain import Layers
 from keras_cascade.adapters.pooling import channel_axis
@@ -36,8 +36,8 @@ FORMS = ("vector", "map", "sequence")
 class TokenAdapter(ResizingAdapter):
     """Makes vectors, maps or sequences of sequences, and sequences of maps.
 
-    The adapter between transformers or recurrent networks and everything
-    else. What it does depends on `to`:
+    The adapter between transformers or recurrent networks and other networks.
+    The argument `to` chooses the result:
 
     - `"vector"`: the class token if there is one, else the mean of the steps
       that are not masked; then a projection.
@@ -68,30 +68,16 @@ class TokenAdapter(ResizingAdapter):
             sequences: no. Defaults to `"auto"`.
         grid: (height, width) of the tokens, for a map; None is the square
             that they fill. Defaults to `None`.
-        activation: activation function or its name. Defaults to `None`.
         interpolation: `"bilinear"` or `"nearest"`. Defaults to
             `"bilinear"`.
-        antialias: bool, whether every position counts where there get fewer.
-            Defaults to `True`.
-        use_bias: bool, whether the projection adds a bias. Defaults to
-            `True`.
-        kernel_initializer: initializer of the kernel. Defaults to
-            `"glorot_uniform"`.
-        bias_initializer: initializer of the bias. Defaults to `"zeros"`.
-        kernel_regularizer: regularizer of the kernel. Defaults to `None`.
-        bias_regularizer: regularizer of the bias. Defaults to `None`.
-        activity_regularizer: regularizer of the output. Defaults to `None`.
-        data_format: `"channels_last"` or `"channels_first"`, of maps; a
-            sequence is `(batch, steps, features)` in either. Defaults to
-            `None`, `keras.config.image_data_format()`.
-        trainable: bool, whether training moves the weights. Defaults to
-            `True`.
-        dtype: dtype name or policy. Defaults to `None`, the global policy.
-        name: str, name of the layer. Defaults to `None`.
+        antialias: bool, whether every position counts if the output has
+            fewer. Defaults to `True`.
+
+    The other arguments are as in `DenseAdapter`.
 
     Raises:
-        ValueError: an argument is out of range, or the input's shape does
-            not go with it.
+        ValueError: an argument is out of range, or does not fit the input's
+            shape.
 
     Example:
     >>> import numpy as np
@@ -166,7 +152,7 @@ class TokenAdapter(ResizingAdapter):
             _, steps, channels = self._spread_shape(shape)
             self._add_projection(shape[1], steps * channels)
         else:
-            arranged = self._arrangement(shape).output_shape
+            arranged = self._arrangement(shape).shape
             self._build_stages(arranged, self._steps())
         self._fix_sizes(shape)
 
@@ -180,7 +166,7 @@ class TokenAdapter(ResizingAdapter):
         mask = mask if len(shape) == 3 else None
         self._met_mask = self._met_mask or mask is not None
         arrangement = self._arrangement(shape)
-        x = arrangement(x, mask)
+        x = arrangement.run(x, mask, reshape)
         steps_mask = arrangement.mask(mask) if self.to == "sequence" else None
         return self._run_stages(x, self._steps(), steps_mask)
 
@@ -200,7 +186,7 @@ class TokenAdapter(ResizingAdapter):
         self._check_shape(shape)
         if len(shape) == 2:
             return self._spread_shape(shape)
-        arranged = self._arrangement(shape).output_shape
+        arranged = self._arrangement(shape).shape
         return self._staged_shape(arranged, self._steps())
 
     def to_plain(self) -> Layers:
@@ -218,7 +204,7 @@ class TokenAdapter(ResizingAdapter):
             self._check_plain_mask(arrangement)
         return [
             *arrangement.plain(self.name, self.dtype_policy),
-            *self._plain_stages(arrangement.output_shape, self._steps()),
+            *self._plain_stages(arrangement.shape, self._steps()),
         ]
 
     def _steps(self) -> list[Resampling]:
@@ -250,14 +236,14 @@ class TokenAdapter(ResizingAdapter):
         """Returns the arrangement of a sequence or map of a shape."""
         channels_first = self.data_format == "channels_first"
         if len(shape) == 4:
-            return Positions(shape, channels_first)
+            return positions(shape, channels_first)
         has_class_token = self._has_class_token(shape)
         if self.to == "sequence":
-            return Steps(shape, has_class_token)
+            return steps(shape, has_class_token)
         if self.to == "vector":
-            return (ClassToken if has_class_token else MeanOfTokens)(shape)
+            return (class_token if has_class_token else mean_of_tokens)(shape)
         grid = self.grid or self._square_for(shape, has_class_token)
-        return Grid(shape, has_class_token, grid, channels_first)
+        return grid_of_tokens(shape, has_class_token, grid, channels_first)
 
     def _square_for(
         self, shape: Shape, has_class_token: bool
@@ -321,7 +307,7 @@ class TokenAdapter(ResizingAdapter):
         return [*projection, steps, *self._plain_activation()]
 
     def _check_plain_mask(self, arrangement: Arrangement) -> None:
-        resampled = self.size not in (None, arrangement.output_shape[1])
+        resampled = self.size not in (None, arrangement.shape[1])
         if self.to == "map" or (self.to == "sequence" and resampled):
             raise NotImplementedError(
                 f"Adapter '{self.name}' gets masked sequences, and no stock "
