@@ -1,7 +1,7 @@
 """The base class of adapters: what the library asks of one."""
 
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Self, SupportsIndex, TypedDict, TypeVar
 
@@ -14,6 +14,7 @@ from keras_cascade._keras_compat.annotations import (
     Tensor,
 )
 from keras_cascade.adapters.protocol import learn, learning_batches
+from keras_cascade.graph.data_formats import FORMATS
 
 _T = TypeVar("_T")
 
@@ -26,6 +27,15 @@ class LayerArguments(TypedDict, total=False):
     autocast: bool
     activity_regularizer: Regularizer
     name: str | None
+
+
+def layer_arguments(given: Mapping[str, Any]) -> LayerArguments:
+    """Returns the arguments of every adapter from `locals()` of a constructor.
+
+    They stand in each public constructor, for its signature, and nowhere else.
+    """
+    names = LayerArguments.__annotations__
+    return LayerArguments(**{n: given[n] for n in names if n in given})
 
 
 @keras.saving.register_keras_serializable(package="keras_cascade")
@@ -309,6 +319,11 @@ class Adapter(keras.layers.Layer):
                 f"received {value!r}."
             )
         return value
+
+    def _format(self, data_format: str | None) -> str:
+        """Returns a `data_format`, by default that of Keras's configuration."""
+        given = data_format or keras.config.image_data_format()
+        return self._one_of("data_format", given, FORMATS)
 
     def _positive(self, argument: str, value: object, kind: str) -> int:
         """Returns the value of an argument as a positive int."""

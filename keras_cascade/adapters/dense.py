@@ -13,6 +13,7 @@ from keras_cascade._keras_compat.annotations import (
     Shape,
     Tensor,
 )
+from keras_cascade.adapters.adapter import layer_arguments
 from keras_cascade.adapters.plain import Layers
 from keras_cascade.adapters.pooling import PooledAdapter
 from keras_cascade.adapters.projection import ProjectedAdapter
@@ -68,7 +69,6 @@ class DenseAdapter(PooledAdapter, ProjectedAdapter):
 
     _width_argument = "units"
     _open_value = None
-    _rules = ("initializer", "regularizer", "constraint")
 
     def __init__(
         self,
@@ -88,20 +88,9 @@ class DenseAdapter(PooledAdapter, ProjectedAdapter):
         dtype: DType = None,
         name: str | None = None,
     ):
-        super().__init__(
-            pool=pool,
-            data_format=data_format,
-            activity_regularizer=activity_regularizer,
-            trainable=trainable,
-            dtype=dtype,
-            name=name,
-        )
-        self._set_projection(
-            activation,
-            use_bias,
-            kernel=(kernel_initializer, kernel_regularizer, kernel_constraint),
-            bias=(bias_initializer, bias_regularizer, bias_constraint),
-        )
+        arguments = locals()
+        super().__init__(pool, data_format, **layer_arguments(arguments))
+        self._set_projection(arguments)
         if units is not None:
             units = self._positive("units", units, "a positive int")
         self.units = units

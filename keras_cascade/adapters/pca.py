@@ -79,8 +79,8 @@ class PCAAdapter(LearningAdapter, PooledAdapter):
         # Keras casts nothing here: the mean is to be subtracted in the
         # weights' precision, whatever the compute dtype.
         super().__init__(
-            pool=pool,
-            data_format=data_format,
+            pool,
+            data_format,
             trainable=trainable,
             dtype=dtype,
             autocast=False,

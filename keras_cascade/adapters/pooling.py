@@ -12,7 +12,6 @@ from keras import ops
 from keras_cascade._keras_compat.annotations import DType, Shape, Tensor
 from keras_cascade.adapters.adapter import Adapter, LayerArguments
 from keras_cascade.adapters.plain import Layers
-from keras_cascade.graph.data_formats import FORMATS
 
 POOLS = ("auto", "avg", "max", "flatten", None)
 # Keras's layers for the mean and the maximum over positions, by rank.
@@ -36,18 +35,13 @@ class PooledAdapter(Adapter):
 
     def __init__(
         self,
-        *,
         pool: str | None,
         data_format: str | None,
         **arguments: Unpack[LayerArguments],
     ):
         super().__init__(**arguments)
         self.pool = self._one_of("pool", pool, POOLS)
-        self.data_format = self._one_of(
-            "data_format",
-            data_format or keras.config.image_data_format(),
-            FORMATS,
-        )
+        self.data_format = self._format(data_format)
         self.supports_masking = True
 
     def get_config(self) -> dict[str, Any]:

@@ -3,30 +3,29 @@
 Tested by `tests/adapters/test_dense.py` and `tests/adapters/test_spatial.py`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import keras
 from keras import ops
 
 from keras_cascade._keras_compat.annotations import (
-    Activation,
-    Constraint,
     Initializer,
-    Regularizer,
     Shape,
     Tensor,
 )
 from keras_cascade.adapters.adapter import Adapter
 from keras_cascade.adapters.plain import with_weights
 
-# The constructor's arguments for each weight, besides its values.
+# The constructor's arguments for the weights, by what makes objects of them.
 _RULES: dict[str, Any] = {
-    "initializer": keras.initializers,
-    "regularizer": keras.regularizers,
-    "constraint": keras.constraints,
+    "kernel_initializer": keras.initializers,
+    "bias_initializer": keras.initializers,
+    "kernel_regularizer": keras.regularizers,
+    "bias_regularizer": keras.regularizers,
+    "kernel_constraint": keras.constraints,
+    "bias_constraint": keras.constraints,
 }
-Rule = Initializer | Regularizer | Constraint
 
 
 class ProjectedAdapter(Adapter):
@@ -38,28 +37,19 @@ class ProjectedAdapter(Adapter):
     Attributes:
         _width_argument: The constructor's argument for the output's width.
         _open_value: Its value that leaves the width to the builder.
-        _rules: The kinds of rules that the constructor has for a weight.
     """
 
     _width_argument: ClassVar[str]
     _open_value: ClassVar[str | None]
-    _rules: ClassVar[tuple[str, ...]] = ("initializer", "regularizer")
     kernel: Any = None
     bias: Any = None
 
-    def _set_projection(
-        self,
-        activation: Activation,
-        use_bias: bool,
-        kernel: Sequence[Rule],
-        bias: Sequence[Rule],
-    ) -> None:
-        """Sets the attributes that `keras.layers.Dense` has, by its names."""
-        self.activation: Any = keras.activations.get(activation)
-        self.use_bias = use_bias
-        for weight, values in (("kernel", kernel), ("bias", bias)):
-            for rule, value in zip(self._rules, values, strict=True):
-                setattr(self, f"{weight}_{rule}", _RULES[rule].get(value))
+    def _set_projection(self, arguments: Mapping[str, Any]) -> None:
+        """Sets the attributes of `keras.layers.Dense` from its arguments."""
+        self.activation: Any = keras.activations.get(arguments["activation"])
+        self.use_bias = arguments["use_bias"]
+        for name in _RULES.keys() & arguments.keys():
+            setattr(self, name, _RULES[name].get(arguments[name]))
 
     @property
     def open_width(self) -> bool:
@@ -89,10 +79,10 @@ class ProjectedAdapter(Adapter):
         }
 
     def _rule_configs(self) -> dict[str, Any]:
-        names = [(w, rule) for w in ("kernel", "bias") for rule in self._rules]
         return {
-            f"{w}_{rule}": _RULES[rule].serialize(getattr(self, f"{w}_{rule}"))
-            for w, rule in names
+            name: rules.serialize(getattr(self, name))
+            for name, rules in _RULES.items()
+            if hasattr(self, name)
         }
 
     def _settled_width(self) -> int:
@@ -117,7 +107,8 @@ class ProjectedAdapter(Adapter):
         self, like: str, name: str, shape: Shape, **other: Initializer
     ) -> Any:
         """Adds a weight by the rules of the kernel or the bias."""
-        rules = {rule: getattr(self, f"{like}_{rule}") for rule in self._rules}
+        kinds = ("initializer", "regularizer", "constraint")
+        rules = {x: getattr(self, f"{like}_{x}", None) for x in kinds}
         return self.add_weight(name=name, shape=shape, **{**rules, **other})
 
     def _project(self, x: Tensor) -> Any:

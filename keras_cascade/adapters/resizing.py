@@ -4,13 +4,14 @@ Tested by `tests/adapters/test_spatial.py` and `tests/adapters/test_tokens.py`.
 """
 
 import math
-from typing import Any, Unpack
+from collections.abc import Mapping
+from typing import Any
 
 import keras
 from keras import ops
 
 from keras_cascade._keras_compat.annotations import Shape, Tensor
-from keras_cascade.adapters.adapter import LayerArguments
+from keras_cascade.adapters.adapter import layer_arguments
 from keras_cascade.adapters.plain import Layers, with_weights
 from keras_cascade.adapters.pooling import channel_axis
 from keras_cascade.adapters.projection import ProjectedAdapter
@@ -20,7 +21,6 @@ from keras_cascade.adapters.resampling import (
     resampled_shape,
     resizing_model,
 )
-from keras_cascade.graph.data_formats import FORMATS
 
 Pair = tuple[int | None, int | None]
 
@@ -28,35 +28,25 @@ Pair = tuple[int | None, int | None]
 class ResizingAdapter(ProjectedAdapter):
     """An adapter that resamples axes, projects each position, and activates.
 
-    Its arguments are as in `SpatialAdapter` and `Adapter`.
+    A subclass passes the `locals()` of its constructor: the names of the
+    arguments are the same in all.
     """
 
     _width_argument = "channels"
     _open_value = "auto"
 
-    def __init__(
-        self,
-        *,
-        channels: int | str | None,
-        interpolation: str,
-        antialias: bool,
-        data_format: str | None,
-        **arguments: Unpack[LayerArguments],
-    ):
-        super().__init__(**arguments)
-        if channels not in (None, "auto"):
+    def __init__(self, arguments: Mapping[str, Any]):
+        super().__init__(**layer_arguments(arguments))
+        self._set_projection(arguments)
+        self.channels = arguments["channels"]
+        if self.channels not in (None, "auto"):
             kind = "a positive int, 'auto'"
-            channels = self._positive("channels", channels, kind)
-        self.channels = channels
+            self.channels = self._positive("channels", self.channels, kind)
         self.interpolation = self._one_of(
-            "interpolation", interpolation, INTERPOLATIONS
+            "interpolation", arguments["interpolation"], INTERPOLATIONS
         )
-        self.antialias = bool(antialias)
-        self.data_format = self._one_of(
-            "data_format",
-            data_format or keras.config.image_data_format(),
-            FORMATS,
-        )
+        self.antialias = bool(arguments["antialias"])
+        self.data_format = self._format(arguments["data_format"])
         self.supports_masking = True
         self._projects_first = False
 

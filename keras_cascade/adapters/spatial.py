@@ -79,22 +79,7 @@ class SpatialAdapter(ResizingAdapter):
         dtype: DType = None,
         name: str | None = None,
     ):
-        super().__init__(
-            channels=channels,
-            interpolation=interpolation,
-            antialias=antialias,
-            data_format=data_format,
-            activity_regularizer=activity_regularizer,
-            trainable=trainable,
-            dtype=dtype,
-            name=name,
-        )
-        self._set_projection(
-            activation,
-            use_bias,
-            kernel=(kernel_initializer, kernel_regularizer),
-            bias=(bias_initializer, bias_regularizer),
-        )
+        super().__init__(locals())
         self.size = self._pair("size", size)
         self.spread_kernel: Any = None
         self.spread_bias: Any = None

@@ -109,22 +109,7 @@ class TokenAdapter(ResizingAdapter):
         dtype: DType = None,
         name: str | None = None,
     ):
-        super().__init__(
-            channels=channels,
-            interpolation=interpolation,
-            antialias=antialias,
-            data_format=data_format,
-            activity_regularizer=activity_regularizer,
-            trainable=trainable,
-            dtype=dtype,
-            name=name,
-        )
-        self._set_projection(
-            activation,
-            use_bias,
-            kernel=(kernel_initializer, kernel_regularizer),
-            bias=(bias_initializer, bias_regularizer),
-        )
+        super().__init__(locals())
         self.to = self._one_of("to", to, FORMS)
         self.size = self._checked_size(size)
         self.class_token = self._one_of(

@@ -1,14 +1,11 @@
-"""The block of adapters: from taps and extra inputs to what goes further."""
-
-from collections.abc import Sequence
+"""Assembles the block of adapters, for taps and extra inputs."""
 
 import keras
 
-from keras_cascade.adapters.streams import Stream, adapt_streams
+from keras_cascade.adapters.streams import adapt_streams
 from keras_cascade.graph.block import Block
 from keras_cascade.graph.tensors import input_like
 from keras_cascade.injection.merging import prepare_all_features
-from keras_cascade.injection.sites import Site
 from keras_cascade.planning.plan import Plan
 
 Tensors = dict[str, keras.KerasTensor]
@@ -18,47 +15,39 @@ def run_adapters(plan: Plan, sources: Tensors) -> tuple[Tensors, Tensors]:
     """Sends taps and extra inputs through their adapters.
 
     Args:
-        plan: What goes where.
-        sources: The taps' and extra inputs' tensors by their names.
+        plan: The plan.
+        sources: The tensors of taps and extra inputs by their names.
 
     Returns:
-        The adapted streams by their names, and what is fed into inner layers
-        by the names of the inputs that it is fed to.
+        The adapted streams that are not injected, by their names; and the
+        tensors that enter inner layers, by the names of the inputs that they
+        feed there.
 
     Raises:
-        ValueError: If shapes do not go together.
+        ValueError: If shapes do not fit together.
     """
-    streams = plan.streams
     inputs = _inputs(sources)
-    adapted = adapt_streams(
-        streams, {s.name: inputs[s.source] for s in streams}
-    )
-    feeds = _feeds(streams, plan.wiring.sites, adapted)
-    worked_on = [
-        s
-        for s in streams
-        if s.labels or adapted[s.name] is not inputs[s.source]
-    ]
-    changed = {s.name: adapted[s.name] for s in worked_on if not s.labels}
-    used = [n for n in sources if n in {s.source for s in worked_on}]
-    outputs = {}
+    given = {s.name: inputs[s.source] for s in plan.streams}
+    adapted = adapt_streams(plan.streams, given)
+    injected = [s for s in plan.streams if s.labels]
+    direct = {s.name: s.source for s in plan.streams if not s.labels}
+    changed = {n for n in direct if adapted[n] is not given[n]}
+    entering = {x: adapted[s.name] for s in injected for x in s.labels}
+    sites = plan.wiring.sites
+    feeds = dict(prepare_all_features(sites, entering)) if sites else {}
+    read = {direct[n] for n in changed} | {s.source for s in injected}
+    used = [name for name in sources if name in read]
+    outputs: Tensors = {}
     if used:
-        block = Block(
-            [inputs[name] for name in used],
-            {**changed, **feeds},
-            name="adapters",
-        )
+        results = {n: adapted[n] for n in direct if n in changed} | feeds
+        block = Block([inputs[n] for n in used], results, name="adapters")
         outputs = block([sources[name] for name in used])
-    given = {
-        s.name: outputs.get(s.name, sources[s.source])
-        for s in streams
-        if not s.labels
-    }
-    return given, {name: outputs[name] for name in feeds}
+    streams = {n: outputs.get(n, sources[x]) for n, x in direct.items()}
+    return streams, {name: outputs[name] for name in feeds}
 
 
 def _inputs(sources: Tensors) -> Tensors:
-    """Inputs whose names are none of an adapter's."""
+    """Returns the block's inputs, whose names are none of an adapter's."""
     inputs = {}
     for name, tensor in sources.items():
         input_name = f"{name}_input"
@@ -66,15 +55,3 @@ def _inputs(sources: Tensors) -> Tensors:
             input_name += "_"
         inputs[name] = input_like(tensor, input_name)
     return inputs
-
-
-def _feeds(
-    streams: Sequence[Stream], sites: Sequence[Site], adapted: Tensors
-) -> Tensors:
-    """What is fed into inner layers of the downstream."""
-    entering = {
-        label: adapted[stream.name]
-        for stream in streams
-        for label in stream.labels
-    }
-    return prepare_all_features(sites, entering) if sites else {}

@@ -1,39 +1,44 @@
-"""How adapted taps and extra inputs become the downstream's input."""
+"""Merges adapted taps and extra inputs into the downstream's input."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
 
+from keras_cascade._messages import listed
 from keras_cascade.adapters.streams import Target
 from keras_cascade.graph.block import Block
 from keras_cascade.graph.layers import call_copy
 from keras_cascade.graph.tensors import input_like
 from keras_cascade.planning.normalization import MERGES
 
+Tensors = Mapping[str, keras.KerasTensor]
+Fusion = str | keras.Layer | None
+
 
 def fuse(
-    taps: Mapping[str, keras.KerasTensor],
-    extras: Mapping[str, keras.KerasTensor],
-    fusion: str | keras.Layer | None,
+    taps: Tensors,
+    extras: Tensors,
+    fusion: Fusion,
     then: Callable[[keras.KerasTensor], Any] | None = None,
 ) -> Any:
-    """Merges taps, then joins the extra inputs to them.
+    """Merges taps, then concatenates the extra inputs to them.
 
     Args:
         taps: The adapted taps, in order.
-        extras: The extra inputs, in order: concatenated behind the merged
-            taps whatever the fusion.
+        extras: The extra inputs, in order: concatenated after the merged taps
+            whatever the fusion.
         fusion: The name of a merge, or a merging layer, of which the cascade
-            has a copy.
-        then: What follows inside the block. Defaults to `None`.
+            gets a copy.
+        then: A function that is applied to the result inside the block.
+            Defaults to `None`.
 
     Returns:
-        The downstream's input, or what `then` makes of it. One stream passes
-        as it is.
+        The downstream's input, or the result of `then`. A single stream is
+        returned as it is.
 
     Raises:
-        ValueError: If shapes do not go together.
+        ValueError: If shapes do not fit together.
     """
     streams = {**taps, **extras}
     if len(streams) == 1 and then is None:
@@ -50,16 +55,12 @@ def fuse(
 
 def check_width(
     fused: keras.KerasTensor,
-    taps: Mapping[str, keras.KerasTensor],
-    extras: Mapping[str, keras.KerasTensor],
-    fusion: str | keras.Layer | None,
+    taps: Tensors,
+    extras: Tensors,
+    fusion: Fusion,
     target: Target,
 ) -> None:
-    """Does the sum where the features do not fit what they go into.
-
-    Raises:
-        ValueError: If they do not.
-    """
+    """Raises a ValueError with the sum if widths do not fit the target."""
     given, wanted = tuple(fused.shape[1:]), target.shape or ()
     if len(given) == len(wanted) and all(
         None in pair or pair[0] == pair[1]
@@ -71,20 +72,19 @@ def check_width(
             f"The features have shape {given}, '{target.name}' expects "
             f"{wanted}. Give the taps adapters that bring them there."
         )
-    merged = list(taps.values()) if fusion == "concat" else [*taps.values()][:1]
+    merged = [*taps.values()] if fusion == "concat" else [*taps.values()][:1]
     widths = [x.shape[-1] for x in (*merged, *extras.values())]
     total = " + ".join(map(str, widths))
     total += f" = {given[0]}" if len(widths) > 1 else " features"
-    streams = ", ".join(f"'{name}'" for name in (*taps, *extras))
     raise ValueError(
         f"Widths do not fit: {total}, '{target.name}' expects {wanted[0]} "
-        f"({streams} by fusion='{fusion}'). Change an adapter's width, or "
-        "leave one open with adapters={tap: 'auto'}."
+        f"({listed([*taps, *extras])} by fusion='{fusion}'). Change an "
+        "adapter's width, or leave one open with adapters={tap: 'auto'}."
     )
 
 
 def _merge(
-    inputs: list[keras.KerasTensor], fusion: str | keras.Layer | None
+    inputs: list[keras.KerasTensor], fusion: Fusion
 ) -> list[keras.KerasTensor]:
     if len(inputs) < 2:
         return inputs
@@ -98,18 +98,13 @@ def _merge(
     return [MERGES[fusion](name=fusion)(inputs)]
 
 
-def _check_shapes(
-    taps: Mapping[str, keras.KerasTensor],
-    extras: Mapping[str, keras.KerasTensor],
-    fusion: str | keras.Layer | None,
-) -> None:
-    """Says which streams do not go together, before a layer does."""
-    free = fusion == "concat"
-    shapes = {name: _compared(x, free) for name, x in taps.items()}
-    if isinstance(fusion, str) and len(set(shapes.values())) > 1:
-        raise ValueError(_mismatch(taps, f"fusion='{fusion}'"))
+def _check_shapes(taps: Tensors, extras: Tensors, fusion: Fusion) -> None:
+    """Raises an error that names the streams, before a layer raises its own."""
     both = {**taps, **extras}
-    if extras and len({_compared(x, True) for x in both.values()}) > 1:
+    ends = None if fusion != "concat" else -1
+    if isinstance(fusion, str) and len(_shapes(taps, ends)) > 1:
+        raise ValueError(_mismatch(taps, f"fusion='{fusion}'"))
+    if extras and len(_shapes(both, -1)) > 1:
         raise ValueError(
             _mismatch(both, "concatenating the extra inputs")
             + " An adapter may bring an extra input into shape."
@@ -123,11 +118,12 @@ def _check_shapes(
             )
 
 
-def _compared(tensor: keras.KerasTensor, width_is_free: bool) -> tuple:
-    return tuple(tensor.shape[:-1] if width_is_free else tensor.shape)
+def _shapes(streams: Tensors, end: int | None) -> set[tuple]:
+    """Returns the distinct shapes, up to an axis."""
+    return {tuple(x.shape[:end]) for x in streams.values()}
 
 
-def _mismatch(streams: Mapping[str, keras.KerasTensor], what: str) -> str:
+def _mismatch(streams: Tensors, what: str) -> str:
     shapes = ", ".join(
         f"'{name}' {tuple(x.shape[1:])}" for name, x in streams.items()
     )

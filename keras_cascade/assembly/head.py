@@ -1,31 +1,36 @@
-"""What stands at the end of a cascade: its outputs."""
+"""Attaches the head, which gives the outputs of a cascade."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 
+from keras_cascade.adapters.pooling import MEANS
 from keras_cascade.graph.block import Block
 from keras_cascade.graph.layers import call_copy
 from keras_cascade.graph.names import make_identifiers, stable_names
 from keras_cascade.graph.tensors import input_like
 
+# A number of classes, or layers that are applied in order.
+Head = int | Sequence[keras.Layer]
+
 
 def attach_head(
-    head: Mapping[str, Any] | None,
+    head: Mapping[str, Head] | None,
     features: Any,
     taps: Mapping[str, keras.KerasTensor],
     keep: bool = False,
 ) -> Any:
-    """Puts the head behind the features.
+    """Applies the head to the features.
 
     Args:
-        head: Output name to a number of classes or a list of layers; one
-            output has the name "". None is no head.
-        features: What the heads read: a tensor, or all outputs of a network.
+        head: The heads by the names of their outputs; the name of a single
+            one is "". None is no head.
+        features: The input of the heads: a tensor, or all outputs of a
+            network.
         taps: A head under a tap's name reads that tap instead.
-        keep: Whether the features stay outputs where no head reads them, as
-            a downstream's do. Defaults to `False`.
+        keep: Whether features that no head reads stay outputs, as those of a
+            downstream do. Defaults to `False`.
 
     Returns:
         The output, or a dict of the named ones.
@@ -35,8 +40,13 @@ def attach_head(
     """
     if head is None:
         return features
-    if not all(name in taps for name in head):
-        _check_one(features)
+    reads_features = any(name not in taps for name in head)
+    if reads_features and not isinstance(features, keras.KerasTensor):
+        outputs = ", ".join(x.name for x in keras.tree.flatten(features))
+        raise ValueError(
+            f"A head reads one output; there are several: {outputs}. Name "
+            "heads after taps to read those."
+        )
     sources = {name: taps.get(name, features) for name in head}
     inputs = {
         name: input_like(x, f"{name or 'head'}_input")
@@ -51,22 +61,13 @@ def attach_head(
         }
     block = Block(list(inputs.values()), outputs, name="head")
     results = block(list(sources.values()))
-    if not keep or any(name not in taps for name in head):
+    if not keep or reads_features:
         return results
     return {**_by_name(features, results), **results}
 
 
-def _check_one(features: Any) -> None:
-    if not isinstance(features, keras.KerasTensor):
-        outputs = ", ".join(x.name for x in keras.tree.flatten(features))
-        raise ValueError(
-            f"A head stands behind one output; there are several: {outputs}. "
-            "Name heads after taps to read those."
-        )
-
-
-def _by_name(features: Any, taken: Mapping[str, Any]) -> dict[str, Any]:
-    """The outputs of a network by their keys, else `output`."""
+def _by_name(features: Any, taken: Mapping[str, object]) -> dict[str, Any]:
+    """Returns the outputs of a network by their keys, else as `output`."""
     if isinstance(features, Mapping):
         named = dict(features)
     else:
@@ -77,20 +78,20 @@ def _by_name(features: Any, taken: Mapping[str, Any]) -> dict[str, Any]:
         if name in taken:
             raise ValueError(
                 f"Two outputs are called '{name}': one of the network and a "
-                "head. Call the tap that the head reads otherwise."
+                "head. Give the tap that the head reads another name."
             )
     return named
 
 
 def _named_output(
-    name: str, layers: Any, x: keras.KerasTensor
+    name: str, layers: Head, x: keras.KerasTensor
 ) -> keras.KerasTensor:
-    """A head of its own, so that layers of equal names do not meet."""
+    # In a block of its own, as layers of two heads may have equal names.
     inner = input_like(x, "features")
     return Block(inner, _apply(layers, inner), name=name)(x)
 
 
-def _apply(layers: Any, x: keras.KerasTensor) -> Any:
+def _apply(layers: Head, x: keras.KerasTensor) -> Any:
     if isinstance(layers, int):
         return _classifier(layers, x)
     names = stable_names(layers)
@@ -100,13 +101,8 @@ def _apply(layers: Any, x: keras.KerasTensor) -> Any:
 
 
 def _classifier(units: int, x: keras.KerasTensor) -> keras.KerasTensor:
-    """Pooled to a vector, Dense, softmax; a sigmoid for one unit."""
-    pools = {
-        3: keras.layers.GlobalAveragePooling1D,
-        4: keras.layers.GlobalAveragePooling2D,
-        5: keras.layers.GlobalAveragePooling3D,
-    }
-    if len(x.shape) in pools:
-        x = pools[len(x.shape)](name="pool")(x)
+    """Pools to a vector; then Dense with softmax, or sigmoid for one unit."""
+    if len(x.shape) in MEANS:
+        x = MEANS[len(x.shape)](name="pool")(x)
     activation = "sigmoid" if units == 1 else "softmax"
     return keras.layers.Dense(units, activation, name="dense")(x)

@@ -1,4 +1,4 @@
-"""Runs the networks of a plan on symbolic tensors: taps out, features in."""
+"""Runs the networks of a plan on symbolic tensors."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -13,16 +13,16 @@ from keras_cascade.injection.merging import make_insertion, prepare_features
 from keras_cascade.planning.plan import Plan
 
 Tensors = Mapping[str, keras.KerasTensor]
-# Network to {its input: tensor}.
+# Network to its inputs' names to tensors.
 Prepared = Mapping[str, Tensors]
 
 
 def read_taps(plan: Plan, prepared: Prepared) -> dict[str, keras.KerasTensor]:
-    """The features of all upstreams, by tap name.
+    """Returns the features of all upstreams by tap name.
 
     Args:
         plan: The plan.
-        prepared: What each upstream's inputs get.
+        prepared: The tensors for each upstream's inputs.
     """
     found: dict[str, keras.KerasTensor] = {}
     for name in plan.spec.upstreams:
@@ -36,14 +36,14 @@ def read_taps(plan: Plan, prepared: Prepared) -> dict[str, keras.KerasTensor]:
 
 
 def fuse_streams(plan: Plan, streams: Tensors) -> Any:
-    """What the adapted streams become.
+    """Merges the adapted streams, given by name.
 
     Returns:
-        What feeds the downstream's inputs, by their names. Without a
-        downstream one tensor, or the streams where nothing is merged.
+        The tensors that feed the downstream's inputs, by their names. Without
+        a downstream one tensor, or the streams if nothing is merged.
 
     Raises:
-        ValueError: If shapes do not go together.
+        ValueError: If shapes do not fit together.
     """
     spec, wiring = plan.spec, plan.wiring
     by_name = {n: streams[s] for n, s in (wiring.fed or {}).items()}
@@ -68,13 +68,14 @@ def fuse_streams(plan: Plan, streams: Tensors) -> Any:
 def run_downstream(
     plan: Plan, fused: Any, feeds: Tensors, prepared: Prepared
 ) -> Any:
-    """What the downstream gives; the fused features where there is none.
+    """Returns the downstream's outputs; without one, the fused features.
 
     Args:
         plan: The plan.
-        fused: What feeds its inputs, by their names.
-        feeds: What enters its inner layers, by the inputs that this adds.
-        prepared: What those of its inputs get that are the cascade's.
+        fused: The tensors that feed its inputs, by their names.
+        feeds: The tensors that enter its inner layers, by the names of the
+            inputs that are added for them.
+        prepared: The tensors for its inputs that are the cascade's inputs.
     """
     if plan.downstream is None:
         return fused
@@ -88,7 +89,7 @@ def run_downstream(
 
 
 def _unfused(plan: Plan, streams: Tensors) -> Any:
-    """One stream for one input; all as outputs where nothing follows."""
+    """Returns the one stream; all of them if they are the outputs."""
     if plan.downstream is None and plan.spec.head is None:
         return dict(streams)
     if len(streams) > 1:

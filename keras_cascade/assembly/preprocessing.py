@@ -1,4 +1,4 @@
-"""What stands between the cascade's inputs and those of its networks."""
+"""Assembles the preprocessing between a cascade's inputs and its networks."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,7 +17,7 @@ Tensors = Mapping[str, keras.KerasTensor]
 
 
 def prepare_inputs(plan: Plan, inputs: Tensors) -> dict[str, dict[str, Any]]:
-    """What each network gets for the cascade's inputs.
+    """Returns the tensors for each network's inputs, by network and input.
 
     Images of a shared input are resized for each network, and each has its
     own preprocessing: all of it in one block, `preprocessing`.
@@ -25,9 +25,6 @@ def prepare_inputs(plan: Plan, inputs: Tensors) -> dict[str, dict[str, Any]]:
     Args:
         plan: The plan.
         inputs: The cascade's inputs by their names.
-
-    Returns:
-        Network to {its input: tensor}.
     """
     prepared: dict[str, dict[str, Any]] = {}
     networks: dict[str, tuple[CascadeInput, NetworkInput, keras.Model]] = {}
@@ -46,7 +43,7 @@ def prepare_inputs(plan: Plan, inputs: Tensors) -> dict[str, dict[str, Any]]:
 def _preparation(
     plan: Plan, given: CascadeInput, fed: NetworkInput
 ) -> keras.Model | None:
-    """What is done to an input for a network, or None."""
+    """Returns the network that prepares an input for a network, if any."""
     chosen = plan.spec.preprocess.get(fed.network)
     layers = (*_resizing(given, fed), *(chosen.layers if chosen else ()))
     alone = len(plan.graphs[fed.network].inputs) == 1
@@ -55,7 +52,7 @@ def _preparation(
 
 
 def _resizing(given: CascadeInput, fed: NetworkInput) -> list[keras.Layer]:
-    """A layer where a shared image has another size than the network wants."""
+    """Returns a layer if the network takes another size than the input's."""
     axes = (2, 3) if fed.data_format == "channels_first" else (1, 2)
     shapes = given.tensor.shape, fed.tensor.shape
     if len(shapes[1]) != 4:
@@ -88,17 +85,13 @@ def preprocessing_network(
     name: str,
     dtype: str | None = None,
 ) -> keras.Model | None:
-    """A network of one input and one output that does the preprocessing.
+    """Returns a stock Functional model that preprocesses, or None.
 
     Args:
-        preprocess: What is done; its layers are copied.
-        tensor: The input of the network that it is for: the shape of the
-            images, batch included.
-        name: The name of the network, of its input and its output.
+        preprocess: The layers, which are copied.
+        tensor: An input of the shape of the images, batch included.
+        name: The name of the model, of its input and its output.
         dtype: The dtype of the raw images. Defaults to that of `tensor`.
-
-    Returns:
-        A stock Functional model, or None where there is nothing to do.
     """
     if preprocess is None or not preprocess.layers:
         return None

@@ -195,7 +195,7 @@ def test_a_head_behind_several_outputs_needs_the_name_of_a_tap(network):
     x = keras.Input((3,))
     two = keras.Model(x, [layers.Dense(2)(x), layers.Dense(1)(x)], name="two")
     arguments = {"taps": {"v": "vector"}, "adapters": None}
-    with pytest.raises(ValueError, match="A head stands behind one output"):
+    with pytest.raises(ValueError, match="A head reads one output"):
         kc.build_cascade(network, two, head={"digit": 2}, **arguments)
     cascade = kc.build_cascade(network, two, head={"v": 2}, **arguments)
     assert set(cascade.predict(X, verbose=0)) == {"output", "output_1", "v"}
