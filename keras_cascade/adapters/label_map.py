@@ -25,55 +25,53 @@ OUTPUTS = ("probabilities", "log_probabilities", "logits")
 class LabelMapAdapter(ClassAdapter):
     """Turns scores of source classes into scores of target classes.
 
-    The adapter for a network that tells classes apart which are not those
-    that the next one knows: each source class hands its probability to the
-    target classes that it is mapped to. What comes out is a distribution over
-    the target classes.
+    The adapter between networks of different classes: each source class gives
+    its probability to the target classes that it is mapped to. The output is
+    a distribution over the target classes.
 
     Without a mapping, `adapt` (or `Cascade.adapt`) learns one from labelled
-    data in one pass: `P(target | source)` from the probability that the
-    source classes have where each target class is the label.
+    data in one pass: `P(target | source)` from the probabilities of the
+    source classes under each label. Labels are class ids, or one-hot or
+    probability rows.
 
-    A target class's probability counts for `2**-63` at least (its logarithm
-    for -43.7; with a float16 policy `2**-24`, -16.6), so that none gives
-    infinity. It computes in float32 under every policy, and gives the
-    policy's compute dtype.
+    A probability of a target class is at least `2**-63` (logarithm -43.7;
+    with a float16 policy `2**-24`, -16.6), so that none gives infinity. The
+    adapter computes in float32 under every policy, and returns the policy's
+    compute dtype.
 
     Args:
-        mapping: which source class goes where: `{source: target}`,
+        mapping: the target classes of each source class: `{source: target}`,
             `{source: [targets]}` for equal shares, `{source: {target:
             weight}}`, or a matrix `(source classes, target classes)` of
             weights. Weights of a source class are divided by their sum.
             Classes are given by index, or by name where the classes have
             names. None leaves it to `adapt`. Defaults to `None`.
-        target_classes: int, how many there are, or list of their names.
-            Defaults to `None`: as many as a matrix has columns, or as the
-            highest target index says; without a mapping it is needed.
+        target_classes: int, how many there are, or list of their names; needed
+            without a mapping. Defaults to `None`: the columns of a matrix, or
+            the highest target index.
         source_classes: list of names, or their number, for a check. Defaults
-            to `None`: as many as come in.
-        unmapped: what becomes of the probability of source classes that are
-            mapped nowhere: `"renormalize"`, it is left out, and the rest
-            divided by its sum (where all of it is left out, each target class
-            is as likely); `"spread"`, it goes to all target classes alike; or
-            a target class that takes it. Defaults to `"renormalize"`.
+            to `None`: the classes of the input.
+        unmapped: the use of the probability of source classes without a
+            target: `"renormalize"` leaves it out and divides the rest by its
+            sum (if nothing is left, all target classes are equally likely);
+            `"spread"` gives it to all target classes evenly; or the target
+            class that gets it. Defaults to `"renormalize"`.
         output: `"probabilities"`; `"log_probabilities"`; or `"logits"`, which
             are log probabilities less their mean. Defaults to
             `"probabilities"`.
         from_probabilities: bool, whether the input is probabilities; False
             for logits, of which the softmax is taken. Defaults to `True`.
-        smoothing: float, with how many samples, spread over the target
-            classes alike, each source class begins before it is learned.
-            Defaults to `1.0`.
+        smoothing: float, the number of samples, spread evenly over the target
+            classes, that each source class starts with. Defaults to `1.0`.
         trainable: bool, whether training moves the shares. Defaults to
             `False`.
         dtype: dtype name or policy. Defaults to `None`, the global policy.
         name: str, name of the layer. Defaults to `None`.
 
     Raises:
-        ValueError: a mapping is empty, negative, names a class that there is
-            not, or has not the shape of the classes; in `adapt`, labels are
-            missing or outside the target classes, or what is to be
-            probabilities does not sum to one.
+        ValueError: a mapping is empty, negative, names an unknown class, or
+            does not fit the number of classes; in `adapt`, labels are missing
+            or outside the target classes, or probabilities do not sum to one.
 
     Example:
     >>> import numpy as np

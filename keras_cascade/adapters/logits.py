@@ -30,20 +30,21 @@ _NO_PROBABILITIES = (
 class LogitsAdapter(ClassAdapter):
     """Turns probabilities into logits, and divides them by a temperature.
 
-    The adapter for a network that ends in softmax or sigmoid, before one that
-    is to take its scores as features: logits spread where probabilities
-    crowd at 0 and 1. The softmax of the logits at temperature 1 is the
-    probabilities; a higher temperature makes them less sure.
+    The adapter after a network that ends in softmax or sigmoid, if its scores
+    are to be features: logits spread where probabilities crowd at 0 and 1.
+    The softmax of the logits at temperature 1 is the probabilities; a higher
+    temperature makes them less sure.
 
     With `temperature=None`, `adapt` (or `Cascade.adapt`) fits the temperature
     on labelled data that the network was not trained on, in one pass, in
-    memory that does not depend on the number of rows.
+    memory that does not depend on the number of rows. Labels are class ids,
+    or one-hot or probability rows; of sigmoid units, 0 or 1 for each.
 
-    A probability counts for `2**-63` at least (a logit of -43.7; with a
-    float16 policy `2**-24`, -16.6), so that none gives infinity. Of a sigmoid
-    unit, what is left to 1 counts for `2**-24` at least, which is what float32
-    tells apart there (a logit of 16.6). It computes in float32 under every
-    policy, and gives the policy's compute dtype.
+    A probability is at least `2**-63` (a logit of -43.7; with a float16 policy
+    `2**-24`, -16.6), so that none gives infinity. The probability of a sigmoid
+    unit is at most `1 - 2**-24`, the largest float32 below 1 (a logit of
+    16.6). The adapter computes in float32 under every policy, and returns the
+    policy's compute dtype.
 
     Args:
         temperature: float above 0 by which logits are divided, or None, which
@@ -61,8 +62,8 @@ class LogitsAdapter(ClassAdapter):
 
     Raises:
         ValueError: an argument is out of range; in `adapt`, labels are
-            missing or outside the classes, or what is to be probabilities is
-            negative or does not sum to one, or no temperature fits.
+            missing or outside the classes, or probabilities are negative or
+            do not sum to one, or no temperature fits.
 
     Example:
     >>> import numpy as np

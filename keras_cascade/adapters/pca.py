@@ -23,33 +23,32 @@ from keras_cascade.data import to_numpy
 class PCAAdapter(LearningAdapter, PooledAdapter):
     """Pools a tap to a vector and keeps its principal components.
 
-    The adapter for features that are wide and redundant, when there is data
-    but labels are few: it learns from inputs alone, in one pass over the
-    data, exactly, in memory that does not depend on the number of rows.
+    The adapter for wide and redundant features, when labels are few: it learns
+    from inputs alone, in one pass over the data, exactly, in memory that does
+    not depend on the number of rows.
 
-    `adapt` (or `Cascade.adapt`) fits it. `explained_variance_ratio_`, then,
-    is the fraction of the variance along each component, and
-    `n_components_` how many there are. Adapted again, it keeps its width.
+    `adapt` (or `Cascade.adapt`) fits it. After that,
+    `explained_variance_ratio_` is the fraction of the variance along each
+    component, and `n_components_` their number. Adapted again, it keeps its
+    width.
 
     Args:
         n_components: int, how many components; or float between 0 and 1, the
             fraction of variance that they explain at least. A fraction has
-            no width before it is fitted: fit it before a model is built.
+            no width until it is fitted: fit the adapter first.
         whiten: bool, whether each component is scaled to unit variance.
             Defaults to `False`.
         pool: how the input becomes a vector, as in `DenseAdapter`; with None
             each position is a sample. Defaults to `"auto"`.
-        data_format: `"channels_last"` or `"channels_first"`, for maps and
-            volumes. Defaults to `None`, `keras.config.image_data_format()`.
         trainable: bool, whether training moves mean and components. Defaults
             to `False`.
-        dtype: dtype name or policy. Defaults to `None`, the global policy.
-        name: str, name of the layer. Defaults to `None`.
+
+    The other arguments are as in `DenseAdapter`.
 
     Raises:
         ValueError: an argument is out of range; a fraction is used before it
-            is fitted; the data holds NaN or infinity, or fewer rows or
-            features than components.
+            is fitted; the data has NaN or infinity, or fewer rows or features
+            than components.
 
     Example:
     >>> import numpy as np
@@ -59,8 +58,8 @@ class PCAAdapter(LearningAdapter, PooledAdapter):
     (200, 4)
     >>> width = PCAAdapter(0.95).adapt(features).n_components_
 
-    Source: `sklearn.decomposition.PCA(svd_solver="full")`, whose results
-    these are, signs included.
+    Source: `sklearn.decomposition.PCA(svd_solver="full")`, which gives the
+    same results, signs included.
     """
 
     # All adapters take labels in `update_state`; this one leaves them unread.

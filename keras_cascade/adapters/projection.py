@@ -62,7 +62,7 @@ class ProjectedAdapter(Adapter):
             raise ValueError(
                 f"Adapter '{self.name}' has {self._width_argument}="
                 f"{getattr(self, self._width_argument)!r}, it cannot be given "
-                f"{width}. {self._call(self._open_value)} leaves its "
+                f"{width}. {self._example(self._open_value)} leaves its "
                 "width open."
             )
         config = {**self.get_config(), self._width_argument: width}
@@ -91,11 +91,11 @@ class ProjectedAdapter(Adapter):
             raise ValueError(
                 f"The width of adapter '{self.name}' is open. A cascade "
                 "settles it from the downstream's input; elsewhere give it "
-                f"one: {self._call(64)}, or `adapter.with_units(64)`."
+                f"one: {self._example(64)}, or `adapter.with_units(64)`."
             )
         return getattr(self, self._width_argument)
 
-    def _call(self, width: object) -> str:
+    def _example(self, width: object) -> str:
         return f"{type(self).__name__}({self._width_argument}={width!r})"
 
     def _add_projection(self, features: int | None, width: int) -> None:

@@ -1,4 +1,4 @@
-"""Decides what stands behind each tap: fixed, automatic, of settled width."""
+"""Streams of features through adapters, whose open widths are settled here."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,10 +6,11 @@ from typing import Any
 
 import keras
 
+from keras_cascade._keras_compat.annotations import Shape
 from keras_cascade._messages import listed
 from keras_cascade.adapters.adapter import Adapter
 from keras_cascade.adapters.automatic import automatic_adapter
-from keras_cascade.adapters.pooling import Shape, channel_axis
+from keras_cascade.adapters.pooling import channel_axis
 from keras_cascade.graph.layers import call_copy
 
 Tensors = Mapping[str, keras.KerasTensor]
@@ -17,14 +18,14 @@ Tensors = Mapping[str, keras.KerasTensor]
 
 @dataclass(frozen=True)
 class Target:
-    """What adapted streams go into.
+    """The place that adapted streams go to.
 
     Attributes:
-        name: What it is, for errors: the downstream's name.
-        shape: What it expects, without the batch; None where there is none,
-            and any width will do.
-        concatenated: Whether the streams share its width.
-        data_format: Where a map has its channels there; None if nothing says.
+        name: The name of the downstream, or of its layer, for errors.
+        shape: The expected shape, without the batch; None if any width will
+            do.
+        concatenated: Whether the streams share the width.
+        data_format: Where a map has its channels; None if unknown.
     """
 
     name: str | None = None
@@ -34,34 +35,35 @@ class Target:
 
     @property
     def width(self) -> int | None:
-        """The number of channels, where that is known."""
+        """The number of channels, if known."""
         return self.channels_of(self.shape) if self.shape else None
 
     def narrowed(self, width: int | None) -> Shape | None:
-        """The shape, with another number of channels."""
+        """Returns the shape with another number of channels."""
         if self.shape is None or width is None:
             return self.shape
         axis = channel_axis(len(self.shape) + 1, self.data_format) - 1
         return (*self.shape[:axis], width, *self.shape[axis + 1 :])
 
     def channels_of(self, shape: Shape) -> int | None:
-        """The number of channels of a shape without its batch."""
+        """Returns the number of channels of a shape without its batch."""
         return shape[channel_axis(len(shape) + 1, self.data_format) - 1]
 
 
 @dataclass(frozen=True)
 class Stream:
-    """A tap or extra input on its way to where it goes.
+    """A tap or extra input on its way through an adapter to a target.
 
     Attributes:
-        name: Its name, which is its adapter's.
+        name: The name of the stream and of its adapter.
         source: The tap or extra input.
-        choice: Its adapter: "auto", None, or a layer, of which the cascade
-            has a copy.
-        target: What it goes into.
-        is_extra: Whether it is an extra input: those take their width first.
-        labels: The injections that it feeds.
-        data_format: Where it has its channels, if it is a map.
+        choice: The adapter: "auto", None, or a layer, of which the cascade
+            gets a copy.
+        target: The target.
+        is_extra: Whether the source is an extra input: those take their width
+            first.
+        labels: The injections that the stream feeds.
+        data_format: Where a map has its channels; None if unknown.
     """
 
     name: str
@@ -74,7 +76,7 @@ class Stream:
 
     @property
     def is_open(self) -> bool:
-        """Whether something about its adapter is left to be settled."""
+        """Whether the adapter or its width is yet to be settled."""
         return self.choice == "auto" or (
             isinstance(self.choice, Adapter) and self.choice.open_width
         )
@@ -83,52 +85,46 @@ class Stream:
 def adapt_streams(
     streams: Sequence[Stream], inputs: Tensors
 ) -> dict[str, keras.KerasTensor]:
-    """Sends each stream through its adapter.
+    """Sends each stream through a copy of its adapter.
 
     Args:
         streams: The taps, then the extra inputs.
-        inputs: Their tensors, by the streams' names.
+        inputs: Their tensors by the streams' names.
 
     Returns:
-        The adapted streams, in the same order; the tensor itself where
-        nothing stands behind it.
+        The adapted streams, in the same order; without an adapter, the tensor
+        itself.
 
     Raises:
         ValueError: If a width is open and nothing settles it, or none is
             left, or there is no automatic adapter between two shapes.
     """
-    results = dict(inputs)
-    for stream in streams:
-        if not stream.is_open:
-            results[stream.name] = _called(stream, stream.choice, inputs)
-    widths = _open_widths(streams, results)
-    for stream in streams:
-        if stream.is_open:
-            width = widths[stream.name]
-            layer = _settled(stream, inputs[stream.name], width)
-            results[stream.name] = _called(stream, layer, inputs)
+    layers = {s.name: s.choice for s in streams if not s.is_open}
+    results = _apply(layers, inputs)
+    for target in dict.fromkeys(stream.target for stream in streams):
+        members = [s for s in streams if s.target == target]
+        widths = _open_widths(target, members, results)
+        opened = [s for s in members if s.is_open]
+        layers = {s.name: _settled(s, inputs, widths[s.name]) for s in opened}
+        results |= _apply(layers, inputs)
     return {stream.name: results[stream.name] for stream in streams}
 
 
-def _called(stream: Stream, layer: Any, inputs: Tensors) -> Any:
-    tensor = inputs[stream.name]
-    return tensor if layer is None else call_copy(layer, stream.name, tensor)
+def _apply(
+    layers: Mapping[str, keras.Layer | None], inputs: Tensors
+) -> dict[str, keras.KerasTensor]:
+    return {
+        name: inputs[name]
+        if layer is None
+        else call_copy(layer, name, inputs[name])
+        for name, layer in layers.items()
+    }
 
 
 def _open_widths(
-    streams: Sequence[Stream], results: Tensors
-) -> dict[str, int | None]:
-    """The width of each open stream; None where any will do."""
-    widths: dict[str, int | None] = {}
-    for target in dict.fromkeys(stream.target for stream in streams):
-        members = [s for s in streams if s.target == target]
-        widths |= _widths_for(target, members, results)
-    return widths
-
-
-def _widths_for(
     target: Target, streams: Sequence[Stream], results: Tensors
 ) -> dict[str, int | None]:
+    """Returns the width of each open stream; None where any will do."""
     waiting = [s.name for s in streams if s.is_open]
     if target.width is None or not waiting:
         return dict.fromkeys(waiting)
@@ -146,16 +142,13 @@ def _widths_for(
             f"{target.width} features that '{target.name}' expects are taken."
         )
     share, rest = divmod(left, sharing)
-    return {
-        name: share + (rest if position == 0 else 0)
-        for position, name in enumerate(waiting)
-    }
+    return dict.fromkeys(waiting, share) | {waiting[0]: share + rest}
 
 
 def _settled(
-    stream: Stream, tensor: keras.KerasTensor, width: int | None
+    stream: Stream, inputs: Tensors, width: int | None
 ) -> keras.Layer | None:
-    """The layer for an open choice, None where the stream passes."""
+    """Returns the layer for an open choice; None if shapes fit as they are."""
     if stream.choice != "auto":
         if width is None:
             raise ValueError(
@@ -164,7 +157,7 @@ def _settled(
                 "width settles it: give it units."
             )
         return stream.choice.with_units(width)
-    shape, target = tuple(tensor.shape[1:]), stream.target
+    shape, target = tuple(inputs[stream.name].shape[1:]), stream.target
     _check_formats(stream, shape)
     return automatic_adapter(
         shape,
@@ -177,21 +170,17 @@ def _settled(
     )
 
 
-def _check_formats(stream: Stream, shape: tuple) -> None:
-    """Maps have to have their channels in one place."""
-    target = stream.target
-    both = (stream.data_format, target.data_format)
-    if (
-        len(shape) < 3
-        or len(target.shape or ()) < 3
-        or None in both
-        or both[0] == both[1]
-    ):
+def _check_formats(stream: Stream, shape: Shape) -> None:
+    """Raises a ValueError for maps with their channels on different axes."""
+    target, wanted = stream.target, stream.target.data_format
+    are_maps = len(shape) > 2 and len(target.shape or ()) > 2
+    known = stream.data_format is not None and wanted is not None
+    if not are_maps or not known or stream.data_format == wanted:
         return
-    order = "(3, 1, 2)" if both[1] == "channels_first" else "(2, 3, 1)"
+    order = "(3, 1, 2)" if wanted == "channels_first" else "(2, 3, 1)"
     raise ValueError(
-        f"'{stream.source}' {shape} is a map in '{both[0]}', and "
-        f"'{target.name}' expects {target.shape} in '{both[1]}'. Use networks "
+        f"'{stream.source}' {shape} is a map in '{stream.data_format}', and "
+        f"'{target.name}' expects {target.shape} in '{wanted}'. Use networks "
         "of one format, or give it a layer that moves the axis, such as "
         f"adapters={{'{stream.source}': keras.layers.Permute({order})}}."
     )
