@@ -1,49 +1,53 @@
-"""Where cached features are kept: what the user says of it."""
+"""The cache of features that a user passes as `cache_features`.
+
+Tested by `tests/cache/test_refusing.py` and `tests/cache/test_full_disk.py`.
+"""
 
 import os
 import shutil
 import tempfile
 import weakref
 from pathlib import Path
-from typing import Any
 
 from rich import print as show
 
 from keras_cascade.cache.storage.disk import DiskStore
-from keras_cascade.cache.storage.stores import MemoryStore
+from keras_cascade.cache.storage.stores import MemoryStore, Store
 
 DTYPES = ("float32", "float16", "bfloat16")
-# Of the memory that is free, the share that features may take.
-_SHARE = 4
+# Features take at most one part in so many of the free memory.
+_PARTS_OF_MEMORY = 4
 
 
 class FeatureCache:
-    """Where `cache_features` keeps what the frozen part computed.
+    """Stores the features that the frozen part of a cascade computed.
 
-    Features are found again by content: of the sample, and of everything that
-    computed them. So one cache serves training, validation and tests, several
-    cascades, and other processes; what is not the same is computed anew.
+    Features are found again by content hashes: of the sample, and of
+    everything that computed them. So one cache serves training, validation
+    and tests, several cascades, and other processes; whatever differs is
+    computed again.
 
     Args:
         directory: A folder for features that outlast the process. It is made
-            where it is missing. Without one they are kept in memory as long
-            as the object lives, or, if they would take more than a quarter of
-            what is free, in a folder that goes with it. Defaults to `None`.
-        dtype: What floats are kept in: `"float32"`, `"float16"` or
-            `"bfloat16"`. Half of the bytes, and features that are rounded.
-            Defaults to `"float32"`.
-        max_bytes: What all features in it may take, in bytes. Where they take
-            more, the training goes on without them. Defaults to `None`: as
-            much as there is.
-        key: For data of which it cannot be seen that it gives the same
-            samples in each epoch (`tf.data`, generators): a name for it, by
-            which you say that it does. Under the same key, features and
-            labels are read from the cache and not from the data: change it
+            where it is missing. Without a folder, features are kept in memory
+            as long as the object lives, or, if they would take more than a
+            quarter of the free memory, in a temporary folder that is removed
+            with the object. Defaults to `None`.
+        dtype: The dtype that floats are stored in: `"float32"`, `"float16"`
+            or `"bfloat16"`. The latter two take half of the bytes, and round
+            the features. Defaults to `"float32"`.
+        max_bytes: The most bytes that all features may take. Where they take
+            more, the training goes on without the cache. Defaults to `None`:
+            as much as there is.
+        key: A name for data that may give other samples in each epoch, as far
+            as can be seen (`tf.data`, generators). By naming it you say that
+            it gives the same ones. Under the same key, features and labels
+            are read from the cache and not from the data: change the key
             whenever the data changes. Defaults to `None`.
 
     Raises:
-        ValueError: If a dtype is none of these, or a number is not positive.
-        TypeError: If an argument is of another kind.
+        ValueError: The dtype is none of these, or a number is not positive.
+        TypeError: An argument is of another type.
 
     Example:
     >>> cache = keras_cascade.FeatureCache(dtype="float16")
@@ -63,26 +67,30 @@ class FeatureCache:
         _check(directory, dtype, max_bytes, key)
         self.directory = None if directory is None else Path(directory)
         self.dtype, self.max_bytes, self.key = dtype, max_bytes, key
-        self._store: Any = None
+        self._store: Store | None = None
 
     def __repr__(self) -> str:
         where = "memory" if self.directory is None else str(self.directory)
         return f"FeatureCache({where!r}, dtype={self.dtype!r})"
 
-    def open(self) -> Any:
-        """The store that features go to; always the same one."""
+    def open(self) -> Store:
+        """Returns the store of the features, always the same one."""
         if self._store is None:
             self._store = (
-                MemoryStore(self.max_bytes or _free_memory() // _SHARE)
+                MemoryStore(
+                    self.max_bytes or _free_memory() // _PARTS_OF_MEMORY
+                )
                 if self.directory is None
                 else DiskStore(
-                    self.directory, max_bytes=self.max_bytes, notify=_tell
+                    self.directory,
+                    max_bytes=self.max_bytes,
+                    notify=lambda text: show(f"cache_features: {text}"),
                 )
             )
         return self._store
 
-    def move_to_disk(self) -> Any:
-        """The store from now on, where memory does not suffice.
+    def move_to_disk(self) -> Store | None:
+        """Returns a store in a temporary folder, where memory has no room.
 
         Returns:
             None if the user said where features go, or how much they may take.
@@ -102,14 +110,14 @@ class FeatureCache:
         return isinstance(self._store, MemoryStore)
 
 
-def as_cache(cache_features: Any) -> FeatureCache | None:
-    """What `cache_features=` means; None for no cache.
+def as_cache(cache_features: object) -> FeatureCache | None:
+    """Returns the cache that `cache_features=` asks for, or None.
 
     Args:
         cache_features: False, True, a folder, or a `FeatureCache`.
 
     Raises:
-        TypeError: If it is something else.
+        TypeError: It is something else.
     """
     if isinstance(cache_features, FeatureCache):
         return cache_features
@@ -125,11 +133,9 @@ def as_cache(cache_features: Any) -> FeatureCache | None:
     )
 
 
-def _tell(text: str) -> None:
-    show(f"cache_features: {text}")
-
-
-def _check(directory: Any, dtype: Any, max_bytes: Any, key: Any) -> None:
+def _check(
+    directory: object, dtype: object, max_bytes: object, key: object
+) -> None:
     if directory is not None and not isinstance(directory, (str, os.PathLike)):
         raise TypeError(
             "FeatureCache(directory=...) is the path of a folder or None; "
@@ -152,7 +158,7 @@ def _check(directory: Any, dtype: Any, max_bytes: Any, key: Any) -> None:
         )
 
 
-def _is_count(x: Any) -> bool:
+def _is_count(x: object) -> bool:
     return isinstance(x, int) and not isinstance(x, bool) and x > 0
 
 

@@ -1,42 +1,52 @@
-"""The features of one cut: looked up by content, computed where missing."""
+"""The features of one cut: looked up by content, computed where missing.
+
+Tested by `tests/cache/test_segments.py` and `tests/cache/test_full_disk.py`.
+"""
 
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
 
-import ml_dtypes
+import ml_dtypes  # noqa: F401, which teaches NumPy the name of bfloat16
 import numpy as np
 
-from keras_cascade.cache.fingerprint import joint_ids
-from keras_cascade.cache.part import FrozenPart
+from keras_cascade.cache.compiled import Arrays
+from keras_cascade.cache.fingerprint import digest_of, joint_ids
+from keras_cascade.cache.frozen_part import CachedTensor, FrozenPart
 from keras_cascade.cache.storage.columns import CacheFull, Column
+from keras_cascade.cache.storage.stores import Store
 
-Arrays = dict[str, np.ndarray]
 # The ids of rows, by the input that they are rows of.
 RowIds = Mapping[str, np.ndarray]
+# The positions of rows in columns, by the tensor that they are rows of.
+Positions = Mapping[str, np.ndarray]
 
 
 class Features:
-    """What the frozen part gives, for samples by their content.
+    """The outputs of a frozen part, stored by the content of samples.
 
     Args:
-        part: What computes them.
-        store: Where they are kept.
-        dtype: What floats are kept in.
+        part: The part that computes them.
+        store: The store that keeps them.
+        dtype: The dtype that floats are stored in.
+
+    Attributes:
+        columns: The column of each tensor, by its name.
+        is_full: Whether something did not fit, so that nothing more is kept.
     """
 
-    def __init__(self, part: FrozenPart, store: Any, dtype: str):
+    def __init__(self, part: FrozenPart, store: Store, dtype: str):
         self.part, self.store = part, store
         self.columns: dict[str, Column] = {
-            entry.name: store.column(
-                entry.key_as(dtype),
-                entry.shape,
-                stored_as(entry.dtype, dtype),
-                entry.description,
+            tensor.name: store.column(
+                digest_of(tensor.key, dtype),
+                tensor.shape,
+                stored_as(tensor.dtype, dtype),
+                # For people who look into a folder.
+                {"tensor": tensor.name, "inputs": list(tensor.inputs)},
             )
-            for entry in part.entries
+            for tensor in part.tensors
         }
         self.is_full = False
         self._lock = threading.RLock()
@@ -49,25 +59,25 @@ class Features:
 
     @property
     def row_bytes(self) -> int:
-        """What a sample takes."""
+        """The bytes that a sample takes."""
         return sum(column.row_bytes for column in self.columns.values())
 
     def describe(self) -> str:
-        """What is kept of a sample, in words."""
+        """Returns the tensors of a sample and their size, in words."""
         kinds = [
-            f"'{entry.name}' {' × '.join(map(str, entry.shape)) or '1'}"
-            for entry in self.part.entries
+            f"'{tensor.name}' {' × '.join(map(str, tensor.shape)) or '1'}"
+            for tensor in self.part.tensors
         ]
         return f"{', '.join(kinds)}, {self.row_bytes:,} bytes a sample"
 
     def reserve(self, missing: Sequence[int]) -> None:
-        """Tells columns how many rows are still to come."""
+        """Prepares the columns for rows that are still to come."""
         for column in self.columns.values():
             column.reserve(len(column) + sum(missing))
 
     @contextmanager
     def while_there_is_room(self) -> Iterator[None]:
-        """Nothing more is kept from when something does not fit."""
+        """Warns if something does not fit; from then on nothing is kept."""
         try:
             yield
         except CacheFull as error:
@@ -78,39 +88,38 @@ class Features:
             )
 
     def positions(self, ids: RowIds) -> dict[str, np.ndarray]:
-        """Where the rows are kept, -1 where they are not, by entry."""
+        """Returns the positions of rows by tensor; -1 for missing ones."""
         return {
-            entry.name: self.columns[entry.name].positions(
-                joint_ids([ids[name] for name in entry.inputs])
-            )
-            for entry in self.part.entries
+            tensor.name: self.columns[tensor.name].positions(_ids(tensor, ids))
+            for tensor in self.part.tensors
         }
 
     def missing(self, ids: RowIds) -> np.ndarray:
-        """Which of some rows are to be computed, as a mask."""
-        found = list(self.positions(ids).values())
-        rows = len(next(iter(ids.values())))
-        return np.any([p < 0 for p in found], axis=0) & np.ones(rows, bool)
+        """Returns a mask of the rows that are to be computed."""
+        mask = np.zeros(len(next(iter(ids.values()))), bool)
+        for positions in self.positions(ids).values():
+            mask |= positions < 0
+        return mask
 
-    def read(self, positions: Mapping[str, np.ndarray]) -> Arrays:
-        """Rows that are kept, in the dtypes that the cascade has."""
+    def read(self, positions: Positions) -> Arrays:
+        """Returns stored rows in the dtypes that the cascade has."""
         return {
-            entry.name: self.columns[entry.name]
-            .read(positions[entry.name])
-            .astype(entry.dtype, copy=False)
-            for entry in self.part.entries
+            tensor.name: self.columns[tensor.name]
+            .read(positions[tensor.name])
+            .astype(tensor.dtype, copy=False)
+            for tensor in self.part.tensors
         }
 
     def batch(
         self, inputs: Callable[[np.ndarray], Arrays], ids: RowIds, size: int
     ) -> Arrays:
-        """The features of a batch, computed and kept where they are missing.
+        """Returns the features of a batch; computes and keeps missing ones.
 
         Args:
-            inputs: Gives the inputs of some of the rows, from a mask.
-            ids: Their ids.
-            size: The rows that are computed at once, whatever is missing: the
-                compiled function has one shape.
+            inputs: Returns the inputs of the rows that a mask tells.
+            ids: The ids of all rows.
+            size: The rows that are computed at once, however few are missing:
+                the compiled function has one shape.
         """
         with self._lock:
             missing = self.missing(ids)
@@ -126,15 +135,15 @@ class Features:
 
     def _keep(self, made: Arrays, ids: RowIds) -> None:
         with self.while_there_is_room():
-            for entry in self.part.entries:
-                column = self.columns[entry.name]
-                own = joint_ids([ids[name] for name in entry.inputs])
-                column.append(own, made[entry.name].astype(column.dtype))
+            for tensor in self.part.tensors:
+                column = self.columns[tensor.name]
+                rows = made[tensor.name].astype(column.dtype)
+                column.append(_ids(tensor, ids), rows)
 
     def _mixed(
-        self, positions: Mapping[str, np.ndarray], made: Arrays, rows: Any
+        self, positions: Positions, made: Arrays, rows: np.ndarray
     ) -> Arrays:
-        """A batch of rows that are kept and rows that could not be."""
+        """Returns a batch of stored rows and of rows that had no room."""
         kept = self.read({k: p[~rows] for k, p in positions.items()})
         batch: Arrays = {}
         for name, values in made.items():
@@ -144,21 +153,11 @@ class Features:
 
 
 def stored_as(dtype: str, floats: str) -> np.dtype:
-    """What a tensor of a dtype is kept in.
-
-    Args:
-        dtype: Of the tensor.
-        floats: What floats are kept in, where that is less.
-    """
-    own = as_numpy(dtype)
-    if "float" not in dtype:
-        return own
-    kept = as_numpy(floats)
-    return kept if kept.itemsize < own.itemsize else own
+    """Returns the dtype to store a tensor in: for large floats, `floats`."""
+    own, stored = np.dtype(dtype), np.dtype(floats)
+    is_smaller = "float" in dtype and stored.itemsize < own.itemsize
+    return stored if is_smaller else own
 
 
-def as_numpy(dtype: str) -> np.dtype:
-    """The NumPy dtype of that name, bfloat16 included."""
-    if dtype == "bfloat16":
-        return np.dtype(ml_dtypes.bfloat16)
-    return np.dtype(dtype)
+def _ids(tensor: CachedTensor, ids: RowIds) -> np.ndarray:
+    return joint_ids([ids[name] for name in tensor.inputs])

@@ -1,4 +1,4 @@
-"""What features are of: the content of samples, and of what computes them.
+"""Hashes the content of samples, and of the operations that compute features.
 
 Two samples with the same content have the same id, whatever data they come
 in, and two parts of networks that compute the same have the same key, in
@@ -23,16 +23,16 @@ from keras_cascade.cache.storage.identifiers import IDS
 from keras_cascade.graph.layer_copying import to_numpy_copy
 from keras_cascade.graph.program import Program, Source, Step
 
-# Raised whenever features are computed, checked or stored in another way.
+# Raised whenever features are computed, checked or stored in another way, so
+# that those of earlier versions are not found.
 _FORMAT = 2
-# Python's lock is let go of while so many bytes are digested, and for a few
-# less it does not pay.
+# From this many bytes a row, threads pay: hashlib releases Python's lock.
 _FOR_THREADS = 2**14
 _PIECES = 16
 
 
 def row_ids(array: np.ndarray) -> np.ndarray:
-    """The content of each row: 16 bytes of a SHA-256 of its values.
+    """Returns the hash of each row: 16 bytes of a SHA-256 of its values.
 
     Args:
         array: The rows, of any kind of number.
@@ -60,10 +60,10 @@ def _digests(rows: np.ndarray) -> bytes:
 
 
 def joint_ids(several: Sequence[np.ndarray]) -> np.ndarray:
-    """The ids of samples that consist of several arrays.
+    """Returns the ids of samples that consist of rows of several arrays.
 
     Args:
-        several: The ids of the rows of each.
+        several: The ids of the rows of each array.
     """
     if len(several) == 1:
         return several[0]
@@ -71,18 +71,18 @@ def joint_ids(several: Sequence[np.ndarray]) -> np.ndarray:
     return row_ids(np.concatenate(columns, axis=1))
 
 
-def digest_of(*parts: Any) -> str:
-    """A name for what JSON can hold, in 32 characters."""
+def digest_of(*parts: object) -> str:
+    """Returns the hash of values that JSON can have, in 32 characters."""
     text = json.dumps(parts, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def tensor_key(program: Program, output: str) -> str:
-    """A name for what computes one of the outputs of a program.
+    """Returns the hash of everything that computes an output of a program.
 
-    It depends on every operation that leads to it, with arguments, weights and
-    dtype policy, on the shapes and dtypes of the inputs, and on backend and
-    version of Keras. Names of layers do not count.
+    It depends on every operation that leads to the output, with arguments,
+    weights and dtype policy, on the shapes and dtypes of the inputs, and on
+    backend and version of Keras. Names of layers do not count.
 
     Args:
         program: The program.
@@ -104,13 +104,13 @@ def tensor_key(program: Program, output: str) -> str:
     )
 
 
-def weights_content(operations: Sequence[Any]) -> str:
-    """A name for the values of the weights of operations."""
+def weights_digest(operations: Sequence[object]) -> str:
+    """Returns the hash of the values of the weights of operations."""
     return digest_of([_weights(operation) for operation in operations])
 
 
-def _arguments(step: Step, numbers: Mapping) -> Any:
-    def number(x: Any) -> Any:
+def _arguments(step: Step, numbers: Mapping[Any, int]) -> list[Any]:
+    def number(x: object) -> object:
         if isinstance(x, Source):
             return f"tensor {numbers.get(x.reference)}"
         return _plain(x)
@@ -123,8 +123,10 @@ def _arguments(step: Step, numbers: Mapping) -> Any:
     ]
 
 
-def _content(operation: Any) -> list[Any]:
+def _content(operation: object) -> list[Any]:
     kind = type(operation)
+    # Classes of this package that move or are renamed would get other keys:
+    # a test says which of their names are in use.
     return [
         f"{kind.__module__}.{kind.__qualname__}",
         _source(kind),
@@ -134,18 +136,18 @@ def _content(operation: Any) -> list[Any]:
 
 
 def _settings(operation: Any) -> Any:
-    """The arguments of an operation; what tells none is like no other."""
+    """Returns the config of an operation, or a unique token without one."""
     try:
         config = operation.get_config()
     except (NotImplementedError, AttributeError, TypeError):
-        # Some of KerasHub's (0.32) fail where they are asked for.
-        return _unlike_any_other(operation)
+        # `get_config` of some layers of KerasHub (0.32) fails.
+        return _unique_token(operation)
     if not isinstance(config, Mapping):
-        return _unlike_any_other(operation)
+        return _unique_token(operation)
     return _plain({k: v for k, v in config.items() if k not in _NO_CONTENT})
 
 
-def _weights(operation: Any) -> list[Any]:
+def _weights(operation: object) -> list[Any]:
     return [
         [list(v.shape), v.dtype, hashlib.sha256(_bytes(v)).hexdigest()]
         for v in getattr(operation, "variables", ())
@@ -154,7 +156,7 @@ def _weights(operation: Any) -> list[Any]:
 
 
 def _bytes(variable: keras.Variable) -> memoryview:
-    # A scalar has no other view of its bytes.
+    # A view as bytes takes an axis, which a scalar has not.
     return (
         np.ascontiguousarray(to_numpy_copy(variable))
         .reshape(-1)
@@ -164,43 +166,43 @@ def _bytes(variable: keras.Variable) -> memoryview:
 
 
 def _source(kind: type) -> str | None:
-    """The code of a class of the user's, which has no version."""
+    """Returns the hash of the code of a user's class, which has no version."""
     if kind.__module__.partition(".")[0] in ("keras", "keras_cascade"):
         return None
     try:
         code = inspect.getsource(kind)
     except (OSError, TypeError):
-        return _unlike_any_other(kind)
+        return _unique_token(kind)
     return hashlib.sha256(code.encode()).hexdigest()
 
 
-# Of a layer's config, what does not change what it computes in inference.
+# The keys of a layer's config that do not change its inference.
 _NO_CONTENT = ("name", "trainable", "shared_object_id")
 
 
 def _plain(x: Any) -> Any:
-    """As JSON; what has no content that could be told is like no other."""
+    """Returns a value as JSON, with a unique token for one without content."""
     if x is None or isinstance(x, (bool, int, float, str)):
         return x
     if isinstance(x, Mapping):
-        # Layers have both in their configs; policies are known by their name.
+        # The config of a layer. That of a dtype policy has a name that counts.
         drop = _NO_CONTENT if {"name", "trainable"} <= set(x) else ()
         return {str(k): _plain(v) for k, v in x.items() if k not in drop}
     if isinstance(x, (list, tuple, set, frozenset)):
         items = sorted(x, key=repr) if isinstance(x, (set, frozenset)) else x
         return [_plain(item) for item in items]
     if isinstance(x, (bytes, np.ndarray, np.generic, np.dtype, slice, type)):
-        return _of_a_value(x)
+        return _of_value(x)
     if keras.ops.is_tensor(x) or isinstance(x, keras.Variable):
-        return _of_a_value(to_numpy_copy(x))
+        return _of_value(to_numpy_copy(x))
     if isinstance(x, types.FunctionType):
-        return _of_a_function(x)
+        return _of_function(x)
     if hasattr(x, "get_config"):
         return [type(x).__module__, type(x).__qualname__, _settings(x)]
-    return _unlike_any_other(x)
+    return _unique_token(x)
 
 
-def _of_a_value(x: Any) -> Any:
+def _of_value(x: object) -> Any:
     if isinstance(x, (np.ndarray, np.generic)):
         array = np.ascontiguousarray(x)
         content = hashlib.sha256(array.tobytes()).hexdigest()
@@ -208,7 +210,7 @@ def _of_a_value(x: Any) -> Any:
     return repr(x)
 
 
-def _of_a_function(function: types.FunctionType) -> list[Any]:
+def _of_function(function: types.FunctionType) -> list[Any]:
     cells = [cell.cell_contents for cell in function.__closure__ or ()]
     return [
         [function.__module__, function.__qualname__],
@@ -230,8 +232,8 @@ def _code(code: types.CodeType) -> Iterator[Any]:
 _TOKENS: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
 
 
-def _unlike_any_other(x: Any) -> str:
-    """Good for this object in this process: never reused by mistake."""
+def _unique_token(x: object) -> str:
+    """Returns a token for this object in this process, like no other's."""
     try:
         return _TOKENS.setdefault(x, uuid.uuid4().hex)
     except TypeError:  # no weak references, or no hash

@@ -1,39 +1,51 @@
-"""What a stream gave, sample by sample: its ids, labels and weights.
+"""Records of streams: the ids, labels and weights of their samples, in order.
 
-Every value is kept once, under its content, as features are. A record is the
-list of what each sample consists of; it counts once the stream has ended.
+Every value is stored once, under its hash, as features are. A record lists the
+hashes that each sample consists of; it is valid once the stream has ended.
+
+Tested by `tests/cache/test_kinds_of_data.py`.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
+from keras_cascade.cache.compiled import Arrays
 from keras_cascade.cache.fingerprint import digest_of, row_ids
+from keras_cascade.cache.storage.columns import Column
 from keras_cascade.cache.storage.identifiers import IDS
+from keras_cascade.cache.storage.stores import Store
 from keras_cascade.data.sources import Batch
 
-Arrays = dict[str, np.ndarray]
+# What the leaves of labels and of sample weights are called in a file.
+_PARTS = ("label", "weight")
 
 
 class Record:
     """Samples in the order in which a stream gave them.
 
     Args:
-        store: Where values are kept.
-        inputs: The inputs that features are computed from: their ids count.
-        carried: The inputs that the trainable part takes as they are: their
-            values are kept, as labels and sample weights are.
+        store: The store of the values.
+        inputs: The inputs that features are computed from: their ids are
+            recorded.
+        passed_on: The inputs that the trainable part takes unchanged: their
+            values are stored, like labels and sample weights.
+
+    Attributes:
+        sizes: The number of samples of each batch.
+        is_complete: Whether the stream has ended.
     """
 
     def __init__(
-        self, store: Any, inputs: Sequence[str], carried: Sequence[str]
+        self, store: Store, inputs: Sequence[str], passed_on: Sequence[str]
     ):
         self._store = store
-        self.inputs, self.carried = tuple(inputs), tuple(carried)
+        self.inputs, self.passed_on = tuple(inputs), tuple(passed_on)
         self.sizes: list[int] = []
-        self._columns: dict[str, Any] = {}
+        self._columns: dict[str, Column] = {}
         self._ids: dict[str, list[np.ndarray]] = {}
         self._structures: tuple[Any, Any] = (None, None)
         self._joined: Arrays = {}
@@ -41,25 +53,19 @@ class Record:
 
     @property
     def rows(self) -> int:
-        """How many samples there are."""
+        """The number of samples."""
         return sum(self.sizes)
 
     @property
     def ids(self) -> Arrays:
-        """The ids of the samples, by the input that they are of."""
+        """The ids of the samples, by input."""
         return {name: self._joined[f"id {name}"] for name in self.inputs}
 
-    def add(self, ids: Arrays, carried: Arrays, batch: Batch) -> None:
-        """Takes a batch down.
-
-        Args:
-            ids: The ids of its rows, by input.
-            carried: The inputs that are kept.
-            batch: The batch, whose labels and weights are kept.
-        """
+    def add(self, ids: Arrays, passed_on: Arrays, batch: Batch) -> None:
+        """Records a batch, with its ids and the inputs to store, by name."""
         for name in self.inputs:
             self._ids.setdefault(f"id {name}", []).append(ids[name])
-        for name, leaf in self._leaves(carried, batch).items():
+        for name, leaf in self._leaves(passed_on, batch).items():
             own = row_ids(leaf)
             self._column(name, leaf).append(own, leaf)
             self._ids.setdefault(name, []).append(own)
@@ -67,14 +73,14 @@ class Record:
         self.sizes.append(len(next(iter(ids.values()))))
 
     def complete(self) -> None:
-        """The stream has ended."""
+        """Completes the record when the stream has ended."""
         self._joined = {k: np.concatenate(v) for k, v in self._ids.items()}
         for column in self._columns.values():
             column.finish()
         self.is_complete = True
 
     def take(self, rows: np.ndarray) -> tuple[Arrays, Any, Any]:
-        """The carried inputs, labels and weights of some samples."""
+        """Returns the inputs passed on, labels and weights of some samples."""
         found = {
             name: column.read(column.positions(self._joined[name][rows]))
             for name, column in self._columns.items()
@@ -83,14 +89,15 @@ class Record:
             self._packed(part, structure, found)
             for part, structure in zip(_PARTS, self._structures, strict=True)
         )
-        return {n: found[f"input {n}"] for n in self.carried}, y, weights
+        return {n: found[f"input {n}"] for n in self.passed_on}, y, weights
 
     def save(self, name: str) -> None:
-        """Keeps a complete record under a name."""
+        """Stores a complete record under a name."""
         table = np.stack(
             [x.view(np.uint8).reshape(-1, 16) for x in self._joined.values()], 1
         )
-        key = digest_of("record", *(x.hexdigest() for x in _hashes(table)))
+        content = hashlib.sha256(table.tobytes()).hexdigest()
+        key = digest_of("record", content)
         column = self._store.column(key, table.shape[1:], np.uint8, {})
         column.append(_ordinals(len(table)), table)
         column.finish()
@@ -99,7 +106,7 @@ class Record:
             {
                 "key": key,
                 "inputs": self.inputs,
-                "carried": self.carried,
+                "carried": self.passed_on,
                 "sizes": self.sizes,
                 "leaves": list(self._joined),
                 "kinds": {
@@ -110,13 +117,10 @@ class Record:
         )
 
     @classmethod
-    def load(cls, store: Any, name: str, first: Batch) -> "Record | None":
-        """A record that was kept, if all of it is still there.
+    def load(cls, store: Store, name: str, first: Batch) -> "Record | None":
+        """Returns a stored record, if all of its values are still there.
 
-        Args:
-            store: Where it is kept.
-            name: Its name.
-            first: A batch of the stream: labels have its structure.
+        The structure of labels and weights is that of a first batch.
         """
         kept = store.load_json(name)
         if kept is None:
@@ -139,21 +143,21 @@ class Record:
         record.is_complete = True
         return record
 
-    def holds(self, ids: Arrays) -> bool:
-        """Whether all of some samples are among its own."""
+    def contains(self, ids: Arrays) -> bool:
+        """Whether all of some samples are among those of the record."""
         return all(
             set(ids[name].tolist()) <= set(own.tolist())
             for name, own in self.ids.items()
         )
 
-    def _column(self, name: str, leaf: np.ndarray) -> Any:
+    def _column(self, name: str, leaf: np.ndarray) -> Column:
         if name not in self._columns:
             column = _open(self._store, leaf.shape[1:], leaf.dtype)
             self._columns[name] = column
         return self._columns[name]
 
-    def _leaves(self, carried: Arrays, batch: Batch) -> Arrays:
-        found = {f"input {name}": carried[name] for name in self.carried}
+    def _leaves(self, passed_on: Arrays, batch: Batch) -> Arrays:
+        found = {f"input {name}": passed_on[name] for name in self.passed_on}
         for part, structure in zip(_PARTS, batch[1:], strict=True):
             if structure is not None:
                 leaves = keras.tree.flatten(structure)
@@ -169,23 +173,14 @@ class Record:
         return keras.tree.pack_sequence_as(structure, leaves)
 
 
-_PARTS = ("label", "weight")
-
-
-def _open(store: Any, shape: tuple[int, ...], dtype: np.dtype) -> Any:
-    """Where values of one kind are kept, whatever record they are of."""
+def _open(store: Store, shape: tuple[int, ...], dtype: np.dtype) -> Column:
+    """Returns the column of all values of one shape and dtype."""
     key = digest_of("values", list(shape), dtype.str)
     return store.column(key, shape, dtype, {"values": "of data"})
 
 
-def _hashes(table: np.ndarray) -> Any:
-    import hashlib
-
-    return [hashlib.sha256(table.tobytes())]
-
-
 def _ordinals(count: int) -> np.ndarray:
-    """Ids for numbered rows."""
+    """Returns numbers as ids, for rows that have an order."""
     numbers = np.zeros((count, 2), "<u8")
     numbers[:, 0] = np.arange(count)
     return numbers.reshape(-1).view(IDS)

@@ -1,153 +1,152 @@
-"""The features that a cascade works on now, and what is said of them."""
+"""The features that a cascade can use now, and the messages about them.
+
+Tested by `tests/cache/test_refusing.py` and `tests/cache/test_full_disk.py`.
+"""
 
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
 
 from rich import print as show
 
 from keras_cascade._cascade_view import CascadeView
+from keras_cascade.cache.datasets import Dataset
 from keras_cascade.cache.feature_cache import FeatureCache
 from keras_cascade.cache.features import Features
-from keras_cascade.cache.part import (
+from keras_cascade.cache.frozen_part import (
     FrozenPart,
     NothingToCacheError,
-    frozen_part,
+    find_frozen_part,
 )
 from keras_cascade.cache.storage.columns import CacheFull
 from keras_cascade.graph.program_model import ProgramModel
 
 
 class Session:
-    """Finds, for the flags that a cascade has, what can be cached.
+    """Finds what can be cached, for the flags that a cascade has.
 
     Args:
         cascade: The cascade.
-        cache: Where features are kept.
-        tells: Whether to print what is cached.
+        cache: The cache of the features.
+        verbose: Whether to print what is cached.
     """
 
-    def __init__(self, cascade: CascadeView, cache: FeatureCache, tells: bool):
-        self._cascade, self._cache, self._tells = cascade, cache, tells
-        self._store: Any = None
+    def __init__(
+        self, cascade: CascadeView, cache: FeatureCache, verbose: bool
+    ):
+        self._cascade, self._cache, self._verbose = cascade, cache, verbose
+        self._features: Features | None = None
+        self._found_for: tuple[list[bool], str] | None = None
+        self._warned: set[str] = set()
         self._no_store = ""
         try:
             self._store = cache.open()
         except CacheFull as error:
             self._no_store = str(error)
-        self._features: Features | None = None
-        self._found_for: Any = None
-        self._said: set[str] = set()
 
-    def features(self, feeds: Sequence[Any]) -> Features | None:
-        """The features of the layers that are frozen now.
-
-        Args:
-            feeds: The data.
+    def features(self, datasets: Sequence[Dataset]) -> Features | None:
+        """Returns the features of the layers that are frozen now.
 
         Returns:
-            None, with a warning, if nothing can be cached.
+            None, after a warning, if nothing can be cached.
         """
         if self._no_store:
-            self._warn(
-                f"cache_features: {self._no_store} The frozen part is computed "
-                "in every epoch."
+            return self._warn(
+                f"{self._no_store} The frozen part is computed in every epoch."
             )
-            return None
         if taught := self._cascade.taught:
-            self._warn(
-                f"cache_features: LwF compares old answers of {taught} on the "
-                "inputs themselves, so all is computed in every epoch. L2SP "
-                "and EWC go with cached features."
+            return self._warn(
+                f"LwF compares old answers of {taught} on the inputs "
+                "themselves, so all is computed in every epoch. L2SP and EWC "
+                "go with cached features."
             )
-            return None
-        if self._features is not None and self._found_for == self._now():
-            return self._that_fit(self._features.part, feeds)
+        known = None if self._features is None else self._features.part
+        if known is not None and self._found_for == self._state():
+            return self._if_room(known, datasets)
         try:
-            part = frozen_part(
-                self._cascade, feeds[0].first(), self._store, self._known
+            part = find_frozen_part(
+                self._cascade, datasets[0].first_inputs(), self._store, known
             )
         except NothingToCacheError as error:
-            # A last stage in which all trains is what was asked for.
-            if error.blocked or self._features is None:
+            # A last stage in which everything trains was asked for.
+            if error.blocked or known is None:
                 self._warn(
-                    f"cache_features: nothing of '{self._cascade.name}' can "
-                    f"be cached, it is computed in every epoch: {error}"
+                    f"nothing of '{self._cascade.name}' can be cached, it is "
+                    f"computed in every epoch: {error}"
                 )
             return None
-        self._warn_of(part)
-        features = self._that_fit(part, feeds)
-        self._found_for = self._now()
+        for name, reason in part.excluded.items():
+            self._warn(
+                f"'{name}' is frozen and {reason}: it and what follows on it "
+                "are computed in every epoch."
+            )
+        features = self._if_room(part, datasets)
+        self._found_for = self._state()
         return features
 
-    def arguments(self, feed: Any, features: Features) -> dict[str, Any]:
-        """What Keras gets of some data."""
-        return feed.arguments(features, self._cache.is_in_memory)
+    @property
+    def in_memory(self) -> bool:
+        """Whether features are arrays of this process."""
+        return self._cache.is_in_memory
 
     @contextmanager
-    def using(self, features: Features, feeds: Sequence[Any]) -> Iterator[None]:
-        """Has the cascade take features, and this process keep new ones.
+    def using(
+        self, features: Features, datasets: Sequence[Dataset]
+    ) -> Iterator[None]:
+        """Has the cascade take features, and this process store new ones.
 
-        Where all are there, nothing is written: others need not wait.
-
-        Args:
-            features: The features.
-            feeds: The data.
+        Where all are there, other processes need not wait for this one.
         """
-        tail = ProgramModel(features.part.cut.trainable, self._cascade.output)
-        is_complete = all(feed.is_complete(features) for feed in feeds)
+        trainable_part = ProgramModel(
+            features.part.cut.trainable, self._cascade.output
+        )
+        is_complete = all(data.is_complete(features) for data in datasets)
         writing = ExitStack()
         if not is_complete:
             with features.while_there_is_room():
                 writing.enter_context(self._store.writing())
         try:
-            with self._cascade.taking_features(tail):
+            with self._cascade.taking_features(trainable_part):
                 yield
         finally:
             with features.while_there_is_room():
                 writing.close()
 
-    def _now(self) -> Any:
-        """What the features depend on, as far as it may change in a fit."""
+    def _state(self) -> tuple[list[bool], str] | None:
+        """Returns the state of the cascade that the features depend on."""
         if self._features is None:
             return None
-        return self._cascade.flags(), self._features.part.weights()
+        return self._cascade.flags(), self._features.part.weights_digest()
 
-    @property
-    def _known(self) -> FrozenPart | None:
-        return None if self._features is None else self._features.part
-
-    def _that_fit(
-        self, part: FrozenPart, feeds: Sequence[Any]
+    def _if_room(
+        self, part: FrozenPart, datasets: Sequence[Dataset]
     ) -> Features | None:
-        """The features, where there is room for them."""
-        features = self._opened(part)
-        needed = self._needed(features, feeds)
+        """Returns the features, or None after a warning for lack of room."""
+        features = self._open(part)
+        needed = _bytes_needed(features, datasets)
         if needed > self._store.room():
             moved = self._cache.move_to_disk()
             if moved is not None:
                 self._store = moved
-                features = self._opened(part)
-                needed = self._needed(features, feeds)
-        if features.is_full:  # which was said when it was found
+                features = self._open(part)
+                needed = _bytes_needed(features, datasets)
+        if features.is_full:  # after a warning of its own
             return None
         if needed > self._store.room():
-            self._warn(
-                f"cache_features: {needed:,} bytes of features are needed, "
-                f"and there is room for {self._store.room():,}. The frozen "
-                "part is computed in every epoch. Raise max_bytes, use another "
-                "directory, or dtype='float16'."
+            return self._warn(
+                f"{needed:,} bytes of features are needed, and there is room "
+                f"for {self._store.room():,}. The frozen part is computed in "
+                "every epoch. Raise max_bytes, use another directory, or "
+                "dtype='float16'."
             )
-            return None
-        missing = [feed.missing(features) for feed in feeds]
-        if self._tells and any(count != 0 for count in missing):
-            self._tell(features, needed if None not in missing else None)
+        missing = [data.missing(features) for data in datasets]
+        if self._verbose and any(count != 0 for count in missing):
+            self._show(features, needed if None not in missing else None)
         features.reserve([count or 0 for count in missing])
         return features
 
-    def _opened(self, part: FrozenPart) -> Features:
-        """Features that have been open stay so, with what they know."""
+    def _open(self, part: FrozenPart) -> Features:
+        """Returns the features; columns that are open stay open."""
         old = self._features
         if (
             old is None
@@ -159,44 +158,36 @@ class Session:
         old.part = part
         return old
 
-    def _needed(self, features: Features, feeds: Sequence[Any]) -> int:
-        missing = [feed.missing(features) or 0 for feed in feeds]
-        return sum(missing) * features.row_bytes
-
-    def _tell(self, features: Features, needed: int | None) -> None:
-        kept = sum(len(column) for column in features.columns.values())
+    def _show(self, features: Features, needed: int | None) -> None:
+        stored = sum(len(column) for column in features.columns.values())
         size = "" if needed is None else f"{in_bytes(needed)} "
+        place = "memory"
+        if not self._cache.is_in_memory:
+            place = f"'{self._cache.directory or 'a folder for this process'}'"
         show(
             f"cache_features: {features.describe()}; {size}to be kept in "
-            f"{self._place()}"
-            + (f", {kept:,} rows are there" if kept else "")
+            f"{place}"
+            + (f", {stored:,} rows are there" if stored else "")
             + "".join(f"; up to {x}" for x in features.part.cut.blocked)
             + "."
         )
 
-    def _place(self) -> str:
-        if self._cache.is_in_memory:
-            return "memory"
-        return f"'{self._cache.directory or 'a folder for this process'}'"
-
-    def _warn_of(self, part: FrozenPart) -> None:
-        for name, reason in part.barred.items():
-            self._warn(
-                f"cache_features: '{name}' is frozen and {reason}: it and what "
-                "lies behind it are computed in every epoch."
-            )
-
     def _warn(self, text: str) -> None:
-        """Once for each session, whatever the number of segments."""
-        if text not in self._said:
-            self._said.add(text)
-            warnings.warn(text, stacklevel=2)
+        """Warns once in a session, whatever the number of segments."""
+        if text not in self._warned:
+            self._warned.add(text)
+            warnings.warn(f"cache_features: {text}", stacklevel=2)
 
 
 def in_bytes(count: float) -> str:
-    """A number of bytes to read."""
+    """Returns a number of bytes as text, such as `1.5 MB`."""
     for unit in ("bytes", "kB", "MB"):
         if count < 1000:
             return f"{count:.3g} {unit}"
         count /= 1000
     return f"{count:.3g} GB"
+
+
+def _bytes_needed(features: Features, datasets: Sequence[Dataset]) -> int:
+    missing = [data.missing(features) or 0 for data in datasets]
+    return sum(missing) * features.row_bytes

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 
 from keras_cascade import _keras_compat as compat
-from keras_cascade.cache.marks import is_marked, unmark
+from keras_cascade.cache.cached_names import are_cached, from_cached_names
 from keras_cascade.cascade.composition import Composition
 
 
@@ -44,16 +44,17 @@ class OnFeatures(Composition):
 
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """Returns the outputs for inputs, or for features."""
-        if is_marked(inputs):
-            return self._tail()(unmark(inputs), *args, **kwargs)
+        if are_cached(inputs):
+            return self._tail()(from_cached_names(inputs), *args, **kwargs)
         return super().__call__(inputs, *args, **kwargs)
 
     def call(
         self, inputs: Any, training: bool | None = None, mask: Any = None
     ) -> Any:
         """Implements Keras's hook, which JAX calls without `__call__`."""
-        if is_marked(inputs):
-            return self._tail()(unmark(inputs), training=bool(training))
+        if are_cached(inputs):
+            features = from_cached_names(inputs)
+            return self._tail()(features, training=bool(training))
         return super().call(inputs, training=training, mask=mask)
 
     @contextmanager

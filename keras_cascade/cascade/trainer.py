@@ -1,6 +1,6 @@
 """Trains a cascade: `adapt`, `fit`, `evaluate`, `predict`, and its flags.
 
-Tested by `tests/training/test_fitting.py` and `tests/cache/test_fitting.py`.
+Tested by `tests/training/test_fitting.py` and `tests/cache/test_segments.py`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,14 +10,14 @@ from typing import Any, Self
 
 from keras_cascade.adapters.fitting import check_fitted, fit_adapters
 from keras_cascade.cache.feature_cache import FeatureCache, as_cache
-from keras_cascade.cache.feeding import (
-    Data,
+from keras_cascade.cache.fit_data import (
+    FitData,
     Validation,
     check_no_steps,
-    on_features,
-    open_feeds,
+    evaluation_arguments,
+    open_datasets,
 )
-from keras_cascade.cache.fitting import FitArguments, fit_on_features
+from keras_cascade.cache.segments import FitArguments, fit_on_features
 from keras_cascade.cascade.compiled import Compiled
 from keras_cascade.training.fit_callbacks import (
     known_variables,
@@ -162,7 +162,7 @@ class Trainer(Compiled):
                 steps_per_epoch=steps_per_epoch,
                 validation_steps=validation_steps,
             )
-            data = Data(x, y, sample_weight, batch_size, shuffle)
+            data = FitData(x, y, sample_weight, batch_size, shuffle)
             held = Validation(
                 validation_data, validation_split, validation_batch_size
             )
@@ -170,7 +170,7 @@ class Trainer(Compiled):
                 self,
                 super().fit,
                 cache,
-                *open_feeds(self, cache, data, held),
+                *open_datasets(self, cache, data, held),
                 FitArguments(
                     epochs=epochs,
                     initial_epoch=initial_epoch,
@@ -228,7 +228,7 @@ class Trainer(Compiled):
             **kwargs: Arguments that Keras passes to itself.
         """
         self._check_fitted("evaluation")
-        data = Data(x, y, sample_weight, batch_size, shuffle=False)
+        data = FitData(x, y, sample_weight, batch_size, shuffle=False)
         with self._given(data, cache_features, steps, verbose) as given:
             return super().evaluate(
                 **given,
@@ -260,7 +260,7 @@ class Trainer(Compiled):
             cache_features: As in `fit`. Defaults to `False`.
         """
         self._check_fitted("prediction")
-        data = Data(x, None, None, batch_size, shuffle=False)
+        data = FitData(x, None, None, batch_size, shuffle=False)
         with self._given(data, cache_features, steps, verbose) as given:
             return super().predict(
                 given["x"],
@@ -342,7 +342,7 @@ class Trainer(Compiled):
 
     @contextmanager
     def _given(
-        self, data: Data, cache_features: Any, steps: Any, verbose: Any
+        self, data: FitData, cache_features: Any, steps: Any, verbose: Any
     ) -> Iterator[Mapping[str, Any]]:
         """Yields the data for Keras: features if there is a cache."""
         cache = as_cache(cache_features)
@@ -350,7 +350,7 @@ class Trainer(Compiled):
             yield data.as_arguments()
             return
         check_no_steps(steps=steps)
-        with on_features(self, cache, data, bool(verbose)) as given:
+        with evaluation_arguments(self, cache, data, bool(verbose)) as given:
             yield given
 
     def _check_fitted(self, before: str) -> None:

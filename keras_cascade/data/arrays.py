@@ -20,13 +20,7 @@ ACCEPTED = (
 
 
 def to_numpy(x: Any) -> np.ndarray:
-    """Returns an array or tensor of any framework as a NumPy array.
-
-    Args:
-        x: array or tensor.
-
-    Returns:
-        The values as a NumPy array, without a copy where that is possible.
+    """Returns an array or tensor as a NumPy array, if possible without a copy.
 
     Raises:
         TypeError: `x` is no array, or sparse.
@@ -51,9 +45,6 @@ def to_floatx(array: np.ndarray) -> np.ndarray:
     """Returns floats in Keras's default dtype, and other arrays as they are.
 
     Keras's own `fit` and `predict` cast the arrays that they are given.
-
-    Args:
-        array: The array.
     """
     if array.dtype.kind == "f" and array.dtype != keras.config.floatx():
         return array.astype(keras.config.floatx())
@@ -61,20 +52,12 @@ def to_floatx(array: np.ndarray) -> np.ndarray:
 
 
 def map_arrays(change: Callable[[Any], Any], part: Any) -> Any:
-    """Returns inputs, labels or sample weights with each array changed.
-
-    Args:
-        change: The change of one array.
-        part: A structure of arrays, or None where the data has no such part.
-    """
+    """Returns a structure with each array changed, or None for no structure."""
     return None if part is None else keras.tree.map_structure(change, part)
 
 
 def count_rows(x: object) -> int:
     """Returns the number of rows that all arrays of a structure have.
-
-    Args:
-        x: The arrays.
 
     Raises:
         TypeError: One of the leaves is no array.
@@ -110,11 +93,7 @@ def is_array(x: object) -> bool:
 
 
 def refuse_sparse(data: object) -> None:
-    """Raises a TypeError for sparse tensors: they cannot be cut into rows.
-
-    Args:
-        data: A structure of arrays, or any other data.
-    """
+    """Raises a TypeError for sparse tensors: they cannot be cut into rows."""
     for leaf in keras.tree.flatten(data):
         if _is_sparse(leaf):
             raise TypeError(

@@ -78,20 +78,14 @@ def sort_inputs(
 
 
 def as_input(x: np.ndarray, shape: Sequence[int | None], dtype: str) -> Any:
-    """Returns an array in the rank and dtype in which a Functional runs it.
-
-    Args:
-        x: The array that an input was given.
-        shape: The shape of the input, with the batch.
-        dtype: The dtype of the input.
-    """
+    """Returns an array in the rank and dtype in which a Functional runs it."""
     return fit_last_axis(x, shape).astype(dtype, copy=False)
 
 
 def fit_last_axis(x: Any, shape: Sequence[int | None]) -> Any:
     """Returns an array or tensor with a last axis of one added or removed.
 
-    A Functional does so where the rank of what it is given is one off.
+    A Functional does so where the rank of an array is one off.
 
     Args:
         x: The array.

@@ -9,13 +9,13 @@ import numpy as np
 from keras_cascade.data.sources import Arrays, Batch, open_data
 
 
-def batches(data: Any, batch_size: int = 32) -> Iterator[Any]:
+def batches(data: object, batch_size: int = 32) -> Iterator[Any]:
     """Yields the inputs of each batch of `data`, as NumPy arrays.
 
-    What learns from inputs alone (an adapter, a calibration) reads all kinds
-    of data through this. Labels and sample weights are left out. Arrays are
-    cut into batches of `batch_size`; everything else comes in batches of its
-    own, which are read as `fit` reads them: a tuple or list is `(x, y)`.
+    For learning from inputs alone (an adapter, a calibration): labels and
+    sample weights are left out. Arrays are cut into batches of `batch_size`.
+    Everything else comes in batches of its own, which are read as `fit` reads
+    them: a tuple or list is `(x, y)`.
 
     Args:
         data: array, structure of arrays, or batches. In a structure of
@@ -41,26 +41,15 @@ def batches(data: Any, batch_size: int = 32) -> Iterator[Any]:
 
 
 def labelled_batches(
-    data: Any, batch_size: int = 32
+    data: object, batch_size: int = 32
 ) -> Iterator[tuple[Any, Any]]:
     """Yields the inputs and labels of each batch of `data`.
 
-    What learns from labels (a calibration) reads all kinds of data through
-    this. Sample weights are left out.
-
-    Args:
-        data: what `batches` accepts; labels are in it where it holds
-            `(x, y)` or `(x, y, sample_weight)`.
-        batch_size: int, rows of a batch that is cut from arrays. Defaults to
-            `32`.
+    The arguments and errors are those of `batches`.
 
     Returns:
         An iterator over `(x, y)`, each an array or a structure of arrays;
         `y` is None where the data has no labels.
-
-    Raises:
-        TypeError: `data` is none of what is accepted.
-        ValueError: `data` is empty, without end, or of unequal lengths.
 
     Example:
     >>> import numpy as np
@@ -72,24 +61,24 @@ def labelled_batches(
 
 
 def training_batches(
-    data: Any, batch_size: int = 32, seed: int = 0
-) -> Iterator[tuple[Any, Any, Any]]:
+    data: object, batch_size: int = 32, seed: int = 0
+) -> Iterator[Batch]:
     """Yields whole batches of `data` to train on, over and over.
 
-    Arrays are shuffled anew for every pass, by a generator of its own: no
-    global random state is drawn from. What is left over for a batch that is
-    not full is left out of that pass. Everything else comes in its own
-    order, from its beginning when it is through.
+    Arrays are shuffled again for every pass, by a generator of its own, so
+    that no global random state changes. Rows that are left over for a batch
+    that is not full are left out of that pass. Everything else comes in its
+    own order, from its beginning again after its end.
 
     Args:
-        data: what `batches` accepts; it may be a data set without end.
+        data: As in `batches`; it may be a data set without end.
         batch_size: int, rows of a batch that is cut from arrays, all rows if
             there are fewer. Defaults to `32`.
         seed: int, of the generator that shuffles. Defaults to `0`.
 
     Returns:
-        An iterator without end over `(x, y, sample_weight)`; what the data
-        lacks is None.
+        An iterator without end over `(x, y, sample_weight)`; parts that the
+        data lacks are None.
 
     Raises:
         TypeError: `data` is none of what is accepted.
@@ -115,17 +104,8 @@ def training_batches(
     )
 
 
-def is_reiterable(data: Any) -> bool:
-    """Whether `data` can be read more than once.
-
-    A generator, or any other iterator, gives one pass; what needs several
-    asks here before it starts.
-
-    Args:
-        data: what `batches` accepts.
-
-    Returns:
-        True where a second `batches(data)` gives everything again.
+def is_reiterable(data: object) -> bool:
+    """Whether `data` can be read more than once, unlike a generator.
 
     Example:
     >>> import numpy as np
@@ -138,15 +118,8 @@ def is_reiterable(data: Any) -> bool:
     return isinstance(source, Arrays) or source.reiterable
 
 
-def length(data: Any, batch_size: int = 32) -> int | None:
-    """The number of batches in `data`, where it is known beforehand.
-
-    Args:
-        data: what `batches` accepts.
-        batch_size: int, as in `batches`. Defaults to `32`.
-
-    Returns:
-        The number of batches, or None.
+def length(data: object, batch_size: int = 32) -> int | None:
+    """Returns the number of batches in `data`, or None if it is unknown.
 
     Example:
     >>> import numpy as np

@@ -54,11 +54,7 @@ class Arrays:
         return count_rows([part for part in parts if part is not None])
 
     def take(self, rows: np.ndarray | slice) -> Batch:
-        """Returns some samples.
-
-        Args:
-            rows: Their numbers, where the arrays are NumPy's, or a slice.
-        """
+        """Returns the samples of a slice or, of NumPy's arrays, of numbers."""
         return self._map(lambda leaf: to_numpy(leaf[rows]))
 
     def to_numpy(self) -> "Arrays":
@@ -66,10 +62,7 @@ class Arrays:
         return Arrays(*self._map(to_numpy))
 
     def split(self, share: float) -> tuple["Arrays", "Arrays"]:
-        """Splits the last rows off, as Keras's `validation_split` does.
-
-        Args:
-            share: The share of the rows to split off.
+        """Splits a share of the rows off, as Keras's `validation_split`.
 
         Raises:
             ValueError: One side would have no rows.

@@ -121,7 +121,7 @@ def same_training():
 @pytest.fixture
 def computed(monkeypatch):
     """List: the number of rows of each batch that a frozen part computed."""
-    from keras_cascade.cache.part import FrozenPart
+    from keras_cascade.cache.frozen_part import FrozenPart
 
     counts, compute = [], FrozenPart.compute
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import keras_cascade as kc
+from keras_cascade.cache.callbacks import SegmentedCallbacks
 from keras_cascade.cache.storage.disk import DiskStore
 
 
@@ -210,7 +211,7 @@ import keras
 import numpy as np
 import keras_cascade as kc
 from keras_cascade.cache.storage.disk import DiskStore
-from keras_cascade.cache.part import FrozenPart
+from keras_cascade.cache.frozen_part import FrozenPart
 
 folder, model, data, after = sys.argv[1:]
 cascade = keras.saving.load_model(model)
@@ -311,3 +312,30 @@ def test_who_only_reads_waits_for_nobody(compiled, images, labels, tmp_path):
         found = fit_in_a_process(folder, tmp_path)
     assert found.returncode == 0, found.stderr
     assert json.loads(found.stdout.splitlines()[-1])[0] == 0
+
+
+ON_JAX = keras.config.backend() == "jax"
+
+
+class Loss:
+    """Stands for what a step of JAX gives: it tells if it was waited for."""
+
+    def __init__(self) -> None:
+        self.waited_for = False
+
+    def block_until_ready(self) -> "Loss":
+        self.waited_for = True
+        return self
+
+
+@pytest.mark.skipif(not ON_JAX, reason="the others run no step behind Python")
+def test_a_step_is_waited_for_when_four_have_begun_after_it():
+    callbacks = SegmentedCallbacks([], model=keras.Sequential())
+    losses = [Loss() for _ in range(10)]
+
+    callbacks.on_train_begin()
+    for step, loss in enumerate(losses):
+        callbacks.on_train_batch_end(step, {"loss": loss})
+    callbacks.end_training()
+
+    assert [loss.waited_for for loss in losses] == [True] * 6 + [False] * 4

@@ -17,7 +17,7 @@ import keras
 import numpy as np
 from keras import layers
 import keras_cascade as kc
-from keras_cascade.cache.frozen import Compiled
+from keras_cascade.cache.compiled import CompiledModel
 
 warnings.filterwarnings("error", message="cache_features")
 draw = np.random.default_rng(0)
@@ -37,12 +37,12 @@ def cascade():
         optimizer=keras.optimizers.SGD(0.5, momentum=0.9),
     )
 
-given, call = [], Compiled.__call__
+given, call = [], CompiledModel.__call__
 def counted(self, inputs):
     found = call(self, inputs)
     given.append([len(x) for x in (*inputs.values(), *found.values())])
     return found
-Compiled.__call__ = counted
+CompiledModel.__call__ = counted
 
 def train(cached):
     model = cascade()

@@ -151,7 +151,7 @@ import keras_cascade as kc
 
 folder, model, data = sys.argv[1:]
 cascade = keras.saving.load_model(model)
-from keras_cascade.cache.part import FrozenPart
+from keras_cascade.cache.frozen_part import FrozenPart
 rows, compute = [], FrozenPart.compute
 def counted(self, inputs, size):
     rows.append(len(next(iter(inputs.values()))))

@@ -53,13 +53,7 @@ class Budget:
             self._reserved[owner] = count
 
     def written(self, owner: object, reserved: int, count: int) -> None:
-        """Counts a part of what an owner reserved as written.
-
-        Args:
-            owner: The writer.
-            reserved: The bytes that were reserved for that part.
-            count: The bytes that it takes.
-        """
+        """Counts bytes as written, and fewer as reserved by their owner."""
         with self._lock:
             left = self._reserved.get(owner, 0) - reserved
             self._reserved[owner] = max(0, left)
@@ -78,11 +72,7 @@ class Budget:
 
     @contextlib.contextmanager
     def writing(self, needed: int) -> Iterator[None]:
-        """Raises `CacheFull` where the system says that the disk is full.
-
-        Args:
-            needed: How many bytes are written.
-        """
+        """Raises `CacheFull` where the system says that the disk is full."""
         try:
             yield
         except OSError as error:

@@ -54,11 +54,7 @@ class Column:
         raise NotImplementedError
 
     def positions(self, ids: np.ndarray) -> np.ndarray:
-        """Returns the positions of rows, as int64; -1 for missing ones.
-
-        Args:
-            ids: Hashes of samples, of dtype `IDS`.
-        """
+        """Returns the positions of rows, as int64; -1 for missing ones."""
         _check_ids(ids)
         with self._lock:
             return self._index.find(ids)
@@ -88,9 +84,6 @@ class Column:
     def read(self, positions: np.ndarray) -> np.ndarray:
         """Returns rows in the order of their positions, as a new array.
 
-        Args:
-            positions: Results of `positions()`, in any order.
-
         Raises:
             IndexError: A position is -1, or after the last row.
         """
@@ -100,11 +93,7 @@ class Column:
             return gather(self._segments() or [empty], positions)
 
     def reserve(self, rows: int) -> None:
-        """Prepares for a number of rows, so that they lie in one piece.
-
-        Args:
-            rows: How many rows there will be in all.
-        """
+        """Prepares for a number of rows in all, so that they lie together."""
 
     def finish(self) -> None:
         """Stores the rows that wait for more to come."""
@@ -202,11 +191,7 @@ class MemoryColumn(Column):
 
 
 def checked_shape(shape: Sequence[int]) -> tuple[int, ...]:
-    """Returns the shape of a row, or raises a ValueError for an open one.
-
-    Args:
-        shape: The shape, without the batch.
-    """
+    """Returns the shape of a row, or raises a ValueError for an open one."""
     sizes = tuple(shape)
     if not all(isinstance(x, int | np.integer) and x > 0 for x in sizes):
         raise ValueError(
@@ -216,11 +201,7 @@ def checked_shape(shape: Sequence[int]) -> tuple[int, ...]:
 
 
 def checked_dtype(dtype: DTypeLike) -> np.dtype:
-    """Returns a dtype of numbers or truth values, or raises a ValueError.
-
-    Args:
-        dtype: A dtype or its name, those of `ml_dtypes` included.
-    """
+    """Returns a dtype of numbers or truth values, or raises a ValueError."""
     found = np.dtype(dtype).newbyteorder("=")
     if found.kind not in "biufc" and not hasattr(ml_dtypes, found.name):
         raise ValueError(

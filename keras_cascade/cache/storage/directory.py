@@ -55,12 +55,7 @@ def remove_leftovers(path: Path) -> None:
 
 
 def unusable(path: Path, error: OSError) -> OSError:
-    """Returns an error that says why features cannot be kept in a folder.
-
-    Args:
-        path: The folder.
-        error: The error of the system.
-    """
+    """Returns an error that says why features cannot be kept in a folder."""
     if is_full(error):
         place = next(x for x in (path, *path.parents) if x.exists())
         return CacheFull(

@@ -1,11 +1,9 @@
 """A store on disk, for this process and those that come after it."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-
-from numpy.typing import DTypeLike
 
 from keras_cascade.cache.storage.budget import Budget
 from keras_cascade.cache.storage.columns import CacheFull
@@ -55,10 +53,19 @@ class DiskStore(Store[DiskColumn]):
         shard_bytes: int = SHARD_BYTES,
         notify: Callable[[str], None] = _say_nothing,
     ):
-        super().__init__()
+        super().__init__(
+            lambda key, shape, dtype, description: DiskColumn(
+                self.path / key,
+                shape,
+                dtype,
+                description,
+                shard_bytes,
+                self._budget,
+                self._writer,
+            )
+        )
         self.path = Path(path)
         claim(self.path)
-        self._shard_bytes = shard_bytes
         self._notify = notify
         self._budget = Budget(self.path, max_bytes)
         self._writer = WriterLock.of(self.path)
@@ -109,23 +116,6 @@ class DiskStore(Store[DiskColumn]):
     def room(self) -> int:
         """Returns how many bytes may still be written."""
         return self._budget.room()
-
-    def _make_column(
-        self,
-        key: str,
-        shape: Sequence[int],
-        dtype: DTypeLike,
-        description: dict[str, Any],
-    ) -> DiskColumn:
-        return DiskColumn(
-            self.path / key,
-            shape,
-            dtype,
-            description,
-            self._shard_bytes,
-            self._budget,
-            self._writer,
-        )
 
     def _value_path(self, name: str) -> Path:
         check_name(name)

@@ -48,12 +48,7 @@ def write_whole(path: Path, parts: Iterable[Bytes]) -> int:
 
 
 def write_small(path: Path, text: bytes) -> None:
-    """Writes a file as `write_whole`, also while another process may begin.
-
-    Args:
-        path: As in `write_whole`.
-        text: Its bytes.
-    """
+    """Writes a file as `write_whole`, also while another process may begin."""
     try:
         write_whole(path, [text])
     except FileNotFoundError:
@@ -74,11 +69,7 @@ def checked_text(value: object) -> bytes:
 
 
 def read_checked(path: Path) -> Any | None:
-    """Returns the value of a file of `checked_text`; None if it is damaged.
-
-    Args:
-        path: The file, which need not be there.
-    """
+    """Returns the value of `checked_text`; None without a file, or damaged."""
     try:
         whole = json.loads(path.read_bytes())
     except (FileNotFoundError, ValueError):

@@ -20,11 +20,7 @@ class IdentifierIndex:
         self._recent: dict[bytes, int] = {}
 
     def find(self, ids: np.ndarray) -> np.ndarray:
-        """Returns the position of each identifier, as int64; -1 without one.
-
-        Args:
-            ids: Identifiers, of dtype `IDS`.
-        """
+        """Returns the position of each identifier, as int64; -1 without one."""
         keys = _as_keys(ids)
         found = self._search(keys)
         if self._recent:
@@ -33,22 +29,13 @@ class IdentifierIndex:
         return found
 
     def unknown(self, ids: np.ndarray) -> np.ndarray:
-        """Returns the places in `ids` of new ones, in ascending order.
-
-        Args:
-            ids: Identifiers, of dtype `IDS`; of equal ones the first counts.
-        """
+        """Returns the places of new identifiers; of equal ones the first."""
         _, first = np.unique(_as_keys(ids), return_index=True)
         first.sort()
         return first[self.find(ids[first]) < 0]
 
     def add(self, ids: np.ndarray, position: int) -> None:
-        """Adds consecutive rows. Known identifiers keep their first row.
-
-        Args:
-            ids: Their identifiers, of dtype `IDS`.
-            position: The position of the first one.
-        """
+        """Adds rows from a position on. Known identifiers keep their row."""
         keys = _as_keys(ids)
         positions = np.arange(position, position + len(keys))
         waiting = len(self._recent) + len(keys)

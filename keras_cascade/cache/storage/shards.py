@@ -38,13 +38,7 @@ class Shard(NamedTuple):
 def write_shard(
     folder: Path, number: int, ids: np.ndarray, rows: np.ndarray
 ) -> int:
-    """Writes a shard, and returns the bytes of its files.
-
-    Args:
-        folder: The column's folder.
-        number: The shard's number, which no other has.
-        ids: Identifiers, of dtype `IDS`.
-        rows: As many rows.
+    """Writes a shard under a new number, and returns the bytes of its files.
 
     Raises:
         OSError: It cannot be written; nothing is left of it.
@@ -75,12 +69,6 @@ def open_shard(
     folder: Path, number: int, shape: tuple[int, ...], dtype: np.dtype
 ) -> Shard | None:
     """Returns a shard, or None if any byte of it is not as it was written.
-
-    Args:
-        folder: The column's folder.
-        number: The shard's number.
-        shape: The shape of a row.
-        dtype: The dtype of the rows.
 
     Raises:
         OSError: A file is there that cannot be read.

@@ -6,7 +6,7 @@ import re
 import sys
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Generic, TypeVar
 
@@ -27,9 +27,18 @@ AnyColumn = TypeVar("AnyColumn", bound=Column)
 
 
 class Store(ABC, Generic[AnyColumn]):
-    """Cached features: columns by key, and JSON values by name."""
+    """Cached features: columns by key, and JSON values by name.
 
-    def __init__(self) -> None:
+    Args:
+        make_column: Returns the object of a column, from the arguments of
+            `column()`.
+    """
+
+    def __init__(
+        self,
+        make_column: Callable[[str, Sequence[int], DTypeLike, dict], AnyColumn],
+    ):
+        self._make_column = make_column
         self._columns: dict[str, AnyColumn] = {}
         self._lock = threading.RLock()
 
@@ -72,11 +81,7 @@ class Store(ABC, Generic[AnyColumn]):
 
     @abstractmethod
     def save_json(self, name: str, value: object) -> None:
-        """Stores a value.
-
-        Args:
-            name: Its name, which may have one slash.
-            value: Anything JSON has.
+        """Stores a value of JSON under a name, which may have one slash.
 
         Raises:
             CacheFull: There is no room for it.
@@ -84,11 +89,7 @@ class Store(ABC, Generic[AnyColumn]):
 
     @abstractmethod
     def load_json(self, name: str) -> Any | None:
-        """Returns a value; None where there is none, or it is damaged.
-
-        Args:
-            name: Its name.
-        """
+        """Returns a value; None where there is none, or it is damaged."""
 
     @abstractmethod
     def writing(self) -> AbstractContextManager[None]:
@@ -97,16 +98,6 @@ class Store(ABC, Generic[AnyColumn]):
     @abstractmethod
     def room(self) -> int:
         """Returns how many bytes may still be written."""
-
-    @abstractmethod
-    def _make_column(
-        self,
-        key: str,
-        shape: Sequence[int],
-        dtype: DTypeLike,
-        description: dict[str, Any],
-    ) -> AnyColumn:
-        """Returns a new object for a column."""
 
 
 class MemoryStore(Store[MemoryColumn]):
@@ -118,7 +109,9 @@ class MemoryStore(Store[MemoryColumn]):
     """
 
     def __init__(self, max_bytes: int | None = None):
-        super().__init__()
+        super().__init__(
+            lambda key, shape, dtype, _: MemoryColumn(shape, dtype, self._take)
+        )
         self.max_bytes = max_bytes
         self._values: dict[str, str] = {}
         self._taken = 0
@@ -144,15 +137,6 @@ class MemoryStore(Store[MemoryColumn]):
             return sys.maxsize
         return max(0, self.max_bytes - self._taken)
 
-    def _make_column(
-        self,
-        key: str,
-        shape: Sequence[int],
-        dtype: DTypeLike,
-        description: dict[str, Any],
-    ) -> MemoryColumn:
-        return MemoryColumn(shape, dtype, self._take)
-
     def _take(self, count: int) -> None:
         with self._lock:
             if count > self.room():
@@ -165,11 +149,7 @@ class MemoryStore(Store[MemoryColumn]):
 
 
 def check_name(name: str) -> None:
-    """Raises a ValueError for the name of a value that is no file's.
-
-    Args:
-        name: Letters, digits, `_-.` and one slash at most.
-    """
+    """Raises a ValueError for the name of a value that is no file's."""
     if not _NAME.fullmatch(name):
         raise ValueError(
             "A value's name is letters, digits, '_', '-' and '.', with one "

@@ -1,8 +1,10 @@
-"""Finds what in a frozen part is not the same each time, by running it twice.
+"""Finds steps of a frozen part that are not deterministic, by running it twice.
 
-What draws random numbers in training is known from its kind; a layer of the
-user's may do so whatever mode it is in, count its calls, or answer on a sample
+Layers that draw random numbers in training are known by their kind. A layer of
+the user's may do so in inference too, count its calls, or answer on a sample
 by the others in its batch.
+
+Tested by `tests/cache/test_refusing.py`.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,52 +13,54 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_cascade.cache.frozen import Arrays, Compiled
+from keras_cascade.cache.compiled import Arrays, CompiledModel
 from keras_cascade.graph.graph import Reference
 from keras_cascade.graph.layer_copying import to_numpy_copy
 from keras_cascade.graph.program import Program, Step, run_step
 from keras_cascade.training.random_states import preserve_random_states
 
-# Rows that are run operation by operation, to find the one that differs.
+# Rows that are run step by step, to find the one that differs.
 _ROWS = 4
-# Of a batch, the rows that stay when others come to the places between.
+# The rows of a batch that stay when others come to the places between.
 _STAYING, _MOVING = slice(1, None, 2), slice(0, None, 2)
-# What a sample's place in a batch may change, of the largest value: rounding.
+# The rounding, relative to the largest value, of a sample in another place.
 _ROUNDING = {"float32": 1e-3, "float64": 1e-3}
 _COARSE_ROUNDING = 5e-2
 
+State = tuple[Step, keras.Variable, np.ndarray]
 
-def probe(
-    function: Compiled, program: Program, inputs: Arrays
+
+def find_nondeterministic(
+    function: CompiledModel, program: Program, inputs: Arrays
 ) -> tuple[Arrays, dict[str, str]]:
-    """Runs a frozen part twice on the same samples, among others.
+    """Runs a frozen part twice on the same samples, among other samples.
 
     Args:
         function: The part, compiled.
-        program: What it computes.
+        program: The operations of the part.
         inputs: A batch.
 
     Returns:
-        What it gave, and what is not the same each time: the name of a step
-        to the reason. Seeds and random states are as before.
+        The outputs of the first run, and the steps that are not
+        deterministic: name to reason. Seeds and random states are as before.
     """
     before, others = _states(program.steps), _among_others(inputs)
     with preserve_random_states():
         first, second = function(inputs), function(others)
-        found = _moving(program.steps, before, function.moved)
+        found = _changing_states(before, function.changed)
         found |= _adding_losses(program.steps, function.adds_losses)
         rows = len(next(iter(inputs.values())))
         found |= _without_rows(program, first, rows)
-        if not found and not _stay(first.values(), second.values(), rows):
-            found = _differing(program, inputs)
-    _restore(before)
+        if not found and not _are_kept(first.values(), second.values(), rows):
+            found = _first_difference(program, inputs)
+    for _, variable, value in before:
+        if not np.array_equal(to_numpy_copy(variable), value):
+            variable.assign(value)
     return first, found
 
 
-def _states(
-    steps: Sequence[Step],
-) -> list[tuple[Step, keras.Variable, np.ndarray]]:
-    """What may move while a frozen part runs: what no loss trains."""
+def _states(steps: Sequence[Step]) -> list[State]:
+    """Returns the variables that may change in inference, with their values."""
     return [
         (step, variable, to_numpy_copy(variable))
         for step in steps
@@ -65,25 +69,15 @@ def _states(
     ]
 
 
-def _moving(
-    steps: Sequence[Step],
-    before: Sequence[tuple[Step, keras.Variable, np.ndarray]],
-    moved: Sequence[str],
+def _changing_states(
+    before: Sequence[State], changed: Sequence[str]
 ) -> dict[str, str]:
     return {
         step.name: f"changes its state '{variable.path}' in every call"
         for step, variable, value in before
-        if variable.path in moved
+        if variable.path in changed
         or not np.array_equal(to_numpy_copy(variable), value)
     }
-
-
-def _restore(
-    before: Sequence[tuple[Step, keras.Variable, np.ndarray]],
-) -> None:
-    for _, variable, value in before:
-        if not np.array_equal(to_numpy_copy(variable), value):
-            variable.assign(value)
 
 
 def _adding_losses(steps: Sequence[Step], traced: bool) -> dict[str, str]:
@@ -94,15 +88,19 @@ def _adding_losses(steps: Sequence[Step], traced: bool) -> dict[str, str]:
         if isinstance(step.operation, keras.Layer) and step.operation.losses
     }
     if traced and not found:
-        # JAX collects them without saying whose they are.
-        return {s.name: reason for s in steps if _is_foreign(s.operation)}
+        # JAX collects losses without saying which layer added them: any that
+        # is not Keras's may have.
+        return {
+            step.name: reason
+            for step in steps
+            if type(step.operation).__module__.partition(".")[0] != "keras"
+        }
     return found
 
 
 def _without_rows(
     program: Program, outputs: Arrays, rows: int
 ) -> dict[str, str]:
-    """The steps that give something that is not of single samples."""
     return {
         program.producers[reference].name: "gives no row for each sample"
         for name, reference in program.outputs.items()
@@ -110,12 +108,8 @@ def _without_rows(
     }
 
 
-def _is_foreign(operation: Any) -> bool:
-    return type(operation).__module__.partition(".")[0] != "keras"
-
-
 def _among_others(inputs: Mapping[str, np.ndarray]) -> Arrays:
-    """Every second row stays, beside rows from the other end of the batch."""
+    """Returns a batch in which every second row stays, the rest reversed."""
     found = {}
     for name, array in inputs.items():
         found[name] = np.array(array[::-1])
@@ -123,16 +117,16 @@ def _among_others(inputs: Mapping[str, np.ndarray]) -> Arrays:
     return found
 
 
-def _differing(program: Program, inputs: Arrays) -> dict[str, str]:
-    """The first step that gives something else when it is run again."""
+def _first_difference(program: Program, inputs: Arrays) -> dict[str, str]:
+    """Returns the first step that answers otherwise when it is run again."""
     few = {name: array[:_ROWS] for name, array in inputs.items()}
     rows = len(next(iter(few.values())))
     given, others = _start(program, few), _start(program, _among_others(few))
-    for step, outputs, again in _both(program, given, given):
+    for step, outputs, again in _run_both(program, given, given):
         if not _equal(outputs, again):
             return {step.name: "gives something else each time"}
-    for step, outputs, changed in _both(program, given, others):
-        if not _stay(outputs, changed, rows):
+    for step, outputs, changed in _run_both(program, given, others):
+        if not _are_kept(outputs, changed, rows):
             return {step.name: "answers by the other samples in a batch"}
     return {
         step.name: "is part of what gives something else each time"
@@ -147,12 +141,12 @@ def _start(program: Program, inputs: Arrays) -> dict[Reference, Any]:
     }
 
 
-def _both(
+def _run_both(
     program: Program,
     one: Mapping[Reference, Any],
     other: Mapping[Reference, Any],
 ) -> Iterator[tuple[Step, list[Any], list[Any]]]:
-    """What each step gives on the tensors of either start."""
+    """Yields each step with its outputs on either inputs."""
     values, others = dict(one), dict(other)
     for step in program.steps:
         outputs, changed = run_step(step, values), run_step(step, others)
@@ -161,24 +155,24 @@ def _both(
         others.update(zip(step.outputs, changed, strict=True))
 
 
-def _stay(one: Iterable[Any], other: Iterable[Any], rows: int) -> bool:
-    """Whether a sample's answer is the same, wherever and with whom it is."""
+def _are_kept(one: Iterable[Any], other: Iterable[Any], rows: int) -> bool:
+    """Whether a sample's answers do not depend on its place and neighbours."""
     return all(
-        _alike(a, b)
+        _is_kept(a, b)
         if a.shape[:1] == (rows,) and rows > 1
         else _equal([a], [b])
         for a, b in zip(map(_array, one), map(_array, other), strict=True)
     )
 
 
-def _alike(one: np.ndarray, other: np.ndarray) -> bool:
-    moved = one[::-1][_MOVING], other[_MOVING]
+def _is_kept(one: np.ndarray, other: np.ndarray) -> bool:
+    a, b = one[::-1][_MOVING], other[_MOVING]
     if not _equal([one[_STAYING]], [other[_STAYING]]):
         return False
     if "float" not in one.dtype.name:
-        return _equal(*([x] for x in moved))
+        return _equal([a], [b])
     share = _ROUNDING.get(one.dtype.name, _COARSE_ROUNDING)
-    a, b = (x.astype("float64") for x in moved)
+    a, b = a.astype("float64"), b.astype("float64")
     bound = share * np.max(np.abs(a[np.isfinite(a)]), initial=0.0)
     return np.allclose(a, b, rtol=0.0, atol=bound, equal_nan=True)
 

@@ -1,0 +1,157 @@
+"""Arrays as data of a cascade, whose rows are computed in any order.
+
+Tested by `tests/cache/test_kinds_of_data.py`.
+"""
+
+from collections.abc import Container, Sequence
+from typing import Any
+
+import numpy as np
+
+from keras_cascade._cascade_view import CascadeView
+from keras_cascade.cache.cached_names import to_cached_names
+from keras_cascade.cache.compiled import Arrays
+from keras_cascade.cache.datasets import Dataset, in_order, model_batch
+from keras_cascade.cache.features import Features, Positions
+from keras_cascade.cache.fingerprint import row_ids
+from keras_cascade.cache.py_datasets import IndexedBatches, ModelBatch
+from keras_cascade.data import sources
+from keras_cascade.data.arrays import map_arrays, to_floatx
+from keras_cascade.data.sources import Batch
+
+
+class ArrayDataset(Dataset):
+    """Samples in arrays.
+
+    Args:
+        cascade: The cascade whose inputs the samples are.
+        samples: The samples.
+        batch_size: The rows of a batch.
+        shuffle: Whether each epoch has another order.
+    """
+
+    def __init__(
+        self,
+        cascade: CascadeView,
+        samples: sources.Arrays,
+        batch_size: int,
+        shuffle: bool,
+    ):
+        super().__init__(cascade)
+        self._rows, self._samples = samples.rows, samples.to_numpy()
+        self._batch_size, self._shuffle = batch_size, shuffle
+        self._shuffled = "samples" if shuffle else "nothing"
+        self._arrays = self._sort(self._samples.x)
+        self._known_ids: Arrays = {}
+
+    @property
+    def rows(self) -> int:
+        """The number of samples."""
+        return self._rows
+
+    @property
+    def steps(self) -> int:
+        """The number of batches."""
+        return -(-self._rows // self._batch_size)
+
+    def first_batch(self) -> Batch:
+        """Returns the first batch, with labels and weights."""
+        return self._take(slice(0, self._batch_size))
+
+    def live_arguments(self) -> dict[str, Any]:
+        """Returns the arguments of Keras's `fit` without features."""
+        samples = self._samples
+        return self._arguments(samples.x, samples.y, samples.sample_weight)
+
+    def missing(self, features: Features) -> int:
+        """Returns how many samples have no features yet."""
+        return int(features.missing(self._ids(features)).sum())
+
+    def arguments(self, features: Features, in_memory: bool) -> dict[str, Any]:
+        """Returns the arguments of Keras's `fit` on features."""
+        if not self.is_complete(features):
+            return in_order(self._computing(features))
+        positions = features.positions(self._ids(features))
+        if not in_memory:
+            return in_order(self._reading(features, positions))
+        inputs = self._inputs(features.part.passed_on, slice(None))
+        x = to_cached_names({**inputs, **features.read(positions)})
+        _, y, weights = self._take(slice(None))
+        return self._arguments(x, y, weights)
+
+    def _arguments(self, x: object, y: object, weights: object) -> dict:
+        return {
+            "x": x,
+            "y": y,
+            "sample_weight": weights,
+            "batch_size": self._batch_size,
+            "shuffle": self._shuffle,
+        }
+
+    def _reading(
+        self, features: Features, positions: Positions
+    ) -> IndexedBatches:
+        def read(rows: np.ndarray) -> ModelBatch:
+            found = features.read({k: p[rows] for k, p in positions.items()})
+            return self._batch(features, found, rows)
+
+        return IndexedBatches(read, self._rows_of_batches(), self._shuffled)
+
+    def _computing(self, features: Features) -> IndexedBatches:
+        """Returns batches whose missing rows are computed when they are read.
+
+        A batch of which few rows are missing would leave the compiled function
+        half empty, so the missing rows of later batches are computed with it.
+        """
+        ids = self._ids(features)
+        names = features.part.ports
+        lacking = features.missing(ids)
+        waiting: list[np.ndarray] = []
+
+        def compute(rows: np.ndarray) -> Arrays:
+            return features.batch(
+                lambda missing: self._inputs(names, rows[missing]),
+                {name: x[rows] for name, x in ids.items()},
+                self._batch_size,
+            )
+
+        def prepare(batches: Sequence[np.ndarray]) -> None:
+            order = np.concatenate(batches)
+            order = order[lacking[order]]
+            starts = range(0, len(order), self._batch_size)
+            waiting[:] = [order[i : i + self._batch_size] for i in starts]
+
+        def read(rows: np.ndarray) -> ModelBatch:
+            while waiting and lacking[rows].any() and not features.is_full:
+                chunk = waiting.pop(0)
+                compute(chunk)
+                lacking[chunk] = False
+            return self._batch(features, compute(rows), rows)
+
+        batches = self._rows_of_batches()
+        return IndexedBatches(read, batches, self._shuffled, prepare)
+
+    def _batch(
+        self, features: Features, found: Arrays, rows: np.ndarray
+    ) -> ModelBatch:
+        inputs = self._inputs(features.part.passed_on, rows)
+        return model_batch(inputs, found, self._take(rows))
+
+    def _ids(self, features: Features) -> Arrays:
+        for name in features.part.ports:
+            if name not in self._known_ids:
+                self._known_ids[name] = row_ids(self._arrays[name])
+        return {name: self._known_ids[name] for name in features.part.ports}
+
+    def _inputs(
+        self, names: Container[str], rows: np.ndarray | slice
+    ) -> Arrays:
+        return self._as_inputs(self._arrays, names, rows)
+
+    def _take(self, rows: np.ndarray | slice) -> Batch:
+        x, y, weights = self._samples.take(rows)
+        return x, map_arrays(to_floatx, y), map_arrays(to_floatx, weights)
+
+    def _rows_of_batches(self) -> list[np.ndarray]:
+        starts = range(self._batch_size, self._rows, self._batch_size)
+        return np.split(np.arange(self._rows), starts)

@@ -1,0 +1,125 @@
+"""Callbacks that see one training in several calls of Keras's `fit`."""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+
+from keras_cascade.cache.frozen_part import FrozenPart
+from keras_cascade.training.rates.blockwise_optimizer import find_blockwise
+
+# JAX runs up to 32 steps ahead of Python's wait for them, each of which keeps
+# its batch: of large features a gigabyte. It is as fast with a few.
+_STEPS_AHEAD = 4
+Logs = dict[str, Any] | None
+
+
+class SegmentedCallbacks(keras.callbacks.CallbackList):
+    """Callbacks whose training begins once and ends once.
+
+    Args:
+        callbacks: The user's: a list, one, or a `CallbackList`.
+        **arguments: Arguments of Keras's `CallbackList`.
+    """
+
+    def __init__(self, callbacks: Any, **arguments: Any):
+        if isinstance(callbacks, keras.callbacks.CallbackList):
+            callbacks = callbacks.callbacks
+        self._has_begun = False
+        self._logs: Logs = None
+        self._running: deque[Logs] = deque()
+        super().__init__(callbacks, add_history=True, **arguments)
+
+    def on_train_begin(self, logs: Logs = None) -> None:
+        """Keras's hook: passed on the first time."""
+        if not self._has_begun:
+            self._has_begun = True
+            super().on_train_begin(logs)
+
+    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
+        """Keras's hook: waits for a step that began some steps before."""
+        super().on_train_batch_end(batch, logs)
+        if keras.config.backend() != "jax":
+            return
+        import jax
+
+        self._running.append(logs)
+        if len(self._running) > _STEPS_AHEAD:
+            jax.block_until_ready(self._running.popleft())
+
+    def on_train_end(self, logs: Logs = None) -> None:
+        """Keras's hook: put off until the training ends."""
+        self._logs = logs or self._logs
+
+    def end_training(self) -> None:
+        """Ends the training for the callbacks."""
+        super().on_train_end(self._logs)
+
+
+class FrozenCheck(keras.callbacks.Callback):
+    """Raises an error if a callback changes frozen layers.
+
+    Stages of `unfreeze=` are known to the cache; flags and weights that a
+    callback of the user's changes on its own are not.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._part: FrozenPart | None = None
+        self._flags: list[bool] = []
+        self._weights = ""
+
+    def watch(self, part: FrozenPart | None) -> None:
+        """Sets the part whose features are in use from now on, if any."""
+        self._part = part
+        if part is not None:
+            self._weights, self._flags = part.weights_digest(), self._now()
+
+    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
+        """Compares the flags with those at the beginning of the segment."""
+        if self._part is not None and self._now() != self._flags:
+            raise RuntimeError(_changed("flags", f"before epoch {epoch}"))
+
+    def check_weights(self) -> None:
+        """Raises an error if weights are not those at the beginning.
+
+        It reads them all: at the end of a segment, not in every epoch.
+        """
+        part = self._part
+        if part is not None and part.weights_digest() != self._weights:
+            raise RuntimeError(_changed("weights", "so its training is void"))
+
+    def _now(self) -> list[bool]:
+        cascade: Any = self.model
+        return cascade.flags()
+
+
+@contextmanager
+def delay_averages(
+    optimizer: Any, variables: Callable[[], list[keras.Variable]]
+) -> Iterator[None]:
+    """Puts moving averages in the place of weights when the training ends.
+
+    Keras does so at the end of each `fit`, for the variables that train then.
+    """
+    blockwise = None if optimizer is None else find_blockwise(optimizer)
+    if optimizer is None or blockwise is None:
+        yield
+        return
+    blockwise.holds_averages = True
+    try:
+        yield
+    finally:
+        blockwise.holds_averages = False
+    optimizer.finalize_variable_values(variables())
+
+
+def _changed(what: str, when: str) -> str:
+    return (
+        f"A callback changed {what} of frozen layers while the cascade trained "
+        f"on cached features, {when}. Name what is to train from an epoch on "
+        "with fit(unfreeze=...), load weights in on_train_begin, or train "
+        "without cache_features."
+    )

@@ -1,0 +1,102 @@
+"""The data of a cascade, from which Keras trains live or on cached features.
+
+Tested by `tests/cache/test_kinds_of_data.py`.
+"""
+
+from collections.abc import Container, Iterator
+from typing import Any
+
+import numpy as np
+
+from keras_cascade._cascade_view import CascadeView, as_model
+from keras_cascade.cache.cached_names import to_cached_names
+from keras_cascade.cache.compiled import Arrays
+from keras_cascade.cache.features import Features
+from keras_cascade.cache.py_datasets import IndexedBatches, ModelBatch
+from keras_cascade.data.inputs import as_input, input_paths, sort_inputs
+from keras_cascade.data.sources import Batch
+from keras_cascade.graph.program import as_program
+
+
+class Dataset:
+    """Samples, with or without the features that are computed from them.
+
+    Args:
+        cascade: The cascade whose inputs the samples are.
+    """
+
+    def __init__(self, cascade: CascadeView):
+        self._ports = as_program(as_model(cascade)).inputs
+        self._paths = input_paths(cascade.input)
+
+    @property
+    def rows(self) -> int | None:
+        """The number of samples, where it is known."""
+        raise NotImplementedError
+
+    @property
+    def steps(self) -> int | None:
+        """The number of batches, where it is known."""
+        raise NotImplementedError
+
+    def first_batch(self) -> Batch:
+        """Returns the first batch, with labels and weights."""
+        raise NotImplementedError
+
+    def live_arguments(self) -> dict[str, Any]:
+        """Returns the arguments of Keras's `fit` without features."""
+        raise NotImplementedError
+
+    def arguments(self, features: Features, in_memory: bool) -> dict[str, Any]:
+        """Returns the arguments of Keras's `fit` on features.
+
+        Args:
+            features: The features. Missing ones are computed on the way.
+            in_memory: Whether complete features may come as arrays.
+        """
+        raise NotImplementedError
+
+    def missing(self, features: Features) -> int | None:
+        """Returns how many samples have no features yet, where it is known."""
+        raise NotImplementedError
+
+    def is_complete(self, features: Features) -> bool:
+        """Whether all features are there, with their labels."""
+        return self.missing(features) == 0
+
+    def first_inputs(self) -> Arrays:
+        """Returns the inputs of the first batch, by name."""
+        return self._as_inputs(self._sort(self.first_batch()[0]))
+
+    def _sort(self, x: object) -> Arrays:
+        return sort_inputs(x, self._paths, "The data")
+
+    def _as_inputs(
+        self,
+        arrays: Arrays,
+        names: Container[str] | None = None,
+        rows: np.ndarray | slice = slice(None),
+    ) -> Arrays:
+        """Returns rows of inputs as the layers of the cascade take them."""
+        return {
+            port.name: as_input(arrays[port.name][rows], port.shape, port.dtype)
+            for port in self._ports
+            if names is None or port.name in names
+        }
+
+
+def model_batch(inputs: Arrays, features: Arrays, batch: Batch) -> ModelBatch:
+    """Returns a batch in which features take the place of inputs.
+
+    Some inputs, which the trainable part takes unchanged, stay beside them.
+    """
+    x = to_cached_names({**inputs, **features})
+    _, y, weights = batch
+    if weights is not None:
+        return x, y, weights
+    return (x,) if y is None else (x, y)
+
+
+def in_order(batches: IndexedBatches | Iterator[ModelBatch]) -> dict[str, Any]:
+    """Returns the arguments for batches that Keras must not shuffle."""
+    return {"x": batches, "shuffle": False}
