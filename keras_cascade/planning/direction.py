@@ -21,12 +21,7 @@ def check_direction(
 ) -> None:
     """Raises a ValueError if an injection names a layer of an upstream.
 
-    Args:
-        injections: Tap or extra input to its injections.
-        upstreams: The upstreams by the names of their blocks.
-        downstream: The downstream. A path that matches a layer of it and one
-            of an upstream means the layer of the downstream.
-        taps: The taps of the cascade.
+    A path that matches layers of both means the layer of the downstream.
     """
     sources = {tap.name: tap for tap in taps}
     for name, several in injections.items():

@@ -79,10 +79,6 @@ def normalise_inputs(
 ) -> dict[str, dict[str, str]]:
     """Returns the argument `inputs` as {network: {its input: name}}.
 
-    Args:
-        inputs: `{network: name}`, or `{network: {its input: name}}`.
-        known: The inputs of each network.
-
     Raises:
         ValueError: If a network or an input does not exist, one name is given
             to several inputs, or a name is no identifier.

@@ -22,17 +22,9 @@ def plan_streams(
     spec: CascadeSpec,
     wiring: Wiring,
 ) -> list[Stream]:
-    """Plans the streams of all taps and extra inputs.
+    """Returns the streams of all taps in order, then of the extra inputs.
 
-    Args:
-        graphs: The networks' graphs by their blocks.
-        tapped: The taps.
-        spec: The user's arguments.
-        wiring: The tensors that feed the downstream.
-
-    Returns:
-        The taps' streams in order, then the extra inputs'; none for a tap
-        that only a head reads.
+    A tap that only a head reads has none.
     """
     formats = {
         tap.name: data_format_at(graphs[tap.network], tap.reference)

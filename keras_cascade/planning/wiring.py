@@ -65,11 +65,7 @@ def wire_without_downstream(spec: CascadeSpec) -> Wiring:
 
 
 def wire(graph: Graph, spec: CascadeSpec) -> Wiring:
-    """Settles what feeds the downstream.
-
-    Args:
-        graph: The downstream.
-        spec: The arguments, of which it reads those on streams.
+    """Returns the wiring of a downstream, by its mode.
 
     Raises:
         ValueError: If a stream goes nowhere, or an input stays unfed.
