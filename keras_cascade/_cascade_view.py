@@ -2,6 +2,8 @@
 
 A `Cascade` stands above the folders that train, cache, show and export it, so
 they cannot import it; they annotate it as a `CascadeView`.
+
+Tested by `tests/cascade/test_cascade.py`.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,9 +1,17 @@
-"""Empty figures to draw on; matplotlib is imported only here, when asked."""
+"""Empty figures to draw on; only this module imports matplotlib.
 
-from typing import Any
+Tested by `tests/training/range_test/test_finder.py`.
+"""
 
-# Readable side by side, also in grey and by most who see colours otherwise
-# (Okabe and Ito 2008, without yellow).
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Colours that differ in grey, and for most colour-blind readers, too (Okabe
+# and Ito 2008, without yellow).
 COLOURS = (
     "#0072B2",
     "#D55E00",
@@ -16,24 +24,23 @@ COLOURS = (
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
-def figure(panels: int, columns: int, what: str) -> tuple[Any, list[Any]]:
-    """A figure with panels in rows.
+def figure(
+    panels: int, columns: int, caller: str
+) -> tuple["Figure", "list[Axes]"]:
+    """Returns a figure with panels in rows, and the axes of its panels.
 
-    It is not among pyplot's open figures: a notebook shows it once, as the
-    value of its cell, and nothing has to be closed.
+    The figure is not among pyplot's open figures: a notebook shows it once, as
+    the value of its cell, and nobody has to close it.
 
     Args:
-        panels: How many panels.
-        columns: How many stand side by side at most.
-        what: What is drawn, for the error.
-
-    Returns:
-        The `matplotlib.figure.Figure` and its axes, in order.
+        panels: The number of panels.
+        columns: The largest number of panels in a row.
+        caller: The function that draws, for the error.
 
     Raises:
         ImportError: If matplotlib is not installed.
     """
-    pyplot = _pyplot(what)
+    pyplot = _pyplot(caller)
     columns = min(columns, panels)
     rows = -(-panels // columns)
     drawn, grid = pyplot.subplots(
@@ -55,19 +62,19 @@ def figure(panels: int, columns: int, what: str) -> tuple[Any, list[Any]]:
 
 
 def style(number: int) -> dict[str, str]:
-    """Colour and marker of the line with a number; they repeat."""
+    """Returns the colour and marker of a line by its number; they repeat."""
     return {
         "color": COLOURS[number % len(COLOURS)],
         "marker": MARKERS[number % len(MARKERS)],
     }
 
 
-def _pyplot(what: str) -> Any:
+def _pyplot(caller: str) -> ModuleType:
     try:
         from matplotlib import pyplot
     except ImportError as error:
         raise ImportError(
-            f"{what} needs matplotlib, which is not installed: "
+            f"{caller} needs matplotlib, which is not installed: "
             "pip install 'keras_cascade[analysis]'"
         ) from error
     return pyplot

@@ -1,4 +1,7 @@
-"""Writes names for error messages, and values as JSON."""
+"""Writes names for error messages, and values as JSON.
+
+Tested by `tests/behaviour/test_bad_input.py` and `tests/cli/test_entry.py`.
+"""
 
 import difflib
 import json

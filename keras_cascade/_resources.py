@@ -3,7 +3,7 @@
 from pathlib import Path
 
 _PACKAGE = Path(__file__).resolve().parent
-# Where a checkout keeps what a wheel carries under `_data`, by its name there.
+# Each folder of a wheel's `_data`, and its path in a checkout.
 _IN_CHECKOUT = {
     "saved_models": Path("saved_models"),
     "benchmarks": Path("tests", "benchmarks"),
@@ -11,18 +11,15 @@ _IN_CHECKOUT = {
 
 
 def folder(name: str) -> Path:
-    """Finds a folder of files that ship with the package.
+    """Returns a folder of files that ship with the package.
 
     Args:
         name: `"saved_models"`, the zoo's networks, or `"benchmarks"`, the
             measurements that `keras-cascade bench` runs.
 
-    Returns:
-        The existing folder.
-
     Raises:
-        ValueError: if nothing of that name ships with the package.
-        FileNotFoundError: if the installation lacks the folder.
+        ValueError: If nothing of that name ships with the package.
+        FileNotFoundError: If the installation lacks the folder.
     """
     if name not in _IN_CHECKOUT:
         raise ValueError(
@@ -40,11 +37,6 @@ def folder(name: str) -> Path:
 
 
 def checkout() -> Path | None:
-    """Finds the root of the checkout that the package is imported from.
-
-    Returns:
-        The folder that holds `pyproject.toml`, or None for an installed
-        wheel.
-    """
+    """Returns the checkout that the package is in; None for a wheel."""
     root = _PACKAGE.parent
     return root if (root / "pyproject.toml").is_file() else None

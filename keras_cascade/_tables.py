@@ -1,4 +1,7 @@
-"""Tables as text, for terminals and notebooks."""
+"""Tables as text, for terminals and notebooks.
+
+Tested by `tests/display/test_summary.py`.
+"""
 
 import io
 from collections.abc import Iterable, Sequence
@@ -15,19 +18,16 @@ def as_text(
     caption: str | None = None,
     width: int | None = None,
 ) -> str:
-    """A table as text.
+    """Returns a table as text without colours.
 
     Args:
-        title: What stands above it.
-        columns: The heads of the columns.
-        rows: A cell a column; `None` is an empty cell.
+        title: The text above the table.
+        columns: The headings of the columns.
+        rows: The cells of each row; `None` is an empty cell.
         right: The columns that are aligned to the right. Defaults to `()`.
-        caption: What stands below it. Defaults to `None`.
-        width: In characters; `None` is as wide as it needs to be, so that no
-            cell is cut. Defaults to `None`.
-
-    Returns:
-        The lines, without colours.
+        caption: The text below the table. Defaults to `None`.
+        width: The width in characters; `None` is as wide as the cells are.
+            Defaults to `None`.
     """
     table = Table(
         title=title,
@@ -45,19 +45,19 @@ def as_text(
 
 
 def count(number: int | None) -> str:
-    """A number with its thousands apart; `?` where it is not known."""
+    """Returns a number with commas, `1,024`; `?` if it is unknown."""
     return "?" if number is None else f"{number:,}"
 
 
 def shape(dimensions: Sequence[int | None]) -> str:
-    """A shape without its batch: `8 × 8 × 32`."""
+    """Returns a shape without its batch, `8 × 8 × 32`."""
     inner = [("?" if size is None else str(size)) for size in dimensions[1:]]
     return " × ".join(inner) or "scalar"
 
 
 def _printed(table: Table, width: int | None) -> str:
     stream = io.StringIO()
-    # Not what the surroundings can show: text is text, in notebooks too.
+    # In notebooks too: rich would display HTML there in place of writing.
     console = Console(
         file=stream,
         width=width or 10_000,

@@ -1,8 +1,8 @@
 """The small pretrained networks that ship with the project, and their data.
 
-`saved_models/` holds a `.keras` file and a card for each network; here they
-are found by name, together with the real handwritten digits that the demo and
-the tutorials run on.
+`saved_models/` has a `.keras` file and a card for each network. This module
+loads them by name, and the handwritten digits that the demo and the tutorials
+run on.
 """
 
 from typing import NamedTuple, cast
@@ -25,8 +25,8 @@ __all__ = [
 ]
 
 _NAMES = ("digits_expert", "glyph_encoder")
-# Not shuffled: neighbours in scikit-learn's digits are often of one hand, and
-# a hand that is in both parts makes the test too easy.
+# The digits are not shuffled: consecutive ones are often by the same writer,
+# and a writer in both parts would make the test too easy.
 TRAIN_SIZE = 1000
 """The number of images in the training part of `digits()`."""
 SIDE = 32
@@ -41,7 +41,7 @@ def __dir__() -> list[str]:
 
 
 class Digits(NamedTuple):
-    """Images of handwritten digits with what goes with them.
+    """Images of handwritten digits with their side features and labels.
 
     Attributes:
         images: float32 array of shape (n, 32, 32, 1), white strokes on black,
@@ -56,12 +56,7 @@ class Digits(NamedTuple):
 
 
 def names() -> list[str]:
-    """Lists the networks that ship with the project.
-
-    Each of them is a name that `load` takes.
-
-    Returns:
-        The names, sorted.
+    """Returns the names of the networks that ship with the project, sorted.
 
     Example:
         >>> import keras_cascade as kc
@@ -103,11 +98,11 @@ def load(name: str) -> keras.Model:
 
 
 def side_features(images: np.ndarray) -> np.ndarray:
-    """Measures two things of an image that convolutions see badly.
+    """Measures the ink mass and the aspect ratio, which convolutions see badly.
 
     The ink mass is the mean grey value as a share of 255. The aspect ratio is
     width by height of the box around all pixels of at least half the image's
-    brightest value, clipped to [0.2, 3]; 1 for an image that is all black.
+    brightest value, clipped to [0.2, 3]; 1 for a black image.
 
     Args:
         images: Array of shape (n, height, width) or (n, height, width, 1),
@@ -134,7 +129,7 @@ def side_features(images: np.ndarray) -> np.ndarray:
         raise ValueError(
             "side_features expects grey images of shape (n, height, width) or "
             f"(n, height, width, 1), received shape {images.shape}. A single "
-            "image needs a batch axis in front: image[None]."
+            "image needs a batch axis: image[None]."
         )
     mass = images.mean(axis=(1, 2), dtype="float64") / 255
     brightest = images.max(axis=(1, 2), keepdims=True)
@@ -145,7 +140,7 @@ def side_features(images: np.ndarray) -> np.ndarray:
 
 
 def digits() -> tuple[Digits, Digits]:
-    """Gives scikit-learn's handwritten digits as the zoo's networks take them.
+    """Loads scikit-learn's handwritten digits as the zoo's networks take them.
 
     The 1,797 images of 8x8 pixels are resized bilinearly to 32x32 and scaled
     to [0, 255]. In the order of `sklearn.datasets.load_digits`, the first
@@ -182,12 +177,12 @@ def digits() -> tuple[Digits, Digits]:
 def enlarge(images: np.ndarray, size: int = SIDE) -> np.ndarray:
     """Resizes square images bilinearly to `size` pixels a side.
 
-    Equal to `keras.ops.image.resize` for enlarging, but in NumPy, so that
-    the data are the same to the bit on every backend.
+    It equals `keras.ops.image.resize` for enlarging, but in NumPy, so that
+    the result is the same to the bit on every backend.
 
     Args:
         images: Array of shape (n, side, side).
-        size: Side of the result in pixels, at least that of `images`.
+        size: The side of the result in pixels, at least that of `images`.
             Defaults to `32`.
 
     Returns:
@@ -204,14 +199,14 @@ def enlarge(images: np.ndarray, size: int = SIDE) -> np.ndarray:
 
 
 def _extent(occupied: np.ndarray) -> np.ndarray:
-    """Distance from the first to the last occupied line, both included."""
+    """Returns the number of lines from the first to the last occupied one."""
     first = occupied.argmax(axis=1)
     last = occupied.shape[1] - 1 - occupied[:, ::-1].argmax(axis=1)
     return np.where(occupied.any(axis=1), last - first + 1, 0)
 
 
 def _bilinear(source: int, target: int) -> np.ndarray:
-    """Weights (target, source) with pixel centres at half-integers."""
+    """Returns weights (target, source); pixel centres are half-integers."""
     centres = (np.arange(target) + 0.5) * source / target - 0.5
     centres = centres.clip(0, source - 1)[:, None]
     return np.maximum(0, 1 - np.abs(centres - np.arange(source)))

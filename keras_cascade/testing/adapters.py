@@ -1,13 +1,17 @@
-"""What every adapter must keep, checked on one."""
+"""Checks that an adapter behaves as cascades require.
+
+Tested by `tests/testing/test_checks.py`.
+"""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import keras
 import numpy as np
 
 from keras_cascade.adapters import Adapter
 from keras_cascade.build import build_cascade
+from keras_cascade.cascade.cascade import Cascade
 from keras_cascade.testing.checks import (
     expect,
     expect_close,
@@ -23,31 +27,30 @@ def check_adapter(
     input_shape: Sequence[int] = (8,),
     samples: int = 64,
     seed: int = 0,
-    data: Any = None,
-    labels: Any = None,
+    data: np.ndarray | None = None,
+    labels: np.ndarray | None = None,
 ) -> list[str]:
-    """Checks that an adapter of yours keeps what cascades rely on.
+    """Checks that an adapter of yours behaves as cascades require.
 
-    It is copied by its config, learns from data where it must, treats each
-    sample for itself, answers the same after save and load, and, where it has
-    a `to_plain`, in stock layers.
+    Its config makes an equal adapter, a sample's features do not depend on
+    the rest of the batch, saving and loading keeps the outputs, and if it has
+    a `to_plain`, the stock layers give the same outputs.
 
     Args:
-        adapter: An adapter that has not been built; it stays as it is.
-        input_shape: Shape of a sample that it takes. Defaults to `(8,)`.
-        samples: How many random samples are used. Defaults to `64`.
-        seed: Of the random samples. Defaults to `0`.
-        data: Array of samples to use instead, for an adapter that does not
-            take any numbers, such as one of probabilities. Defaults to
-            `None`.
-        labels: Array of their labels, for an adapter that learns from them.
-            Defaults to `None`.
+        adapter: An adapter that has not been built. It is not changed.
+        input_shape: The shape of a sample. Defaults to `(8,)`.
+        samples: The number of random samples. Defaults to `64`.
+        seed: The seed of the random samples. Defaults to `0`.
+        data: Samples to use instead of random ones, for an adapter that takes
+            only some numbers, such as probabilities. Defaults to `None`.
+        labels: The labels of the samples, for an adapter that learns from
+            labels. Defaults to `None`.
 
     Returns:
         The names of the checks that were run.
 
     Raises:
-        CheckError: If one does not hold.
+        CheckError: If a check fails.
 
     Example:
         >>> check_adapter(keras_cascade.adapters.PCAAdapter(2))[0]
@@ -70,14 +73,14 @@ def check_adapter(
 
 
 class Samples(NamedTuple):
-    """What an adapter is checked on."""
+    """The samples, and labels if any, that an adapter is checked on."""
 
     x: np.ndarray
     labels: np.ndarray | None
 
 
 def config_makes_an_equal_adapter(adapter: Adapter, samples: Samples) -> None:
-    """`from_config(get_config())` has the same config."""
+    """Checks that `from_config(get_config())` has the same config."""
     config = adapter.get_config()
     again = type(adapter).from_config(dict(config)).get_config()
     expect(
@@ -90,7 +93,7 @@ def config_makes_an_equal_adapter(adapter: Adapter, samples: Samples) -> None:
 def adapter_passed_in_stays_as_it_is(
     adapter: Adapter, samples: Samples
 ) -> None:
-    """A cascade works on a copy."""
+    """Checks that a cascade works on a copy."""
     before = (adapter.built, adapter.get_config())
     _cascade(adapter, samples)
     expect(
@@ -101,7 +104,7 @@ def adapter_passed_in_stays_as_it_is(
 
 
 def samples_are_treated_one_by_one(adapter: Adapter, samples: Samples) -> None:
-    """A sample's features do not depend on the rest of the batch."""
+    """Checks that features do not depend on the rest of the batch."""
     cascade = _cascade(adapter, samples)
     together = outputs(cascade, samples.x)[:3]
     alone = np.concatenate(
@@ -113,7 +116,7 @@ def samples_are_treated_one_by_one(adapter: Adapter, samples: Samples) -> None:
 
 
 def shape_is_the_one_announced(adapter: Adapter, samples: Samples) -> None:
-    """What comes out has the symbolic shape."""
+    """Checks that the output has the symbolic shape."""
     cascade = _cascade(adapter, samples)
     found, announced = outputs(cascade, samples.x).shape, cascade.output_shape
     expect(
@@ -124,17 +127,17 @@ def shape_is_the_one_announced(adapter: Adapter, samples: Samples) -> None:
 
 
 def save_and_load_keep_the_answers(adapter: Adapter, samples: Samples) -> None:
-    """State that was learned is in the file."""
+    """Checks that a file keeps what the adapter has learned."""
     cascade = _cascade(adapter, samples)
     again = reloaded(cascade)
-    what = f"{type(adapter).__name__}: answers before and after save and load"
+    what = f"{type(adapter).__name__}: outputs before and after save and load"
     expect_equal(outputs(again, samples.x), outputs(cascade, samples.x), what)
 
 
 def frozen_adapter_has_nothing_to_train(
     adapter: Adapter, samples: Samples
 ) -> None:
-    """`trainable=False` reaches every weight."""
+    """Checks that `trainable=False` reaches every weight."""
     cascade = _cascade(adapter, samples)
     layer = cascade.adapters["output"]
     layer.trainable = False
@@ -146,15 +149,15 @@ def frozen_adapter_has_nothing_to_train(
 
 
 def stock_layers_give_the_same(adapter: Adapter, samples: Samples) -> None:
-    """`to_plain` computes what `call` does."""
+    """Checks that `to_plain` computes the same as `call`."""
     cascade = _cascade(adapter, samples)
-    what = f"{type(adapter).__name__}: to_plain() answers otherwise"
+    what = f"{type(adapter).__name__}: to_plain() gives other outputs"
     plain = outputs(cascade.to_plain(), samples.x)
     expect_close(plain, outputs(cascade, samples.x), what)
 
 
-def _cascade(adapter: Adapter, samples: Samples) -> keras.Model:
-    """The adapter behind a network that passes its input on."""
+def _cascade(adapter: Adapter, samples: Samples) -> Cascade:
+    """Returns a cascade of an identity network and the adapter, fitted."""
     inputs = keras.Input(samples.x.shape[1:])
     network = keras.Model(inputs, keras.layers.Identity()(inputs))
     cascade = build_cascade(network, adapters=adapter)

@@ -1,29 +1,32 @@
-"""What the checks have in common."""
+"""Comparisons that the checks of adapters and cascades share."""
 
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import keras
 import numpy as np
 
-# Of float32 rounding, relative to the largest value.
+# Rounding in float32, relative to the largest value.
 TOLERANCE = 1e-5
 
 
 class CheckError(Exception):
-    """A check did not hold; the message says which, and what was found."""
+    """Raised by a check that fails; the message says which, and what was found.
+
+    Example:
+    >>> keras_cascade.testing.check_cascade(cascade, images[:8])
+    Traceback (most recent call last):
+    CheckError: Frozen, but moved in training mode: ['upstream/norm/gamma'].
+    """
 
 
-def run(checks: Sequence[Callable[..., None]], *arguments: Any) -> list[str]:
-    """Runs checks in order.
-
-    Returns:
-        Their names.
+def run(checks: Sequence[Callable[..., None]], *arguments: object) -> list[str]:
+    """Runs checks in order and returns their names.
 
     Raises:
-        CheckError: From the first that does not hold.
+        CheckError: If a check fails; the checks after it are not run.
     """
     for check in checks:
         check(*arguments)
@@ -31,45 +34,38 @@ def run(checks: Sequence[Callable[..., None]], *arguments: Any) -> list[str]:
 
 
 def expect(holds: bool, message: str) -> None:
-    """Raises a `CheckError` where something does not hold."""
+    """Raises a `CheckError` with the message unless the condition holds."""
     if not holds:
         raise CheckError(message)
 
 
-def expect_equal(found: Any, expected: Any, what: str) -> None:
-    """Raises a `CheckError` where two structures of arrays differ at all."""
-    pairs = zip(
-        keras.tree.flatten(found), keras.tree.flatten(expected), strict=True
-    )
-    for a, b in pairs:
+def expect_equal(found: object, expected: object, what: str) -> None:
+    """Raises a `CheckError` if two structures of arrays differ in any bit."""
+    arrays = map(keras.tree.flatten, (found, expected))
+    for a, b in zip(*arrays, strict=True):
         difference = np.max(np.abs(a - b), initial=0.0)
-        expect(
-            bool(np.array_equal(a, b)),
-            f"{what}: they differ by {difference:g}.",
-        )
+        message = f"{what}: they differ by {difference:g}."
+        expect(bool(np.array_equal(a, b)), message)
 
 
 def expect_close(found: np.ndarray, expected: np.ndarray, what: str) -> None:
-    """Raises a `CheckError` where arrays differ by more than rounding."""
+    """Raises a `CheckError` if two arrays differ by more than rounding."""
     scale = max(float(np.abs(expected).max()), 1.0)
     difference = float(np.abs(found - expected).max())
-    expect(
-        difference <= TOLERANCE * scale,
-        f"{what}: they differ by {difference:g}.",
-    )
+    message = f"{what}: they differ by {difference:g}."
+    expect(difference <= TOLERANCE * scale, message)
 
 
 def reloaded(model: keras.Model) -> keras.Model:
-    """The model after it was saved and loaded, in safe mode."""
+    """Saves a model and returns it loaded again, in safe mode."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.keras"
         model.save(path)
-        again: Any = keras.saving.load_model(path)
-        return again
+        return cast(keras.Model, keras.saving.load_model(path))
 
 
-def outputs(model: keras.Model, inputs: Any) -> Any:
-    """What a model answers in inference mode, as arrays."""
+def outputs(model: keras.Model, inputs: object) -> Any:
+    """Returns the outputs of a model in inference mode, as arrays."""
     return keras.tree.map_structure(
         keras.ops.convert_to_numpy, model(inputs, training=False)
     )
