@@ -80,7 +80,9 @@ def sum_flops(several: Iterable[int | None]) -> int | None:
 
 
 def flops_of(
-    operation: object, inputs: Sequence[Shape], outputs: Sequence[Shape]
+    operation: keras.Operation,
+    inputs: Sequence[Shape],
+    outputs: Sequence[Shape],
 ) -> int | None:
     """Returns the operations of one call for one sample.
 

@@ -28,7 +28,8 @@ def stable_names(operations: Sequence[keras.Operation]) -> dict[int, str]:
     taken = set(names.values()) - automatic
     for base, group in numbered.items():
         # `conv2d` has the number 0.
-        group.sort(key=lambda x: int(x.name[len(base) + 1 :] or 0))
+        start = len(base) + 1
+        group.sort(key=lambda x: int(x.name[start:] or 0))
         for operation in group:
             name = numbered_name(base, taken)
             names[id(operation)] = name

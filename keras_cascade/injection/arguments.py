@@ -96,10 +96,12 @@ def _injections(name: str, value: object) -> tuple[Injection, ...]:
     values = value if isinstance(value, list | tuple) else [value]
     if not values:
         raise ValueError(f"inject['{name}'] lists nothing; leave it out.")
+    found = []
     for one in values:
         if not isinstance(one, str | Injection):
             raise TypeError(
                 f"inject['{name}'] must be a path in the downstream, an "
                 f"Injection, or a list of these; received {one!r}."
             )
-    return tuple(Injection(v) if isinstance(v, str) else v for v in values)
+        found.append(Injection(one) if isinstance(one, str) else one)
+    return tuple(found)

@@ -64,7 +64,7 @@ def as_network(model: keras.Model, role: str) -> keras.Model:
     return _black_box(model, role) if functional is None else functional
 
 
-def as_functional(network: object) -> keras.Model | None:
+def as_functional(network: keras.Operation) -> keras.Model | None:
     """Returns a network as a Functional model, or None without a graph."""
     if isinstance(network, keras.Sequential):
         if not network.built or not network.layers:

@@ -149,9 +149,10 @@ def _of_preset(name: str, role: str, network: keras.Model) -> Preprocess | None:
 
 
 def _of_layers(choice: object, role: str) -> Preprocess:
-    given = choice if isinstance(choice, list | tuple) else [choice]
-    layers = tuple(x for x in given if isinstance(x, keras.Layer))
-    if layers and len(layers) == len(given):
+    layers: tuple = (
+        tuple(choice) if isinstance(choice, list | tuple) else (choice,)
+    )
+    if layers and all(isinstance(layer, keras.Layer) for layer in layers):
         return Preprocess(", ".join(x.name for x in layers), layers)
     raise TypeError(
         f"preprocess of '{role}' must be 'auto', None, the name of a module of "
