@@ -149,14 +149,7 @@ def find_cut(
 def step_flops(
     program: Program, step: Step, open_size: int | None = None
 ) -> int | None:
-    """Returns the operations of a step, for one sample.
-
-    Args:
-        program: The program.
-        step: The step.
-        open_size: The size that stands for open ones. Defaults to `None`:
-            the operations are not known.
-    """
+    """Returns the operations of a step for one sample, if they are known."""
     return flops_of(
         step.operation,
         [_filled(program.shapes[x], open_size) for x in step.inputs],
@@ -195,11 +188,7 @@ SOURCE, SINK = object(), object()
 
 
 def nearest_minimum_cut(network: "DiGraph") -> set:
-    """Returns the source's side of the minimum cut that is nearest to it.
-
-    Args:
-        network: Edges with capacities, from `SOURCE` to `SINK`.
-    """
+    """Returns the source's side of the minimum cut that is nearest to it."""
     # Imported here, as `import keras_cascade` must be fast.
     from networkx import minimum_cut
 
@@ -215,11 +204,6 @@ def _flow_network(
 
     Steps on the source's side are run once. A tensor from there to a step on
     the sink's side is stored.
-
-    Args:
-        program: The program.
-        costs: The cost of running each cacheable step again.
-        weight: The weight of these costs.
     """
     from networkx import DiGraph
 

@@ -13,17 +13,8 @@ FORMATS = ("channels_last", "channels_first")
 def data_format(graph: Graph) -> str | None:
     """Returns the data format on which all layers of a network agree.
 
-    Args:
-        graph: The network; networks inside it count as well.
-
-    Returns:
-        `"channels_last"`, `"channels_first"`, or None if no layer on maps has
-        a format, or if they disagree. `data_format_at` finds the format of a
-        single tensor, also in a network that has both.
-
-    Example:
-    >>> data_format(read_graph(keras.applications.VGG16(weights=None)))
-    'channels_last'
+    It is None if no layer on maps has a format, or if they disagree.
+    `data_format_at` finds the format of a single tensor, also then.
     """
     calls = [nodes[-1] for nodes in graph.walk() if nodes[-1].inner is None]
     formats = {
@@ -43,10 +34,6 @@ def data_format_at(graph: Graph, reference: Reference) -> str | None:
     the tensor comes from, else one that it goes to. Permutations on the way
     are followed; operations that change the number of axes end it. Without
     such a layer the tensor has the network's own format, if that has one.
-
-    Args:
-        graph: The network.
-        reference: The tensor, which may be inside a nested network.
 
     Returns:
         `"channels_last"`, `"channels_first"`, or None if no layer decides
@@ -105,33 +92,24 @@ def _nearest_format(
 def _layer_format(
     operation: keras.Operation, ranks: Sequence[int]
 ) -> str | None:
-    """Returns the format of a layer on maps, if it has one.
-
-    Args:
-        operation: The layer.
-        ranks: The ranks of its inputs and outputs, batch included.
-    """
+    """Returns the format of a layer, if one of its ranks is that of maps."""
     found = getattr(operation, "data_format", None)
     return found if max(ranks, default=0) > 3 and found in FORMATS else None
 
 
 def _permuted_format(own: str, axes: tuple[int, ...]) -> str:
-    """Returns the format of a tensor by that of a layer with its axes permuted.
-
-    It is "neither" if the channels are in the middle.
-    """
+    """Returns the format of a tensor whose axes are a layer's, permuted."""
     channels = {"channels_first": 1, "channels_last": len(axes) - 1}
     names = {axis: name for name, axis in channels.items()}
+    # The channels may be in the middle.
     return names.get(axes.index(channels[own]), "neither")
 
 
 def _permutation(
     operation: keras.Operation, rank: int
 ) -> tuple[int, ...] | None:
-    """Returns the axis of the input that each axis of the output is.
-
-    None if the operation may split or merge axes, as a reshape does.
-    """
+    """Returns the axis of the input that each axis of the output is."""
+    # None if the operation may split or merge axes, as a reshape does.
     if isinstance(operation, keras.layers.Permute):
         return (0, *operation.dims)
     if isinstance(operation, keras.layers.Reshape):

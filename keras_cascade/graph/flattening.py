@@ -109,9 +109,6 @@ class FlatGraph:
 def flatten(graph: Graph) -> FlatGraph:
     """Returns the calls of a graph and of the networks nested in it.
 
-    Args:
-        graph: The network; it stays as it is.
-
     Example:
     >>> flat = flatten(read_graph(keras.applications.VGG16(weights=None)))
     >>> flat.consumers[flat.inputs[0]][0].name

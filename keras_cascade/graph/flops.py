@@ -36,23 +36,13 @@ _TRANSPOSED = (
 def flops_up_to(graph: Graph, reference: Reference) -> int | None:
     """Returns the operations for one sample up to a tensor.
 
-    Args:
-        graph: The network.
-        reference: The tensor.
-
-    Returns:
-        The number; None if a size is open.
+    The number is None if a size is open.
     """
     return sum_flops(map(_node_flops, _needed_calls(graph, [reference])))
 
 
 def parameters_up_to(graph: Graph, reference: Reference) -> int:
-    """Counts the parameters that a tensor depends on, each layer once.
-
-    Args:
-        graph: The network.
-        reference: The tensor.
-    """
+    """Counts the parameters that a tensor depends on, each layer once."""
     layers_used = {
         id(node.operation): node.operation
         for node in _needed_calls(graph, [reference])
@@ -88,11 +78,9 @@ def flops_of(
 
     Args:
         operation: The operation that is called.
-        inputs: The shapes of its inputs, with the batch.
+        inputs: The shapes of its inputs, with the batch. If a size is open,
+            the number is None.
         outputs: The shapes of its outputs, likewise.
-
-    Returns:
-        The number; None if a size is open.
     """
     if not outputs or not inputs:
         return 0
@@ -152,14 +140,7 @@ def _attention(
     other: Sequence[int],
     out: Sequence[int],
 ) -> int:
-    """Counts projections of queries and keys, each for its own tokens.
-
-    Args:
-        layer: The MultiHeadAttention.
-        first: The sizes of the queries.
-        other: The sizes of the values.
-        out: The sizes of the output.
-    """
+    """Counts products of queries and keys, and projections of both."""
     queries, keys = prod(first[:-1]), prod(other[:-1])
     config = layer.get_config()
     heads, key_dim = config["num_heads"], config["key_dim"]

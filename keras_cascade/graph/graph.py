@@ -90,10 +90,7 @@ class Graph:
 
     @cached_property
     def sources(self) -> dict[int, tuple[Node, int]]:
-        """The call that gives a tensor, and the position among its outputs.
-
-        The keys are the ids of the tensors.
-        """
+        """The call and the output position of each tensor, by its id."""
         return {
             id(tensor): (node, index)
             for node in self.nodes
@@ -166,13 +163,7 @@ def read_graph(network: keras.Model, keep_names: bool = False) -> Graph:
 def _read(
     network: keras.Operation, keep_names: bool, known: dict[int, Graph]
 ) -> Graph | None:
-    """Returns the graph of an operation, or None if it is no network.
-
-    Args:
-        network: The operation.
-        keep_names: As in `read_graph`.
-        known: The graphs that were read so far, by the networks' ids.
-    """
+    """Returns the graph of an operation, or None if it is no network."""
     if id(network) in known:
         return known[id(network)]
     functional = as_functional(network)

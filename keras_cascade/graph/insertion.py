@@ -54,14 +54,9 @@ class Insertion:
 def inject(graph: Graph, insertions: Iterable[Insertion]) -> Graph:
     """Returns a graph into which tensors enter.
 
-    Args:
-        graph: The network; it stays as it is.
-        insertions: The insertions. Of two at one call, the later merges into
-            the result of the earlier.
-
-    Returns:
-        A graph with the inputs of the network, in order, and after them an
-        input for each tensor that enters.
+    Its inputs are those of the network, in order, and after them one for each
+    tensor that enters. Of two insertions at one call, the later merges into
+    the result of the earlier.
     """
     insertions, known = list(insertions), len(graph.inputs)
     # Backward: a later insertion at a call comes after the earlier ones.
@@ -80,14 +75,12 @@ def remove_injections(
 ) -> Graph:
     """Returns a graph without the tensors that were injected into it.
 
+    Tensors that were replaced are not brought back.
+
     Args:
         graph: A network that `inject` made, read again.
         prefixes: The beginnings of the names of merging operations.
         inputs: The names of the inputs that were added.
-
-    Returns:
-        A graph in which each merged tensor is what it was before. Tensors
-        that were replaced are not brought back.
     """
     merging, added = tuple(prefixes), set(inputs)
     kept: list[Node] = []

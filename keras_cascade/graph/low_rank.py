@@ -80,10 +80,6 @@ def set_flag(layer: keras.Layer, flag: bool) -> None:
     """Sets the `trainable` flag of a layer and of the layers inside it.
 
     In a layer with low-rank updates, only these are unfrozen.
-
-    Args:
-        layer: The layer.
-        flag: Whether it trains.
     """
     for inner in compat.sublayers(layer):
         # On TensorFlow a flag that is set to its old value does not spread.

@@ -155,12 +155,7 @@ class Program:
         return steps[0] if len(steps) == 1 else None
 
     def replaced(self, gone: Iterable[Step], new: Step) -> "Program":
-        """Returns the program with one step in place of several.
-
-        Args:
-            gone: The steps to remove; the new one takes the place of the last.
-            new: The new step.
-        """
+        """Returns the program with a step in place of the last of several."""
         *others, last = gone
         steps = [
             new if step is last else step
@@ -215,11 +210,7 @@ class Program:
 
 
 def as_program(model: keras.Model) -> Program:
-    """Reads a functional model as a program on the model's own layers.
-
-    Args:
-        model: A Functional model; it stays as it is.
-    """
+    """Reads a functional model as a program on the model's own layers."""
     graph = read_graph(model, keep_names=True)
     flat = flatten(graph)
     inputs = tuple(
@@ -244,10 +235,6 @@ def output_names(
 
     They are the keys of a dict, `head` if a cascade ends in its head, else the
     operations that give the outputs.
-
-    Args:
-        structure: The outputs in their structure.
-        references: The outputs, flat.
     """
     if isinstance(structure, dict):
         paths = (path for path, _ in keras.tree.flatten_with_path(structure))
@@ -263,13 +250,7 @@ def output_names(
 
 
 def run_step(step: Step, values: Values, training: bool = False) -> list[Any]:
-    """Returns the outputs of a step.
-
-    Args:
-        step: The step.
-        values: The tensors computed so far.
-        training: As in `Program`. Defaults to `False`.
-    """
+    """Returns the outputs of a step, by the tensors computed so far."""
 
     def value(x: Any) -> Any:
         if not isinstance(x, Source) or x.reference is None:

@@ -94,11 +94,7 @@ _provided: ContextVar[tuple[tuple[dict, Operations], ...]] = ContextVar(
 
 @contextmanager
 def provide_parts(origin: dict | None) -> Iterator[None]:
-    """Provides the layers of a network to `Part.from_config`.
-
-    Args:
-        origin: The network, as Keras serialises it, if there is one.
-    """
+    """Provides the layers of a serialised network to `Part.from_config`."""
     known = _provided.get(())
     # A nested block has parts of the network of the block around it.
     if origin is None or (known and known[-1][0] == origin):
@@ -148,12 +144,7 @@ class Part:
 
 
 def part_config(entry: Mapping[str, Any], path: LayerPath) -> dict:
-    """Returns a layer's entry in a network's config, as a part.
-
-    Args:
-        entry: The entry that Keras writes for the layer.
-        path: The path of the layer in the network that it comes from.
-    """
+    """Returns Keras's entry for a layer in a network's config, as a part."""
     # Not by Keras's serialize: while it saves, it takes two objects of one id
     # for one object, and temporary objects get the ids of others that died.
     return {

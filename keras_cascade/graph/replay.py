@@ -148,15 +148,7 @@ class Replay:
         values: _Values,
         inner: _Inner,
     ) -> None:
-        """Calls the copy of a nested network.
-
-        Args:
-            node: The call of the network.
-            graph: The network.
-            wanted: The tensors that its copy gives; None if it is whole.
-            values: Gets the outputs of the call.
-            inner: Gets the tensors inside the network.
-        """
+        """Calls the copy of a nested network, whole or with some outputs."""
         if wanted is not None and _is_whole(graph, wanted):
             wanted = None
         block, positions = self._nested(node, graph, wanted)

@@ -63,9 +63,6 @@ def prepare_all_features(sites: Sequence[Site], streams: Tensors) -> Tensors:
     Args:
         sites: The places.
         streams: The adapted features by the sites' labels.
-
-    Returns:
-        As `prepare_features`, for all sites.
     """
     inputs = {s.label: input_like(streams[s.label], s.label) for s in sites}
     outputs: dict[str, keras.KerasTensor] = {}
@@ -76,13 +73,7 @@ def prepare_all_features(sites: Sequence[Site], streams: Tensors) -> Tensors:
 
 
 def make_insertion(site: Site, tensors: Tensors) -> Insertion:
-    """Returns the insertion into the downstream's graph at a site.
-
-    Args:
-        site: The place.
-        tensors: The tensors that enter, or such as look like them; those of
-            other sites may be among them.
-    """
+    """Returns the insertion at a site, of its tensors among others."""
     own = {name: tensors[name] for name in site.input_names}
     merge = partial(_MERGE_STEPS[site.injection.merge], site)
     return Insertion(site.address, own, merge)

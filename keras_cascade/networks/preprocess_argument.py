@@ -11,9 +11,8 @@ from keras_cascade.networks.applications import APPLICATIONS, MODES, recognise
 from keras_cascade.networks.preprocessing import (
     MODE_SCALINGS,
     Preprocess,
+    Scaling,
     check_module,
-    mode_layers,
-    rescaling,
 )
 
 
@@ -130,22 +129,23 @@ def _of_module(name: str, role: str, network: keras.Model) -> Preprocess:
         mode = recognised.needs
     if mode is None:
         return Preprocess(f"{module}: done by its networks themselves")
-    text = f"{module}: {MODE_SCALINGS[mode].text}"
-    by_channel = isinstance(MODE_SCALINGS[mode].offset, tuple)
-    data_format = _data_format(network, f"{role}: {text}", by_channel)
-    return Preprocess(text, tuple(mode_layers(mode, data_format)))
+    return _scaled(module, MODE_SCALINGS[mode], role, network)
 
 
 def _of_preset(name: str, role: str, network: keras.Model) -> Preprocess | None:
     scaling = presets.preset_scaling(name, role, network)
-    if scaling is None:
-        return None
-    scale, offset = scaling.scale, scaling.offset
     preset = name.removeprefix(presets.PREFIX)
-    text = f"{preset}: pixels * {_text(scale)} + {_text(offset)}"
-    by_channel = isinstance(scale, tuple) or isinstance(offset, tuple)
-    data_format = _data_format(network, f"{role}: {text}", by_channel)
-    return Preprocess(text, (rescaling(scale, offset, data_format),))
+    return scaling and _scaled(preset, scaling, role, network)
+
+
+def _scaled(
+    name: str, scaling: Scaling, role: str, network: keras.Model
+) -> Preprocess:
+    text = f"{name}: {scaling.text}"
+    data_format = keras.config.image_data_format()
+    if scaling.by_channel:
+        data_format = _data_format(network, f"{role}: {text}")
+    return Preprocess(text, tuple(scaling.layers(data_format)))
 
 
 def _of_layers(choice: object, role: str) -> Preprocess:
@@ -161,17 +161,9 @@ def _of_layers(choice: object, role: str) -> Preprocess:
     )
 
 
-def _data_format(network: keras.Model, what: str, by_channel: bool) -> str:
-    """Returns the data format of a network's images, by their axis of three.
-
-    Args:
-        network: The network.
-        what: The preprocessing, for the error.
-        by_channel: Whether it differs between channels.
-    """
+def _data_format(network: keras.Model, what: str) -> str:
+    """Returns the data format of images, by their axis of three channels."""
     usual = keras.config.image_data_format()
-    if not by_channel:
-        return usual
     shape = network.inputs[0].shape
     axes = {"channels_last": 3, "channels_first": 1}
     fitting = [
@@ -185,9 +177,3 @@ def _data_format(network: keras.Model, what: str, by_channel: bool) -> str:
             f"shape {tuple(shape)}."
         )
     return usual if usual in fitting else fitting[0]
-
-
-def _text(values: float | tuple[float, ...]) -> str:
-    if isinstance(values, tuple):
-        return f"({', '.join(f'{value:.4g}' for value in values)})"
-    return f"{values:.4g}"

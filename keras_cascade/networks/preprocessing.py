@@ -1,6 +1,6 @@
 """Makes the layers that networks were trained after, for raw pixels."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ _CAFFE_MEAN = (123.68, 116.779, 103.939)
 
 
 @dataclass(frozen=True)
-class Mode:
+class Scaling:
     """A preprocessing of pixels in RGB: pixels * scale + offset.
 
     Attributes:
@@ -31,21 +31,39 @@ class Mode:
     offset: float | tuple[float, ...] = 0.0
     to_bgr: bool = False
 
+    @property
+    def by_channel(self) -> bool:
+        """Whether channels are scaled differently."""
+        return isinstance(self.scale, tuple) or isinstance(self.offset, tuple)
 
+    def layers(self, data_format: str) -> list[keras.Layer]:
+        """Returns layers that scale images of a data format."""
+        rescaling = keras.layers.Rescaling(
+            _by_channel(self.scale, data_format),
+            _by_channel(self.offset, data_format),
+            name="rescale",
+            # Under mixed precision, pixels would lose digits before they are
+            # scaled.
+            dtype="float32",
+        )
+        return [rescaling, *([_rgb_to_bgr(data_format)] if self.to_bgr else [])]
+
+
+# The modes of keras.applications.imagenet_utils, and that of EfficientNetV2S, M
+# and L.
 MODE_SCALINGS = {
-    "tf": Mode("pixels / 127.5 - 1", 1 / 127.5, -1.0),
-    "torch": Mode(
+    "tf": Scaling("pixels / 127.5 - 1", 1 / 127.5, -1.0),
+    "torch": Scaling(
         "pixels / 255, less ImageNet's mean, by its deviation",
         tuple(1 / (255 * deviation) for deviation in _DEVIATION),
         tuple(-m / d for m, d in zip(_MEAN, _DEVIATION, strict=True)),
     ),
-    "caffe": Mode(
+    "caffe": Scaling(
         "pixels less ImageNet's mean, as BGR",
         offset=tuple(-mean for mean in _CAFFE_MEAN),
         to_bgr=True,
     ),
-    # Of EfficientNetV2S, M and L.
-    "128": Mode("pixels / 128 - 1", 1 / 128, -1.0),
+    "128": Scaling("pixels / 128 - 1", 1 / 128, -1.0),
 }
 
 
@@ -96,37 +114,8 @@ def check_module(name: str, argument: str) -> str:
     )
 
 
-def mode_layers(mode: str, data_format: str) -> list[keras.Layer]:
-    """Returns the layers of one of `MODE_SCALINGS`."""
-    chosen = MODE_SCALINGS[mode]
-    layers = [rescaling(chosen.scale, chosen.offset, data_format)]
-    return [*layers, _rgb_to_bgr(data_format)] if chosen.to_bgr else layers
-
-
-def rescaling(
-    scale: float | Sequence[float],
-    offset: float | Sequence[float],
-    data_format: str,
-) -> keras.Layer:
-    """Returns a layer of pixels * scale + offset.
-
-    Args:
-        scale: A number, or one for each channel.
-        offset: A number, or one for each channel.
-        data_format: The data format of the images.
-    """
-    return keras.layers.Rescaling(
-        _by_channel(scale, data_format),
-        _by_channel(offset, data_format),
-        name="rescale",
-        # Under mixed precision, pixels would lose digits before they are
-        # scaled.
-        dtype="float32",
-    )
-
-
 def _by_channel(
-    values: float | Sequence[float], data_format: str
+    values: float | tuple[float, ...], data_format: str
 ) -> float | list[list[list[float]]]:
     """Returns values in the shape of images."""
     # Rescaling (Keras 3.15) reads lists by the global data format: set to

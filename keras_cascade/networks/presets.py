@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -11,21 +10,9 @@ import keras
 
 from keras_cascade._messages import closest
 from keras_cascade.networks.downloads import Download
+from keras_cascade.networks.preprocessing import Scaling
 
 PREFIX = "hub:"
-
-
-@dataclass(frozen=True)
-class Scaling:
-    """The preprocessing of a preset's images: pixels * scale + offset.
-
-    Attributes:
-        scale: A number, or one for each channel.
-        offset: A number, or one for each channel.
-    """
-
-    scale: float | tuple[float, ...]
-    offset: float | tuple[float, ...]
 
 
 def load_preset(name: str, role: str) -> keras.Model:
@@ -87,10 +74,10 @@ def preset_scaling(
         )
     if converter.scale is None and converter.offset is None:
         return None
-    return Scaling(
-        _plain(1.0 if converter.scale is None else converter.scale),
-        _plain(0.0 if converter.offset is None else converter.offset),
-    )
+    scale = _plain(1.0 if converter.scale is None else converter.scale)
+    offset = _plain(0.0 if converter.offset is None else converter.offset)
+    text = f"pixels * {_text(scale)} + {_text(offset)}"
+    return Scaling(text, scale, offset)
 
 
 def _keras_hub(name: str, role: str) -> ModuleType:
@@ -170,3 +157,9 @@ def _plain(value: float | Iterable[float]) -> float | tuple[float, ...]:
     if isinstance(value, int | float):
         return float(value)
     return tuple(map(float, value))
+
+
+def _text(values: float | tuple[float, ...]) -> str:
+    if isinstance(values, tuple):
+        return f"({', '.join(map(_text, values))})"
+    return f"{values:.4g}"

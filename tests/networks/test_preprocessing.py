@@ -7,9 +7,9 @@ import pytest
 from keras_cascade.assembly.preprocessing import preprocessing_network
 from keras_cascade.networks.applications import MODES
 from keras_cascade.networks.preprocessing import (
+    MODE_SCALINGS,
     Preprocess,
     check_module,
-    mode_layers,
 )
 
 FORMATS = ("channels_last", "channels_first")
@@ -25,7 +25,7 @@ def global_format(request):
 
 def _layers(module, data_format="channels_last"):
     mode = MODES[module]
-    return [] if mode is None else mode_layers(mode, data_format)
+    return [] if mode is None else MODE_SCALINGS[mode].layers(data_format)
 
 
 def _images(data_format):
