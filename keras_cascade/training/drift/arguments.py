@@ -68,14 +68,10 @@ def find_sources(
     return {n: network for n, network in found.items() if network is not None}
 
 
-def find_old_data(
+def find_old_tasks(
     cascade: CascadeView, old_task: object, sources: Mapping[str, keras.Model]
-) -> dict[str, Any]:
-    """Returns the data of the old tasks by their blocks.
-
-    Raises:
-        ValueError: If a block, its original network or its data does not fit.
-    """
+) -> dict[str, tuple[keras.Model, Any]]:
+    """Returns the original network and the data of each block's old task."""
     if old_task is None:
         return {}
     upstreams = cascade.upstreams
@@ -87,24 +83,20 @@ def find_old_data(
             )
         old_task = {upstreams[0]: old_task}
     _check_blocks("old_task", old_task, pretrained_blocks(cascade))
+    found = {}
     for name, data in old_task.items():
         check_reiterable(f"old_task of '{name}'", data)
-        find_original(sources, name, cascade)
-    return dict(old_task)
-
-
-def find_original(
-    sources: Mapping[str, keras.Model], name: str, cascade: CascadeView
-) -> keras.Model:
-    """Returns the original network of a block, with its old head."""
-    network = sources.get(name) or cascade.source(name)
-    if network is None:
-        raise ValueError(
-            f"old_task needs the original network of '{name}' for its old "
-            "head, and it no longer exists. Keep it in a variable until fit, "
-            f"or pass pretrained={{'{name}': network}}."
-        )
-    return network
+        # With copy=False there are no sources, and the cascade's layers are
+        # the network's own.
+        network = sources.get(name) or cascade.source(name)
+        if network is None:
+            raise ValueError(
+                f"old_task needs the original network of '{name}' for its old "
+                "head, and it no longer exists. Keep it in a variable until "
+                f"fit, or pass pretrained={{'{name}': network}}."
+            )
+        found[name] = network, data
+    return found
 
 
 def _check_blocks(

@@ -10,8 +10,7 @@ from keras_cascade import data as user_data
 from keras_cascade.training.drift.arguments import (
     check_numbers,
     check_reiterable,
-    find_old_data,
-    find_original,
+    find_old_tasks,
     find_sources,
     pack_inputs,
 )
@@ -216,20 +215,15 @@ class DriftMonitor(keras.callbacks.Callback):
 
     def _watch(self, model: Any) -> None:
         sources = find_sources(model, self.pretrained)
-        old_tasks = find_old_data(model, self.old_task, sources)
+        old_tasks = find_old_tasks(model, self.old_task, sources)
         batch = next(user_data.batches(self.reference_data, self.batch_size))
         pack_inputs(model, batch)
         self._pretrained = copy_pretrained(model, sources)
         self._old_tasks = {
             block: OldTask(
-                model,
-                block,
-                find_original(sources, block, model),
-                data,
-                self.metric,
-                self.batch_size,
+                model, block, network, data, self.metric, self.batch_size
             )
-            for block, data in old_tasks.items()
+            for block, (network, data) in old_tasks.items()
         }
         self._comparison = Comparison(model, self._pretrained)
         self._watched = model

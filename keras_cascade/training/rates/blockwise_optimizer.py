@@ -45,8 +45,7 @@ def with_block_rates(
     found: Any = keras.optimizers.get(optimizer)
     if isinstance(found, keras.optimizers.LossScaleOptimizer):
         inner = with_block_rates(found.inner_optimizer, rates)
-        config = _without(found.get_config(), "inner_optimizer")
-        return type(found)(inner, **config)
+        return type(found)(**(found.get_config() | {"inner_optimizer": inner}))
     if isinstance(found, BlockwiseOptimizer):
         found = found.to_plain()
     return BlockwiseOptimizer(found, rates)
@@ -208,7 +207,9 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
             variables: All variables, in the order in which slots are stored.
                 Known ones that are missing stay, after the others.
         """
-        order = _distinct([*variables, *self.known_variables])
+        # Each once, and by identity: variables compare value by value.
+        every = {id(v): v for v in (*variables, *self.known_variables)}
+        order = list(every.values())
         if not self.built:
             self.build(order)
         elif len(order) > len(self.known_variables):
@@ -361,8 +362,7 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
 
         inner = load(config["inner_optimizer"])
         rates = {name: load(rate) for name, rate in config["rates"].items()}
-        rest = _without(config, "inner_optimizer", "rates")
-        return cls(inner, rates, **rest)
+        return cls(**{**config, "inner_optimizer": inner, "rates": rates})
 
 
 def _check_single_rate(optimizer: keras.optimizers.Optimizer) -> None:
@@ -377,11 +377,3 @@ def _check_single_rate(optimizer: keras.optimizers.Optimizer) -> None:
             f"rate, not a {type(optimizer).__name__} ({optimizer.name!r}). "
             "Pass the optimizer that it wraps."
         )
-
-
-def _distinct(variables: Iterable[keras.Variable]) -> list[keras.Variable]:
-    return list({id(variable): variable for variable in variables}.values())
-
-
-def _without(config: Mapping, *names: str) -> dict:
-    return {key: value for key, value in config.items() if key not in names}

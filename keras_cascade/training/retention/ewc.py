@@ -63,6 +63,7 @@ class EWC(Retention):
     """
 
     loss_name = "ewc_loss"
+    arguments = ("strength", "outputs", "probes", "batch_size", "seed")
 
     def __init__(
         self,
@@ -103,16 +104,6 @@ class EWC(Retention):
         copy = type(self)(data=self.data, **self.get_config())
         copy.known = known
         return copy
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the arguments without data: a file has the estimate."""
-        return {
-            **super().get_config(),
-            "outputs": self.outputs,
-            "probes": self.probes,
-            "batch_size": self.batch_size,
-            "seed": self.seed,
-        }
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "EWC":

@@ -58,6 +58,7 @@ class LwF(Retention):
     """
 
     loss_name = "lwf_loss"
+    arguments = ("strength", "temperature", "outputs")
 
     def __init__(
         self,
@@ -90,11 +91,3 @@ class LwF(Retention):
             for a, b, kind in zip(old, new, kinds, strict=True)
         ]
         return self.strength * sum(divergences)
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the arguments."""
-        return {
-            **super().get_config(),
-            "temperature": self.temperature,
-            "outputs": self.outputs,
-        }

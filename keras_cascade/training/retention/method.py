@@ -20,6 +20,8 @@ class Retention:
 
     # The name of its loss in the logs.
     loss_name = "retention_loss"
+    # The arguments in its config: all but data.
+    arguments: tuple[str, ...] = ("strength",)
 
     def __init__(self, strength: float):
         self.strength = finite_number(
@@ -28,7 +30,7 @@ class Retention:
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments without data."""
-        return {"strength": self.strength}
+        return {name: getattr(self, name) for name in self.arguments}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:

@@ -91,8 +91,8 @@ def value_readers(layer: keras.Layer) -> list[Callable[[], Any]]:
         for inner in low_rank.low_rank_layers(layer)
     }
     return [
-        merged.get(id(variable), partial(_itself, variable))
-        for variable in weights_of(layer)
+        merged.get(id(weight), lambda weight=weight: weight)
+        for weight in weights_of(layer)
     ]
 
 
@@ -176,10 +176,6 @@ def weights_at(
             )
         )
     ]
-
-
-def _itself(variable: keras.Variable) -> keras.Variable:
-    return variable
 
 
 def _weight(path: LayerPath, number: int, variable: keras.Variable) -> Weight:
