@@ -145,8 +145,8 @@ def sublayers(layer: keras.Layer) -> Iterator[keras.Layer]:
 def trainable_kind(layer: keras.Layer) -> list[keras.Variable]:
     """Returns a layer's own weights without moments, whatever its flag.
 
-    Publicly a frozen layer tells its kernel from its moments only once it is
-    unfrozen, and unfreezing it to look would lose the flags inside it.
+    Publicly a layer shows which of its variables are moments only while it
+    trains, and unfreezing it to look would lose the flags inside it.
     """
     return list(layer._trainable_variables)
 

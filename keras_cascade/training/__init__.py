@@ -1,1 +1,1 @@
-"""What trains, how fast, and what is fitted before."""
+"""Sets what trains, how fast, and how far from the pretrained weights."""

@@ -49,6 +49,8 @@ def prepare_callbacks(
     if not cascade.compiled or cascade.optimizer is None:
         return callbacks  # Keras says what is missing.
     _check_one_rate(cascade.optimizer, stages)
+    # Freezing and unfreezing are planned before training: Keras's optimizers
+    # cannot be built on further variables later.
     by_stage = find_trainable_by_stage(lookup, stages)
     if isinstance(unfreeze, Mapping):
         _warn_of_empty_stages(stages, by_stage, initial_epoch)
@@ -148,7 +150,7 @@ class _RateLog(keras.callbacks.Callback):
         if logs is None:
             return
         model: Any = self.model
-        rates = model.learning_rates()
+        rates = model.learning_rates()  # of variables that train
         for name, paths in self._paths.items():
             training = [rates[path] for path in paths if path in rates]
             logs[f"learning_rate/{name}"] = max(training, default=0.0)
@@ -157,7 +159,9 @@ class _RateLog(keras.callbacks.Callback):
 def _put_first(
     ours: list[keras.callbacks.Callback], given: Callbacks
 ) -> Callbacks:
-    """Returns our callbacks and then the user's, before Keras's History."""
+    """Returns our callbacks, then the user's."""
+    # All callbacks after ours see what we add to the logs: the user's, and
+    # History and the progress bar, which Keras appends.
     if isinstance(given, keras.callbacks.CallbackList):
         kinds = (Stages, _RateLog)  # of an earlier fit
         rest = [c for c in given.callbacks if not isinstance(c, kinds)]

@@ -26,6 +26,7 @@ class LayerLookup:
     def __init__(self, cascade: CascadeView):
         model = as_model(cascade)
         self.cascade = cascade
+        # The names in a cascade are stable already: no need to number them.
         self.graph = read_graph(model, keep_names=True)
         self.layers: dict[LayerPath, keras.Layer] = {
             path: layer

@@ -93,9 +93,10 @@ def adopt_existing_updates(layers: Iterable[keras.Layer]) -> None:
     """Enables low-rank updates again that layers were made with.
 
     A layer of the user's, `Dense(8, lora_rank=2)`, has one as soon as it is
-    built, which Keras would not save.
+    built.
     """
     for layer in layers:
+        # Keras saves such a layer's merged kernel, and loads A = B = 0.
         inner = list(low_rank.low_rank_layers(layer))
         for one in inner:
             low_rank.enable(one, *_rank_and_alpha(one))

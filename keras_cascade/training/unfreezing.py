@@ -57,6 +57,7 @@ def find_trainable_by_stage(
     lookup: LayerLookup, stages: Sequence[Stage]
 ) -> list[list[keras.Variable]]:
     """Returns the variables that train at first, and after each stage."""
+    # Only Keras knows which variables a flag covers: set the flags and look.
     with _preserve_flags(lookup.layers.values()):
         found = [list(lookup.cascade.trainable_variables)]
         for stage in stages:

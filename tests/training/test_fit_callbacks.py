@@ -160,7 +160,7 @@ def first_move(cascade):
 
 
 def test_stages_work_with_loss_scaling():
-    """Where Keras scales the loss: Adam's first step is its rate."""
+    """Keras scales the loss, and Adam's first step is its rate."""
     with_policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_float16")
     try:

@@ -1,6 +1,6 @@
 """Compares fit(unfreeze=...) with the same stages done by hand.
 
-By hand means stock Keras: a model that is compiled anew for each stage, its
+By hand means stock Keras: a model that is compiled again for each stage, its
 slots carried over, with one Adam a stage, so that what joins late starts with
 an Adam of its own.
 """

@@ -129,6 +129,7 @@ class DriftMonitor(keras.callbacks.Callback):
 
     def set_model(self, model: Any) -> None:
         """Copies the pretrained weights before anything moves."""
+        # In `on_train_begin` BackupAndRestore may already have loaded others.
         super().set_model(model)
         if model is not self._watched:
             with preserve_random_states():

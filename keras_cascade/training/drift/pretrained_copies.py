@@ -173,6 +173,7 @@ def _added_layers(cascade: CascadeView, graph: Graph) -> list[LayerPath]:
 
 def _only_parameters(layer: keras.Layer, pairs: list[Pair]) -> list[Pair]:
     """Returns the pairs of weights, without moments and seeds."""
+    # Keras shows which variables are moments only while the layer trains.
     for inner in compat.sublayers(layer):
         inner.trainable = True
     weights = {id(variable) for variable in layer.trainable_variables}

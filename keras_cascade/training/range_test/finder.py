@@ -112,6 +112,7 @@ def find_learning_rates(
         copy = _copy(cascade)
         before = [(v, to_numpy_copy(v)) for v in copy.variables]
         for pattern in patterns:
+            # Only the optimizer is made again for each block, in `_compile`.
             for variable, value in before:
                 variable.assign(value)
             _compile(copy, cascade, pattern, sweep)
@@ -164,7 +165,7 @@ def _range_test(
 def _step(model: keras.Model, stream: Iterator[tuple]) -> float:
     """Trains on one batch, and returns its loss before the update."""
     x, y, weights = next(stream)
-    model.reset_metrics()
+    model.reset_metrics()  # else the loss is the mean of all batches so far
     logs: Any = model.train_on_batch(
         x, y, sample_weight=weights, return_dict=True
     )
@@ -173,6 +174,7 @@ def _step(model: keras.Model, stream: Iterator[tuple]) -> float:
 
 def _copy(cascade: CascadeView) -> Any:
     """Returns a copy as a file would give it, low-rank updates included."""
+    # clone_model would leave out the weights, and flags inside layers.
     copy = type(cascade).from_config(cascade.get_config())
     for source, target in zip(cascade.variables, copy.variables, strict=True):
         target.assign(to_numpy_copy(source))

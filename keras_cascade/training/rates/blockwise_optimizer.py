@@ -233,6 +233,8 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
         after = began_at(before, step, trains)
         if (before != after).any():
             self._began_at.assign(after)
+            # On JAX Keras keeps gradients that were accumulated before a
+            # variable was frozen, and it starts averages at the first step.
             self._join([i for i, old in enumerate(before) if old < 0])
         for optimizer in (self.inner_optimizer, self):
             compat.use_variables(optimizer, variables)
@@ -266,6 +268,7 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
         )
         self._began_at.assign(began.astype("int32"))
         inner: Any = self.inner_optimizer
+        # Untracked: it is among the variables of this optimizer already.
         vars(inner)["began_at"] = self._began_at
 
     def _join(self, indices: list[int]) -> None:
@@ -281,7 +284,7 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
         if self.built:
             return
         inner = self.inner_optimizer
-        if self._undecayed:
+        if self._undecayed:  # Keras forgets exclusions when saving
             names = compat.undecayed_names(inner)
             inner.exclude_from_weight_decay(
                 [variables[index] for index in self._undecayed],

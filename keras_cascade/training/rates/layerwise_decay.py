@@ -140,7 +140,7 @@ def depths_of(
     inside = [c for c in flat.calls if block in (None, c.address[0])]
     known: dict[int, int] = {}
     depths: dict[LayerPath, int] = {}
-    for call in reversed(inside):
+    for call in reversed(inside):  # the calls that use an output come first
         known[id(call)] = _depth(call, flat, known)
         path = names_of(call.address)
         depths[path] = max(depths.get(path, 0), known[id(call)])

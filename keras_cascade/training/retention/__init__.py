@@ -1,4 +1,4 @@
-"""What keeps pretrained blocks from forgetting while they train."""
+"""Keeps pretrained blocks from forgetting while they train."""
 
 from keras_cascade.training.retention.ewc import EWC as EWC
 from keras_cascade.training.retention.l2sp import L2SP as L2SP

@@ -32,6 +32,8 @@ class Distillation:
 
     def outputs(self, x: object) -> tuple[list[Any], list[Any]]:
         """Returns the old and the new outputs for a batch of the cascade."""
+        # Keras computes the loss after the forward pass: where moments of
+        # normalisation train, they have moved already.
         inputs = self._inputs(x)
         old = keras.tree.flatten(_run(self._teacher, inputs, {}))
         new = _run(self._teacher, inputs, self._replacements)

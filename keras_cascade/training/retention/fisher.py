@@ -48,6 +48,8 @@ def fisher_diagonal(
     """
     optimizer = SquaredGradients(learning_rate=0.0)
     model = _Statistics(network, kinds)
+    # Under mixed_float16 Keras would wrap the optimizer in one that skips
+    # steps.
     model.compile(optimizer, loss=_WeightedSum(), auto_scale_loss=False)
     samples = 0
     for batch in user_data.batches(data, batch_size):

@@ -78,6 +78,7 @@ class Keeper(keras.Layer):
         self.teachers = dict(teachers)
         for block, teacher in teachers.items():
             _freeze(teacher)
+            # Copies have the names of the block: paths would not be unique.
             name_variables(teacher, f"{PREFIX}/teachers/{block}")
         self.anchors: dict[str, keras.Variable] = {}
         self.fishers: dict[str, keras.Variable] = {}
@@ -90,6 +91,7 @@ class Keeper(keras.Layer):
         self.trackers = [
             keras.metrics.Mean(name=name) for name in _loss_names(methods)
         ]
+        # A call would build the layer, but it is never called.
         self.built = True
 
     @property
@@ -184,6 +186,7 @@ class Keeper(keras.Layer):
             dtype=weight.dtype,
             initializer="zeros",
             trainable=False,
+            # Under mixed_float16 penalties would be those of rounded values.
             autocast=False,
         )
         compat.set_variable_path(variable, f"{PREFIX}/{kind}/{weight.path}")

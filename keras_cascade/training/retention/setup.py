@@ -4,7 +4,8 @@ Tested by `tests/training/retention/test_retention_of_cascades.py` and
 `tests/training/retention/test_targets.py`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -53,14 +54,8 @@ def build_keeper(
         block: _find_kinds(graphs[block], pattern, retention[pattern])
         for block, pattern in taught.items()
     }
-    originals = original_layers(graphs)
-    layers = find_pulled_layers(lookup, retention, graphs)
-    found = {
-        pattern: weights_at(paths, lookup.layers, originals)
-        for pattern, paths in layers.items()
-    }
+    found = _find_weights(lookup, retention, graphs)
     weights = {p: [weight for weight, _ in pairs] for p, pairs in found.items()}
-    _check_weights(weights)
     _check_data(retention, weights)
     keeper = Keeper(
         retention,
@@ -74,13 +69,33 @@ def build_keeper(
     for pattern, several in weights.items():
         if isinstance(method := retention[pattern], EWC):
             fishers |= _estimate(method, several, graphs)
+    # Copies: on some backends NumPy shares the memory of a variable.
     anchors = {
-        weight.path: np.array(ops.convert_to_numpy(original()))
+        weight.path: np.array(ops.convert_to_numpy(read_original()))
         for pairs in found.values()
-        for weight, original in pairs
+        for weight, read_original in pairs
     }
     keeper.remember(anchors, fishers)
     return keeper
+
+
+def _find_weights(
+    lookup: LayerLookup,
+    retention: Mapping[str, Retention],
+    graphs: Mapping[str, Graph],
+) -> dict[str, list[tuple[Weight, Callable[[], Any]]]]:
+    """Returns the weights of each pattern, and readers of the originals."""
+    originals = original_layers(graphs)
+    layers = find_pulled_layers(lookup, retention, graphs)
+    found = {}
+    for pattern, paths in layers.items():
+        found[pattern] = weights_at(paths, lookup.layers, originals)
+        if not found[pattern]:
+            raise ValueError(
+                f"retention['{pattern}'] covers no weights that were "
+                "pretrained, so there is nothing to keep."
+            )
+    return found
 
 
 def _find_kinds(graph: Graph, pattern: str, method: Retention) -> list[Kind]:
@@ -97,15 +112,6 @@ def _find_kinds(graph: Graph, pattern: str, method: Retention) -> list[Kind]:
         "with, which may come after the last tap; if its outputs are logits, "
         "say so: LwF(..., outputs='softmax_logits'); or take L2SP or EWC."
     )
-
-
-def _check_weights(weights: Mapping[str, Sequence[Weight]]) -> None:
-    for pattern, several in weights.items():
-        if not several:
-            raise ValueError(
-                f"retention['{pattern}'] covers no weights that were "
-                "pretrained, so there is nothing to keep."
-            )
 
 
 def _check_data(
@@ -155,6 +161,7 @@ def _estimate(
 def _estimate_block(
     method: EWC, weights: Sequence[Weight], graph: Graph, block: str
 ) -> dict[str, np.ndarray]:
+    # A copy: flags change, and a training step runs, if one without effect.
     network = copy_graph(graph, block)
     layers: dict[LayerPath, keras.Layer] = {
         (block, *path): layer for path, layer in leaf_layers(network)
