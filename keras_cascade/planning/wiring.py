@@ -131,7 +131,7 @@ def _wire_both(
         own = _own_inputs(graph, fed, sites)
         return Wiring("both", fed=fed, own=own, sites=sites)
     joint = site_at_input(graph, 0, sites)
-    own = _own_inputs(graph, {}, (*sites, joint))
+    own = _own_inputs(graph, {}, sites, joint)
     return Wiring("both", tuple(free), {}, own, sites, joint)
 
 
@@ -144,11 +144,14 @@ def _input_names(graph: Graph) -> list[str]:
 
 
 def _own_inputs(
-    graph: Graph, fed: Mapping[str, str], sites: Sequence[Site]
+    graph: Graph,
+    fed: Mapping[str, str],
+    sites: Sequence[Site],
+    joint: Site | None = None,
 ) -> tuple[int, ...]:
     """Returns the positions of the inputs that are needed and not fed."""
     names = _input_names(graph)
-    used = _needed(graph, sites).inputs
+    used = _needed(graph, sites, joint).inputs
     return tuple(i for i in used if i < len(names) and names[i] not in fed)
 
 
@@ -186,9 +189,16 @@ def _check_all_are_fed(
             )
 
 
-def _needed(graph: Graph, sites: Sequence[Site]) -> Needed:
+def _needed(
+    graph: Graph, sites: Sequence[Site], joint: Site | None = None
+) -> Needed:
     """Finds what the downstream's outputs need once features have entered."""
-    entered = inject(graph, [make_insertion(x, placeholders(x)) for x in sites])
+    # An injection may replace all that reads the input: features that join the
+    # input then change nothing, which is no error.
+    places = [*sites, *([joint] if joint else [])]
+    entered = inject(
+        graph, [make_insertion(x, placeholders(x)) for x in places]
+    )
     needed = find_needed(
         entered, [entered.reference(x) for x in entered.outputs]
     )
