@@ -30,7 +30,7 @@ PAGES = {
     "internals/storage.md": "keras_cascade/cache/storage/README.md",
     "internals/exporting.md": "keras_cascade/exporting/README.md",
 }
-# The modules whose `__all__` is the public API.
+# The modules whose exports are the public API.
 FACES = {
     "keras_cascade": "keras_cascade/__init__.py",
     "keras_cascade.adapters": "keras_cascade/adapters/__init__.py",
@@ -76,7 +76,7 @@ def public_names() -> set[str]:
     return {
         f"{module}.{name}"
         for module, path in FACES.items()
-        for name in _exported((ROOT / path).read_text("utf-8"), path)
+        for name in _exported((ROOT / path).read_text("utf-8"))
         if not name.startswith("__")
     }
 
@@ -149,10 +149,13 @@ def _outside_code(text: str, change: Any) -> str:
     return "".join([*parts, change(text[end:])])
 
 
-def _exported(source: str, path: str) -> list[str]:
-    """Returns `__all__` of a module's source."""
-    for node in ast.parse(source).body:
+def _exported(source: str) -> list[str]:
+    """Returns `__all__` of a module's source, or else its `X as X` imports."""
+    tree = ast.parse(source)
+    for node in tree.body:
         targets = node.targets if isinstance(node, ast.Assign) else []
         if any(ast.unparse(target) == "__all__" for target in targets):
             return list(ast.literal_eval(node.value))
-    raise ValueError(f"{path} has no __all__, or none that is a plain list.")
+    imports = [x for x in ast.walk(tree) if isinstance(x, ast.ImportFrom)]
+    aliases = [alias for node in imports for alias in node.names]
+    return [alias.name for alias in aliases if alias.asname == alias.name]

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+import keras
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -66,6 +67,10 @@ def changed(tmp_path_factory):
     return folder
 
 
+@pytest.mark.skipif(
+    keras.backend.backend() != "jax",
+    reason="once is enough, and one of the examples needs JAX",
+)
 def test_the_tests_of_the_worked_examples_pass(changed):
     paths = [x.path for x in worked_examples(TEXT)]
     tests = [path for path in paths if path.startswith("tests/")]
