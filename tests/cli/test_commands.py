@@ -1,11 +1,11 @@
-"""What subcommands print."""
+"""Results of subcommands are printed as JSON."""
 
 import json
 
 from keras_cascade.cli.commands import show
 
 
-def test_json_has_null_for_what_is_not_finite(capsys):
+def test_json_has_null_for_nan_and_infinity(capsys):
     value = {"a": float("nan"), "b": [1.5, float("inf")], "c": (True, "x")}
     show(value, as_json=True)
 

@@ -22,7 +22,7 @@ ROW = {
 
 @pytest.fixture
 def benchmarks(tmp_path, monkeypatch) -> Path:
-    """A folder of benchmarks of the test's own."""
+    """A folder with two benchmarks of these tests."""
     monkeypatch.setattr(bench, "folder", lambda name: tmp_path)
     (tmp_path / "bench_good.py").write_text(
         f"def run():\n    print('progress')\n    return [{ROW!r}]\n"
@@ -35,7 +35,7 @@ def benchmarks(tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture
 def demo(monkeypatch) -> dict:
-    """Replaces the demo; holds the arguments it was called with."""
+    """Replaces the demo; contains the arguments of its call."""
     called = {}
     stand_in = types.SimpleNamespace(main=called.update)
     monkeypatch.setattr(keras_cascade, "demo", stand_in, raising=False)
@@ -48,7 +48,7 @@ def one_line(text: str) -> str:
 
 
 def exit_status(argv: list[str]) -> int:
-    """Of the process, whether `main` returns it or argparse exits with it."""
+    """Returns the status with which the process would exit."""
     try:
         return main(argv)
     except SystemExit as done:
@@ -80,7 +80,9 @@ def test_bad_usage_exits_with_2_and_one_line(argv, capsys):
     assert "keras-cascade" in one_line(capsys.readouterr().err)
 
 
-def test_an_unknown_benchmark_is_told_those_there_are(benchmarks, capsys):
+def test_an_unknown_benchmark_is_an_error_with_the_known_ones(
+    benchmarks, capsys
+):
     assert exit_status(["bench", "nonsense"]) == 2
     error = one_line(capsys.readouterr().err)
     assert "no benchmark 'nonsense'; there are: bad, good" in error
@@ -122,7 +124,7 @@ def test_a_benchmark_may_have_a_table_of_its_own(
     assert "61.2 %" not in timed
 
 
-def test_bench_sets_the_sizes_of_those_benchmarks_that_have_them(
+def test_bench_sets_sizes_of_the_benchmarks_that_have_them(
     benchmarks, monkeypatch, capsys
 ):
     # In this process, which is quicker.
@@ -246,6 +248,6 @@ def test_inspect_shows_a_saved_cascade(tmp_path, capsys):
 @pytest.mark.parametrize(
     "argv", [["inspect", "no_file.keras"], ["taps", "no_network"]]
 )
-def test_what_is_not_there_fails_in_one_line(argv, capsys):
+def test_a_missing_file_fails_in_one_line(argv, capsys):
     assert exit_status(argv) == 1
     assert argv[1] in one_line(capsys.readouterr().err)

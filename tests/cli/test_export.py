@@ -1,4 +1,4 @@
-"""`keras-cascade export`: what it passes on, prints, and exits with."""
+"""`keras-cascade export` passes options on, and prints a report."""
 
 import json
 import os
@@ -54,7 +54,7 @@ def photos(tmp_path):
 
 @pytest.fixture
 def passed_on(monkeypatch):
-    """Stands in for `export`; holds what it was called with."""
+    """Replaces `export`; contains the arguments of its call."""
     called = {}
 
     def export(*args, **kwargs):
@@ -84,7 +84,7 @@ def accuracy_by_hand(model, photos) -> float:
 
 
 def one_error(text: str) -> str:
-    """The last line; above it a framework may log what it found."""
+    """Returns the last line; frameworks may log above it."""
     *above, error = text.splitlines()
     assert not any("Traceback" in line for line in above)
     assert error.startswith("keras-cascade: ")
@@ -95,7 +95,7 @@ def one_error(text: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         ([], "required: MODEL.keras, OUT"),
         (["m.keras"], "required: OUT"),
@@ -117,11 +117,13 @@ def one_error(text: str) -> str:
     ],
     ids=lambda x: " ".join(x) if isinstance(x, list) else None,
 )
-def test_bad_usage_is_told_before_anything_is_loaded(options, told, capsys):
+def test_bad_usage_is_an_error_before_anything_is_loaded(
+    options, message, capsys
+):
     assert exit_status(["export", *options]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert told in error
+    assert message in error
 
 
 def test_every_option_reaches_export(model, photos, passed_on, tmp_path):
@@ -151,7 +153,7 @@ def test_every_option_reaches_export(model, photos, passed_on, tmp_path):
     }
 
 
-def test_what_is_not_said_is_left_to_export(model, passed_on, tmp_path):
+def test_missing_options_are_left_to_export(model, passed_on, tmp_path):
     assert exit_status(["export", model, tmp_path / "out.keras"]) == 1
     del passed_on["args"]
     assert passed_on.pop("fold") is True
@@ -159,7 +161,7 @@ def test_what_is_not_said_is_left_to_export(model, passed_on, tmp_path):
     assert set(passed_on.values()) == {None}
 
 
-def test_labels_of_several_outputs_are_behind_their_names(
+def test_labels_of_several_outputs_follow_their_names(
     model, passed_on, tmp_path
 ):
     labels = tmp_path / "labels.txt"
@@ -229,7 +231,7 @@ def test_beyond_the_tolerance_the_report_is_printed_and_the_status_is_1(
         assert "some converter talks" not in captured.out
 
 
-def test_without_labels_metrics_are_refused_unless_they_are_left_out(
+def test_metrics_without_labels_are_refused_unless_they_are_left_out(
     model, photos, passed_on, tmp_path, capsys
 ):
     argv = ["export", model, tmp_path / "x.keras", "--check", photos / "dark"]
@@ -246,7 +248,7 @@ def test_without_labels_metrics_are_refused_unless_they_are_left_out(
 @pytest.mark.parametrize(
     "missing", ["no_model.keras", "no_folder", "no_labels.txt"]
 )
-def test_what_is_not_there_fails_in_one_line(missing, model, tmp_path, capsys):
+def test_a_missing_file_fails_in_one_line(missing, model, tmp_path, capsys):
     given = {
         "no_model.keras": ["no_model.keras", tmp_path / "x.keras"],
         "no_folder": [model, tmp_path / "x.keras", "--check", "no_folder"],

@@ -1,4 +1,4 @@
-"""Cascades to export, settled, with inputs that their answers depend on."""
+"""Makes cascades to export, and inputs that their answers depend on."""
 
 from collections.abc import Callable
 from typing import Any
@@ -106,7 +106,7 @@ def dense_network(width: int) -> keras.Model:
 
 
 def attention_blocks(x: Any, number: int = 2) -> Any:
-    """What transformers are made of."""
+    """Attention and dense blocks, as transformers have them."""
     for i in range(number):
         y = layers.LayerNormalization(name=f"norm_{i}a")(x)
         y = layers.MultiHeadAttention(4, 8, name=f"attention_{i}")(y, y)
@@ -133,7 +133,7 @@ def by_name(cascade: kc.Cascade, x: Any) -> dict[str, np.ndarray]:
 
 
 def answers(cascade: kc.Cascade, x: Any) -> np.ndarray:
-    """What the cascade answers; its spread over samples is worth comparing."""
+    """Answers of the cascade, which vary enough over samples to compare."""
     found = np.asarray(cascade.predict(x, verbose=0))
     assert spread(found) > 1e-2
     return found

@@ -1,4 +1,4 @@
-"""What the tests of the exporting package share."""
+"""Fixtures that the tests of exports share."""
 
 import numpy as np
 import pytest
@@ -27,9 +27,9 @@ def settle():
 
 @pytest.fixture
 def folded(settle, answers):
-    """Function: folds a model of one input, and holds that it answers alike.
+    """Function: folds a model of one input, and asserts that it answers alike.
 
-    Gives what was done, in words, and the operations that are left.
+    Returns the rules that were applied, and the operations that are left.
     """
 
     def folded(model, means=None, run=True, bound=1e-5, rounding=0.0):

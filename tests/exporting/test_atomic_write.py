@@ -1,4 +1,4 @@
-"""Nothing stands under a final name that is not whole."""
+"""Files are complete once they have their final names."""
 
 import errno
 import os
@@ -34,7 +34,7 @@ def everything(folder):
     return sorted(x.relative_to(folder).as_posix() for x in folder.rglob("*"))
 
 
-def test_nothing_is_there_until_it_is_put(tmp_path):
+def test_the_path_is_empty_until_the_file_is_moved_into_place(tmp_path):
     path = tmp_path / "deep" / "er" / "model.tflite"
     with workspace(path) as folder:
         staged = write(folder, path.name)
@@ -58,7 +58,7 @@ def test_files_and_folders_are_replaced(tmp_path, old, new, name):
 
 
 @pytest.mark.parametrize("old", [write, write_folder])
-def test_what_fails_in_the_middle_leaves_the_earlier_one(tmp_path, old):
+def test_a_failure_leaves_the_earlier_file(tmp_path, old):
     path = old(tmp_path, "model", "old")
     before = everything(tmp_path)
     with pytest.raises(RuntimeError, match="half"), workspace(path) as folder:
@@ -69,28 +69,28 @@ def test_what_fails_in_the_middle_leaves_the_earlier_one(tmp_path, old):
     assert left.read_text() == "old"
 
 
-def test_an_earlier_folder_comes_back_if_the_new_one_cannot_be_put(tmp_path):
+def test_an_earlier_folder_comes_back_if_the_new_one_cannot_be_moved(tmp_path):
     path = write_folder(tmp_path, "model", "old")
     with workspace(path) as folder, pytest.raises(FileNotFoundError):
         move_into_place(folder / "never_written", path)
     assert (path / "inner" / "data").read_text() == "old"
 
 
-def test_folders_made_on_the_way_go_with_what_fails(tmp_path):
+def test_new_parent_folders_are_deleted_after_a_failure(tmp_path):
     path = tmp_path / "a" / "b" / "model"
     with pytest.raises(RuntimeError), workspace(path):
         raise RuntimeError
     assert everything(tmp_path) == []
 
 
-def test_folders_that_were_there_stay(tmp_path):
+def test_earlier_parent_folders_stay_after_a_failure(tmp_path):
     (tmp_path / "a").mkdir()
     with pytest.raises(RuntimeError), workspace(tmp_path / "a" / "b" / "model"):
         raise RuntimeError
     assert everything(tmp_path) == ["a"]
 
 
-def test_a_folder_with_something_else_is_not_replaced(tmp_path):
+def test_a_folder_with_other_files_is_not_replaced(tmp_path):
     path = tmp_path / "projects"
     path.mkdir()
     write(path, "thesis.tex")
@@ -116,7 +116,7 @@ def test_an_empty_folder_is_replaced(tmp_path):
 
 @pytest.mark.parametrize("target", ["somewhere", "nowhere"])
 @pytest.mark.parametrize("new", [write, write_folder])
-def test_a_link_is_replaced_and_what_it_leads_to_stays(tmp_path, target, new):
+def test_a_link_is_replaced_and_its_target_stays(tmp_path, target, new):
     write_folder(tmp_path, "somewhere", "old")
     path = tmp_path / "model"
     path.symlink_to(tmp_path / target, target_is_directory=True)
@@ -148,7 +148,7 @@ def test_a_folder_that_cannot_be_written_to_is_named(tmp_path):
 
 
 class OpError(Exception):
-    """As TensorFlow's: no error of the system."""
+    """Like TensorFlow's error: none of the system."""
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ class OpError(Exception):
     ],
     ids=["full", "quota", "h5py", "TensorFlow", "child"],
 )
-def test_a_full_disk_is_told_and_leaves_nothing(tmp_path, error):
+def test_a_full_disk_is_reported_and_nothing_is_left(tmp_path, error):
     path = tmp_path / "deep" / "model.onnx"
     with (
         pytest.raises(OSError, match=r"disk is full.*bytes that are free") as e,
@@ -177,7 +177,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(tmp_path, error):
     assert everything(tmp_path) == []
 
 
-def test_other_errors_pass_as_they_are(tmp_path):
+def test_other_errors_pass_unchanged(tmp_path):
     error = OSError(errno.EIO, "Input/output error")
     with pytest.raises(OSError) as found, workspace(tmp_path / "model"):
         raise error

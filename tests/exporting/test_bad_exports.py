@@ -1,4 +1,4 @@
-"""What cannot be exported: a clear error before any work, nothing left."""
+"""Impossible exports are clear errors before any work, and leave no files."""
 
 import errno
 import importlib.util
@@ -34,7 +34,7 @@ def cascade():
 
 @pytest.fixture
 def folder(tmp_path):
-    """Where nothing may be left behind."""
+    """A folder in which no files may be left."""
     yield tmp_path
     left = [x for x in tmp_path.rglob("*") if "kept" not in x.parts[-1]]
     assert not left
@@ -138,7 +138,7 @@ def test_check_data_without_the_labels_that_a_metric_needs(folder):
         export(cascade, folder / "file.keras", check_data=X)
 
 
-def test_a_cascade_that_is_not_adapted_yet(folder):
+def test_a_cascade_whose_adapters_are_not_fitted(folder):
     cascade = kc.build_cascade(
         network(), adapters=kc.adapters.PCAAdapter(2), head=2
     )
@@ -146,7 +146,7 @@ def test_a_cascade_that_is_not_adapted_yet(folder):
         export(cascade, folder / "file.keras")
 
 
-def test_what_is_no_model(folder):
+def test_an_object_that_is_no_model(folder):
     with pytest.raises(TypeError, match=r"cascade or a keras\.Model; received"):
         export(layers.Dense(2), folder / "file.keras")
 
@@ -203,8 +203,8 @@ def test_a_backend_that_is_not_installed_is_named(cascade, folder, monkeypatch):
     assert "jax2onnx" in str(caught.value)
 
 
-def test_a_file_that_answers_otherwise_is_kept_apart(folder, monkeypatch):
-    """The converter is given another model than the one that is asked."""
+def test_a_wrong_file_is_kept_under_another_name(folder, monkeypatch):
+    """The converter gets another model than the one that is compared."""
     model = network()
     write = writing.write
 

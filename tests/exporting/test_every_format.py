@@ -81,7 +81,7 @@ def test_a_keras_file_is_checked_in_a_process_of_its_own(small, tmp_path):
 
 
 @NEEDS_TENSORFLOW
-def test_where_built_in_operators_do_not_suffice_the_report_says_so(tmp_path):
+def test_the_report_says_if_built_in_operators_do_not_suffice(tmp_path):
     """LiteRT has no determinant."""
     x = keras.Input((3, 3), name="x")
     model = keras.Model(x, keras.ops.det(x))
@@ -95,7 +95,9 @@ def test_where_built_in_operators_do_not_suffice_the_report_says_so(tmp_path):
 
 
 @pytest.mark.parametrize("format", ["onnx", *FORMATS[1:2]])
-def test_what_trained_in_half_precision_is_written_in_float32(format, tmp_path):
+def test_a_model_trained_in_half_precision_is_written_in_float32(
+    format, tmp_path
+):
     with_policy = {"dtype": "mixed_float16"}
     x = keras.Input((8, 8, 3), name="x")
     y = keras.layers.Conv2D(4, 3, **with_policy)(x)

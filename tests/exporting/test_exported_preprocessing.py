@@ -45,7 +45,7 @@ def cascade(networks):
 
 @pytest.fixture(scope="module")
 def expected(networks):
-    """What each network gives for what its module makes of the pixels."""
+    """Answers of each network to the pixels as its module preprocesses them."""
     found = {}
     for module in MODULES:
         applications = importlib.import_module(f"keras.applications.{module}")

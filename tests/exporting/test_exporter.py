@@ -1,4 +1,4 @@
-"""What is in a file: named inputs and outputs, labels, a card; what is not."""
+"""Files have named inputs and outputs, labels, a card, and nothing else."""
 
 import importlib.util
 import json
@@ -78,7 +78,9 @@ def test_outputs_have_the_names_of_the_heads(cascade, checked):
     assert report.outputs == {"kind": (None, 3), "size": (None, 1)}
 
 
-def test_what_only_other_outputs_need_is_left_out(cascade, checked, tmp_path):
+def test_layers_that_only_other_outputs_need_are_left_out(
+    cascade, checked, tmp_path
+):
     part = kc.export(
         cascade, tmp_path / "part.onnx", outputs="size", verbose=False
     )
@@ -99,7 +101,7 @@ def test_the_files_size_is_that_of_its_weights_and_nothing_else(
     assert count == 112 + norms + normalization + 12 + 40 + 36 + 24 + 8
 
 
-def test_a_keras_file_has_the_outputs_that_are_asked_for(cascade, tmp_path):
+def test_a_keras_file_has_the_requested_outputs(cascade, tmp_path):
     path = tmp_path / "file.keras"
     kc.export(cascade, path, outputs="size", verbose=False)
     found = keras.saving.load_model(path).predict(X, verbose=0)
@@ -125,7 +127,7 @@ def test_a_file_has_a_card_and_labels(cascade, name, tmp_path):
         assert lines == labels["kind"]
 
 
-def test_the_card_says_how_the_file_answers(checked):
+def test_the_card_has_the_differences_from_the_model(checked):
     path, report = checked
     parity = kc.read_card(path)["parity"]
     assert set(parity) == {"kind", "size"}
@@ -146,7 +148,7 @@ def test_the_report_is_a_table_and_plain_values(checked):
     assert max(map(len, text.splitlines())) <= 100
 
 
-def test_the_cascade_stays_as_it_is(cascade, tmp_path):
+def test_the_cascade_is_not_changed(cascade, tmp_path):
     before = [ops.convert_to_numpy(v).copy() for v in cascade.variables]
     answers = of_the_cascade(cascade)
     nodes = [len(layer._inbound_nodes) for layer in cascade._flatten_layers()]
@@ -194,7 +196,7 @@ def test_any_functional_model_is_exported(tmp_path):
         ),
     ],
 )
-def test_an_input_that_no_output_needs_is_not_asked_for(name, tmp_path):
+def test_an_input_that_no_output_needs_is_left_out(name, tmp_path):
     a, b = keras.Input((3,), name="a"), keras.Input((3,), name="b")
     outputs = {"one": layers.Dense(2)(a), "two": layers.Dense(2)(b)}
     model = keras.Model({"a": a, "b": b}, outputs)

@@ -1,4 +1,4 @@
-"""What is written of a cascade: stock layers, folded where it costs nothing."""
+"""Programs have stock layers, folded where it costs nothing."""
 
 import keras
 import numpy as np
@@ -31,7 +31,6 @@ def upstream(shape=(WIDTH,), dense=False):
 
 
 def cascade_of(adapter, shape=(WIDTH,), dense=False, **arguments):
-    # Not 0.5 like Keras's own names: the Dense after the adapter can be led.
     return kc.build_cascade(
         upstream(shape, dense),
         taps={"features": "features"},
@@ -50,7 +49,7 @@ def kinds(program):
 
 @pytest.mark.parametrize("whiten", [False, True])
 @pytest.mark.parametrize("offset", [2.0, 1000.0], ids=["near", "far"])
-def test_a_pca_is_folded_its_mean_only_where_it_is_near(
+def test_a_pca_is_folded_and_its_mean_if_it_is_near_zero(
     answers, offset, whiten
 ):
     rows = features(offset)
@@ -87,7 +86,7 @@ def weights_of(model, name):
     return sorted(values, key=lambda x: -x.ndim)
 
 
-def test_a_pca_that_pools_a_map_is_folded_behind_its_pooling(answers):
+def test_a_pca_that_pools_a_map_is_folded_after_its_pooling(answers):
     maps = np.random.default_rng(0).normal(1.0, 1.0, (60, 4, 4, WIDTH))
     maps = maps.astype("float32")
     cascade = cascade_of(PCAAdapter(6, pool="avg"), (4, 4, WIDTH))
@@ -125,7 +124,7 @@ def test_low_rank_updates_are_merged(answers, own_answers):
     np.testing.assert_allclose(found, own, rtol=1e-4, atol=1e-5)
 
 
-def test_what_retention_needs_is_not_in_it(answers, own_answers):
+def test_layers_that_only_retention_needs_are_left_out(answers, own_answers):
     x = keras.Input((WIDTH,), name="x")
     tap = layers.Dense(WIDTH, activation="tanh", name="features")(x)
     network = keras.Model(x, layers.Dense(5, "softmax", name="old_head")(tap))
@@ -152,9 +151,7 @@ def test_what_retention_needs_is_not_in_it(answers, own_answers):
     )
 
 
-def test_an_adapter_that_knows_no_stock_layers_runs_as_it_is(
-    answers, own_answers
-):
+def test_an_adapter_without_stock_layers_runs_as_it_is(answers, own_answers):
     @keras.saving.register_keras_serializable(package="test_freezing")
     class Squared(Adapter):
         def call(self, inputs):
@@ -169,12 +166,12 @@ def test_an_adapter_that_knows_no_stock_layers_runs_as_it_is(
     )
 
 
-def test_a_stock_model_is_what_it_is():
+def test_a_model_of_stock_layers_is_returned():
     model = upstream()
     assert to_stock_layers(model) is model
 
 
-def test_a_normalization_goes_by_each_feature_and_its_own_deviation(settle):
+def test_the_mean_of_each_feature_is_measured_in_its_own_deviations(settle):
     # A feature far from zero by its deviation, beside one of a large one.
     x = keras.Input((2,), name="x")
     norm = layers.Normalization(mean=[1000.0, 0.0], variance=[1.0, 1e12])
@@ -188,7 +185,9 @@ def test_a_normalization_goes_by_each_feature_and_its_own_deviation(settle):
     assert kinds(to_inference_program(model).program) == ["Dense"]
 
 
-def test_a_feature_that_never_varies_is_no_division_by_zero(settle, answers):
+def test_a_feature_that_never_varies_causes_no_division_by_zero(
+    settle, answers
+):
     x = keras.Input((2,), name="x")
     norm = layers.Normalization(mean=[0.0, 1.0], variance=[0.0, 4.0])
     model = settle(keras.Model(x, layers.Dense(3, name="y")(norm(x))))
@@ -199,7 +198,7 @@ def test_a_feature_that_never_varies_is_no_division_by_zero(settle, answers):
     np.testing.assert_allclose(found, truth, rtol=1e-5, atol=1e-6)
 
 
-def test_a_whitened_mean_counts_by_the_faintest_component(answers):
+def test_a_whitened_mean_is_measured_by_the_faintest_component(answers):
     random = np.random.default_rng(0)
     axes, _ = np.linalg.qr(random.normal(size=(WIDTH, WIDTH)))
     spread = random.normal(size=(300, WIDTH)) * np.geomspace(1.0, 1e-3, WIDTH)
@@ -222,7 +221,7 @@ def test_a_whitened_mean_counts_by_the_faintest_component(answers):
 
 
 @pytest.mark.parametrize("offset", [0.0, 3.0, 500.0])
-def test_the_mean_in_deviations_is_that_of_numpy(offset):
+def test_the_mean_in_deviations_equals_that_of_numpy(offset):
     rows = features(offset)
     adapter = PCAAdapter(2).adapt(rows)
     exact = rows.astype("float64")
@@ -232,7 +231,7 @@ def test_the_mean_in_deviations_is_that_of_numpy(offset):
     assert found == pytest.approx(mean / deviation, rel=1e-5)
 
 
-def test_only_the_outputs_asked_for_are_written():
+def test_only_the_requested_outputs_are_in_the_program():
     x = keras.Input((2,), name="x")
     y, z = layers.Dense(2, name="y")(x), layers.Dense(2, name="z")(x)
     frozen = to_inference_program(keras.Model(x, {"y": y, "z": z}), ["z"])

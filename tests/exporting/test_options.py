@@ -1,4 +1,4 @@
-"""Arguments that are not possible are told before any work, with what is."""
+"""Impossible arguments are errors that name the possible ones."""
 
 from pathlib import Path
 
@@ -30,7 +30,7 @@ def request(path="model.tflite", **changes):
         (Path("model.pt2"), "torch"),
     ],
 )
-def test_the_format_goes_by_the_paths_ending(path, format):
+def test_the_paths_ending_sets_the_format(path, format):
     assert request(path).format == format
 
 
@@ -45,11 +45,11 @@ def test_the_format_goes_by_the_paths_ending(path, format):
         ("model.keras", "keras", "keras"),
     ],
 )
-def test_the_format_can_be_said_in_kerass_words_too(path, format, found):
+def test_formats_have_the_names_that_keras_gives_them_too(path, format, found):
     assert request(path, format=format).format == found
 
 
-def test_paths_are_absolute_and_know_the_home(monkeypatch, tmp_path):
+def test_paths_become_absolute_and_the_home_is_expanded(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     assert request("~/a.onnx").path == tmp_path / "a.onnx"
@@ -66,14 +66,14 @@ def test_paths_are_absolute_and_know_the_home(monkeypatch, tmp_path):
         ("mixed", 1e-1, True),
     ],
 )
-def test_the_tolerance_goes_by_the_quantization(quantize, tolerance, by_mean):
+def test_the_quantization_sets_the_tolerance(quantize, tolerance, by_mean):
     found = request(quantize=quantize)
     assert (found.tolerance, found.by_mean) == (tolerance, by_mean)
     assert request(quantize=quantize, tolerance=0.5).tolerance == 0.5
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         (
             {"path": "m.tf"},
@@ -126,8 +126,10 @@ def test_the_tolerance_goes_by_the_quantization(quantize, tolerance, by_mean):
         ({"timeout": None}, "timeout is a number above 0; received None"),
     ],
 )
-def test_what_is_not_possible_is_told_with_what_is(changes, told):
-    with pytest.raises(ValueError, match=told):
+def test_an_impossible_argument_is_an_error_with_the_possible_ones(
+    changes, message
+):
+    with pytest.raises(ValueError, match=message):
         request(**changes)
 
 
@@ -145,7 +147,7 @@ def test_eight_bits_need_data_to_calibrate_on(quantize):
 
 
 @pytest.mark.parametrize("quantize", [None, "float16", "dynamic"])
-def test_other_numbers_need_none(quantize):
+def test_other_quantizations_need_no_calibration_data(quantize):
     check_calibration(request(quantize=quantize), None)
 
 
@@ -158,12 +160,12 @@ def test_other_numbers_need_none(quantize):
         (("a", "a"), ("a",)),
     ],
 )
-def test_outputs_are_all_one_or_several(outputs, found):
+def test_all_outputs_are_written_or_one_or_several(outputs, found):
     assert check_outputs(outputs, ["a", "b"]) == found
 
 
 @pytest.mark.parametrize(
-    ("outputs", "told"),
+    ("outputs", "message"),
     [
         ("c", "no output 'c'. The outputs are: 'a', 'b'"),
         (["a", "c", "d"], "no output 'c', 'd'"),
@@ -172,8 +174,8 @@ def test_outputs_are_all_one_or_several(outputs, found):
         ("", "no output ''"),
     ],
 )
-def test_outputs_that_are_not_there_are_told(outputs, told):
-    with pytest.raises(ValueError, match=told):
+def test_unknown_outputs_are_an_error(outputs, message):
+    with pytest.raises(ValueError, match=message):
         check_outputs(outputs, ["a", "b"])
 
 
@@ -181,7 +183,7 @@ SHAPES = {"digit": (None, 3), "parity": (None, 2)}
 DIGITS = ["0", "1", "2"]
 
 
-def test_labels_are_those_of_each_output():
+def test_labels_are_sorted_by_output():
     one = {"digit": (None, 3)}
     assert check_labels(None, SHAPES) is None
     assert check_labels(DIGITS, one) == {"digit": DIGITS}
@@ -191,7 +193,7 @@ def test_labels_are_those_of_each_output():
 
 
 @pytest.mark.parametrize(
-    ("labels", "told"),
+    ("labels", "message"),
     [
         (DIGITS, "labels are a dict.*'digit', 'parity'"),
         ({"letter": DIGITS}, "no output 'letter'. The outputs are: 'digit'"),
@@ -200,12 +202,12 @@ def test_labels_are_those_of_each_output():
         ({"digit": 3}, "received 3"),
     ],
 )
-def test_labels_that_do_not_fit_are_told(labels, told):
-    with pytest.raises(ValueError, match=told):
+def test_labels_that_do_not_fit_are_an_error(labels, message):
+    with pytest.raises(ValueError, match=message):
         check_labels(labels, SHAPES)
 
 
-def test_inputs_that_are_integers_are_not_quantized():
+def test_integer_inputs_are_not_quantized():
     ports = [
         Port("image", (None, 4), "float32", ("image", 0)),
         Port("word", (None,), "int32", ("word", 0)),

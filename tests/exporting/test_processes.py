@@ -1,4 +1,4 @@
-"""Child processes: watched, ended, and their errors told."""
+"""Child processes are watched and killed, and their errors reported."""
 
 import os
 import signal
@@ -38,21 +38,21 @@ def no_child_is_left():
 STAGE = "print('keras_cascade stage: {}', flush=True); "
 
 
-def test_stages_are_told_in_order_and_nothing_else(run):
-    told = []
+def test_stages_and_nothing_else_are_reported_in_order(run):
+    stages = []
     code = STAGE.format("loading") + "print('noise', flush=True); import time; "
     code += "time.sleep(0.4); " + STAGE.format("writing") + "time.sleep(0.4)"
-    run(code, report=told.append)
-    assert told == ["loading", "writing"]
+    run(code, report=stages.append)
+    assert stages == ["loading", "writing"]
 
 
-def test_stages_of_a_child_that_is_quick_are_told(run):
-    told = []
-    run(STAGE.format("a") + STAGE.format("b"), report=told.append)
-    assert told == ["a", "b"]
+def test_stages_of_a_quick_child_are_reported(run):
+    stages = []
+    run(STAGE.format("a") + STAGE.format("b"), report=stages.append)
+    assert stages == ["a", "b"]
 
 
-def test_a_stage_is_told_while_the_child_goes_on(run):
+def test_a_stage_is_reported_while_the_child_runs(run):
     times = []
     code = STAGE.format("early") + "import time; time.sleep(1.5)"
     start = time.monotonic()
@@ -61,15 +61,15 @@ def test_a_stage_is_told_while_the_child_goes_on(run):
 
 
 def test_a_line_that_is_written_in_parts_is_one_stage(run):
-    told = []
+    stages = []
     code = "import sys, time; w = sys.stdout.write; f = sys.stdout.flush; "
     code += "w('keras_cascade st'); f(); time.sleep(0.3); w('age: wri'); f(); "
     code += "time.sleep(0.3); w('ting\\n')"
-    run(code, report=told.append)
-    assert told == ["writing"]
+    run(code, report=stages.append)
+    assert stages == ["writing"]
 
 
-def test_the_log_has_all_that_the_child_says(run, tmp_path):
+def test_the_log_has_all_output_of_the_child(run, tmp_path):
     run("import sys; print('out'); print('err', file=sys.stderr)")
     assert sorted((tmp_path / "child.log").read_text().split()) == [
         "err",
@@ -83,7 +83,7 @@ def test_variables_are_set_on_top_of_this_processs_own(run, monkeypatch):
     run(code, environment={"GIVEN": "2"})
 
 
-def test_too_long_is_an_error_and_ends_the_child(run, tmp_path):
+def test_a_timeout_is_an_error_and_kills_the_child(run, tmp_path):
     code = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
     start = time.monotonic()
     with pytest.raises(TimeoutError, match=r"'x.onnx' took longer than 1 sec"):
@@ -94,7 +94,7 @@ def test_too_long_is_an_error_and_ends_the_child(run, tmp_path):
         os.kill(number, 0)
 
 
-def test_an_error_is_told_by_its_last_line_first(run):
+def test_an_errors_last_line_comes_first(run):
     code = "print('loading');\ndef f():\n    raise ValueError('too wide')\nf()"
     with pytest.raises(RuntimeError) as error:
         run(code)
@@ -104,7 +104,7 @@ def test_an_error_is_told_by_its_last_line_first(run):
     assert "  loading" in rest
 
 
-def test_an_error_of_several_lines_is_told_from_its_first(run):
+def test_an_error_of_several_lines_begins_with_its_first(run):
     code = "raise RuntimeError('No way.\\nOn jax: this.\\n\\nOn torch: that.')"
     with pytest.raises(RuntimeError) as error:
         run(code)
@@ -113,24 +113,24 @@ def test_an_error_of_several_lines_is_told_from_its_first(run):
     assert lines[1:3] == ["On jax: this.", "On torch: that."]
 
 
-def test_of_errors_that_led_to_each_other_the_last_is_told(run):
+def test_the_last_of_chained_errors_is_reported(run):
     code = "try:\n    1 / 0\nexcept ArithmeticError as e:\n"
     code += "    raise KeyError('lost') from e"
     with pytest.raises(RuntimeError, match="failed: KeyError: 'lost'"):
         run(code)
 
 
-def test_an_error_without_a_message_is_told(run):
+def test_an_error_without_a_message_is_reported(run):
     with pytest.raises(RuntimeError, match=r"failed: AssertionError\n"):
         run("raise AssertionError")
 
 
-def test_a_child_that_says_why_it_exits(run):
+def test_a_child_that_exits_with_a_message(run):
     with pytest.raises(RuntimeError, match="failed: torch is too old"):
         run("import sys; sys.exit('torch is too old')")
 
 
-def test_a_child_that_exits_without_a_word(run):
+def test_a_child_that_exits_without_output(run):
     with pytest.raises(RuntimeError, match="it exited with status 3"):
         run("import os; os._exit(3)")
 
@@ -150,7 +150,7 @@ def test_a_child_that_is_killed(run, name, advice):
     assert no_child_is_left()
 
 
-def test_what_goes_wrong_here_ends_the_child_too(run, tmp_path):
+def test_an_error_in_this_process_kills_the_child(run, tmp_path):
     def report(stage):
         raise KeyboardInterrupt
 
@@ -164,18 +164,18 @@ def test_what_goes_wrong_here_ends_the_child_too(run, tmp_path):
     assert no_child_is_left()
 
 
-def test_a_child_that_does_what_it_should_leaves_no_zombie(run):
+def test_a_successful_child_leaves_no_zombie(run):
     run("pass")
     assert no_child_is_left()
 
 
-def test_output_that_is_no_text_is_no_error(run):
+def test_binary_output_is_no_error(run):
     code = "import sys; sys.stdout.buffer.write(b'\\xff\\xfe\\n'); sys.exit(2)"
     with pytest.raises(RuntimeError, match="failed"):
         run(code)
 
 
-def test_a_module_beside_a_script_hides_none(run, tmp_path, monkeypatch):
+def test_a_module_beside_a_script_hides_no_other(run, tmp_path, monkeypatch):
     (tmp_path / "json.py").write_text("raise RuntimeError('not this one')")
     monkeypatch.chdir(tmp_path)
     run("import json")

@@ -50,7 +50,7 @@ def cascade(digits):
 
 @pytest.fixture(scope="module")
 def float32_size(cascade, tmp_path_factory):
-    """Of the same cascade unquantized, by format."""
+    """Size of a file of the same cascade without quantization."""
     folder = tmp_path_factory.mktemp("float32")
 
     def size(ending):

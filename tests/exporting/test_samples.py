@@ -79,13 +79,13 @@ def test_one_input_is_an_array(stored):
     np.testing.assert_array_equal(whole(stored(A, ONE))["a"], A)
 
 
-def test_labels_come_along(stored):
+def test_labels_are_kept(stored):
     samples = stored(Batches())
     assert samples.has_labels
     np.testing.assert_array_equal(np.concatenate(samples.labels), B % 2)
 
 
-def test_structures_of_labels_come_along(stored):
+def test_structures_of_labels_are_kept(stored):
     samples = stored((A, {"y": B, "z": 2 * B}), ONE, limit=3)
     (labels,) = samples.labels
     np.testing.assert_array_equal(labels["y"], B[:3])
@@ -104,7 +104,7 @@ def test_no_more_is_stored_than_the_limit(stored, limit):
     assert len(np.concatenate(samples.labels)) == samples.rows
 
 
-def test_no_batch_is_read_that_is_not_needed(stored):
+def test_no_batch_is_read_after_the_limit(stored):
     read = []
 
     def endless():
@@ -132,7 +132,7 @@ def test_single_samples_come_one_by_one(stored):
     np.testing.assert_array_equal(np.concatenate([x["b"] for x in singles]), B)
 
 
-def test_another_process_finds_the_same(stored):
+def test_another_process_opens_the_same_samples(stored):
     samples = stored(Batches())
     opened = open_samples(samples.folder)
     assert opened.rows == 10
@@ -140,7 +140,7 @@ def test_another_process_finds_the_same(stored):
     np.testing.assert_array_equal(whole(opened)["a"], A)
 
 
-def test_names_that_numpy_has_a_meaning_for(tmp_path):
+def test_inputs_may_have_names_that_numpy_uses(tmp_path):
     ports = tuple(
         Port(x, (None, 4), "float32", (x, 0)) for x in ("file", "x/y")
     )
@@ -157,11 +157,11 @@ def test_a_last_axis_of_one_may_be_left_out_as_in_fit(stored):
     assert whole(stored(A[:, 0], column))["a"].shape == (10, 1)
 
 
-def test_a_last_axis_of_one_may_be_too_much_as_in_fit(stored):
+def test_a_last_axis_of_one_may_be_added_as_in_fit(stored):
     assert whole(stored([A, B[:, None]]))["b"].shape == (10,)
 
 
-def test_empty_batches_are_passed_over(stored):
+def test_empty_batches_are_skipped(stored):
     samples = stored(iter([{"a": A[:0], "b": B[:0]}, {"a": A, "b": B}]))
     assert (samples.rows, len(samples.labels)) == (10, 1)
 
@@ -170,7 +170,7 @@ WORDS = np.array([["a", "b", "c", "d"]])
 
 
 @pytest.mark.parametrize(
-    ("data", "kind", "told"),
+    ("data", "kind", "message"),
     [
         (A, ValueError, "'a', 'b': it has 1 arrays"),
         ([A, B, B], ValueError, "it has 3 arrays"),
@@ -189,14 +189,14 @@ WORDS = np.array([["a", "b", "c", "d"]])
         (iter([{"a": A, "b": B[:9]}]), ValueError, "received 'a' 10, 'b' 9"),
     ],
 )
-def test_data_that_does_not_fit_is_one_error_that_says_where(
-    stored, data, kind, told
+def test_data_that_does_not_fit_is_an_error_that_names_the_argument(
+    stored, data, kind, message
 ):
-    with pytest.raises(kind, match=told) as error:
+    with pytest.raises(kind, match=message) as error:
         stored(data)
     assert str(error.value).startswith("check_data")
 
 
-def test_a_later_batch_that_does_not_fit_is_seen(stored):
+def test_a_later_batch_that_does_not_fit_is_an_error(stored):
     with pytest.raises(ValueError, match="check_data: input 'a'"):
         stored(iter([A, A[:, :2]]), ONE)

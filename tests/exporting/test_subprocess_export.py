@@ -118,7 +118,7 @@ def with_layer(layer):
 IN_CHILD = 'if "keras_cascade.exporting.worker" in sys.modules: '
 
 
-def test_what_it_does_is_told_on_the_way(cascade, tmp_path):
+def test_stages_are_reported(cascade, tmp_path):
     path, stages = write(cascade, tmp_path)
     assert path.is_file()
     assert stages[0] == "saving the model"
@@ -158,7 +158,7 @@ def test_a_process_that_is_killed_is_a_clear_error(tmp_path, monkeypatch):
     assert not (tmp_path / "file.keras").exists()
 
 
-def test_an_error_of_the_process_is_told(tmp_path, monkeypatch):
+def test_an_error_of_the_process_is_reported(tmp_path, monkeypatch):
     own = module(
         tmp_path,
         monkeypatch,
@@ -170,7 +170,7 @@ def test_an_error_of_the_process_is_told(tmp_path, monkeypatch):
         write(model, tmp_path)
 
 
-def test_a_process_that_takes_too_long_is_ended(tmp_path, monkeypatch):
+def test_a_process_that_takes_too_long_is_killed(tmp_path, monkeypatch):
     own = module(
         tmp_path, monkeypatch, "slow_layers", IN_CHILD + "time.sleep(600)"
     )

@@ -1,4 +1,4 @@
-"""Folders of images and arrays: what is read, and what is refused."""
+"""Folders of images and arrays are read, or refused with a reason."""
 
 import sys
 import zipfile
@@ -70,7 +70,7 @@ def as_pairs(data) -> list[tuple[np.ndarray, int]]:
 
 
 def in_order(pairs) -> list[tuple[np.ndarray, int]]:
-    """Sorted by what cannot depend on the order they were read in."""
+    """Sorts pairs by label and brightness, whatever the order of reading."""
     return sorted(pairs, key=lambda pair: (pair[1], float(pair[0].sum())))
 
 
@@ -116,7 +116,7 @@ def test_an_image_of_the_right_size_is_its_pixels(tmp_path):
     assert x["photo"].dtype == "float32"
 
 
-def test_images_come_in_batches_and_each_pass_gives_them_again(classes):
+def test_images_come_in_batches_again_in_each_pass(classes):
     data = open_directory(classes, image_model(), batch_size=4)
     first, second = list(data), list(data)
     assert [len(y) for _, y in first] == [4, 4, 1]
@@ -135,14 +135,14 @@ def test_the_first_images_are_of_several_classes(tmp_path):
     assert set(labels) == {0, 1, 2, 3}
 
 
-def test_images_are_read_when_their_batch_is(classes):
+def test_images_are_read_with_their_batch(classes):
     (classes / "a" / "0.png").write_bytes(b"no image")
     data = open_directory(classes, image_model())
     with pytest.raises(ValueError, match=r"'.*0\.png' cannot be read"):
         list(data)
 
 
-def test_an_image_that_is_cut_off_is_named(tmp_path):
+def test_a_truncated_image_is_named(tmp_path):
     path = tmp_path / "cut.jpg"
     Image.fromarray(pixels(64, 64, 3)).save(path)
     path.write_bytes(path.read_bytes()[:1500])
@@ -180,7 +180,7 @@ def test_integer_inputs_get_rounded_pixels(classes):
         np.testing.assert_array_equal(x["photo"], np.rint(y["photo"]))
 
 
-def test_where_channels_are_first_so_are_those_of_images(classes):
+def test_images_have_channels_first_if_keras_does(classes):
     last = as_pairs(open_directory(classes, image_model()))
     keras.config.set_image_data_format("channels_first")
     try:
@@ -193,14 +193,14 @@ def test_where_channels_are_first_so_are_those_of_images(classes):
         np.testing.assert_array_equal(image, own.transpose(2, 0, 1))
 
 
-def test_a_model_of_any_size_gets_the_images_own(tmp_path):
+def test_a_model_of_any_size_gets_images_in_their_own(tmp_path):
     for row in range(2):
         Image.new("RGB", (5, 7)).save(tmp_path / f"{row}.png")
     ((x,),) = open_directory(tmp_path, image_model(size=(None, None)))
     assert x["photo"].shape == (2, 7, 5, 3)
 
 
-def test_images_of_several_sizes_need_a_model_of_one(classes):
+def test_images_of_several_sizes_need_a_model_of_one_size(classes):
     error = refused(classes, image_model(size=(None, None)))
     assert "several sizes" in error
 
@@ -219,7 +219,7 @@ def test_images_are_one_input(classes):
 
 
 @pytest.mark.parametrize("shape", [(4,), (4, 6, 2)])
-def test_a_model_that_takes_no_images_gets_none(classes, shape):
+def test_images_are_refused_for_a_model_that_takes_none(classes, shape):
     inputs = keras.Input(shape, name="signal")
     model = keras.Model(inputs, inputs * 2)
     assert "the model takes none: 'signal'" in refused(classes, model)
@@ -244,7 +244,7 @@ def with_labels(arrays: dict) -> dict:
 
 
 def write(folder, kind: str, arrays: dict):
-    """The arrays as the user may have them; what to pass."""
+    """Writes arrays as the user may have them; returns the path."""
     if kind == "a .npz file":
         np.savez(folder / "data.npz", **arrays)
         return folder / "data.npz"
@@ -261,7 +261,7 @@ def write(folder, kind: str, arrays: dict):
 @pytest.mark.parametrize(
     "kind", ["a .npz file", "several .npz files", ".npy files"]
 )
-def test_arrays_go_to_the_inputs_and_outputs_of_their_names(
+def test_arrays_are_those_of_the_inputs_and_outputs_of_their_names(
     kind, arrays, tmp_path
 ):
     expected = with_labels(arrays)
@@ -311,7 +311,7 @@ def test_an_output_without_labels_is_named(arrays, tmp_path):
     assert "lacks those in 'labels.age'" in refused(tmp_path, two_input_model())
 
 
-def test_files_have_the_same_arrays(tmp_path):
+def test_all_files_need_the_same_arrays(tmp_path):
     np.savez(tmp_path / "1.npz", photo=pixels(2, 4, 6, 3), labels=np.zeros(2))
     np.savez(tmp_path / "2.npz", photo=pixels(2, 4, 6, 3))
     error = refused(tmp_path, image_model())
@@ -319,7 +319,7 @@ def test_files_have_the_same_arrays(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "message"),
     [
         (
             {"photo": np.zeros((2, 6, 4, 3))},
@@ -338,9 +338,9 @@ def test_files_have_the_same_arrays(tmp_path):
     ],
     ids=["shape", "rows", "empty", "no row", "objects"],
 )
-def test_arrays_that_do_not_fit_are_refused(given, told, tmp_path):
+def test_arrays_that_do_not_fit_are_refused(given, message, tmp_path):
     np.savez(tmp_path / "x.npz", **given)
-    assert told in refused(tmp_path, image_model())
+    assert message in refused(tmp_path, image_model())
 
 
 @pytest.mark.parametrize("name", ["x.npz", "x.npy"])
@@ -366,17 +366,17 @@ def test_an_archive_of_something_else_is_refused(tmp_path):
 # what is there
 
 
-def test_a_path_that_is_not_there_is_named(tmp_path):
+def test_a_missing_path_is_named(tmp_path):
     error = refused(tmp_path / "nowhere", image_model())
     assert "There is no folder" in error
 
 
-def test_a_file_is_a_npz_file(tmp_path):
+def test_a_file_has_to_be_a_npz_file(tmp_path):
     (tmp_path / "x.csv").write_text("1,2")
     assert "neither a folder" in refused(tmp_path / "x.csv", image_model())
 
 
-def test_a_folder_without_data_tells_what_is_in_it(tmp_path):
+def test_the_error_of_a_folder_without_data_lists_its_contents(tmp_path):
     for name in ("1.csv", "2.csv", "notes"):
         (tmp_path / name).write_text("")
     (tmp_path / "inner").mkdir()
@@ -386,7 +386,7 @@ def test_a_folder_without_data_tells_what_is_in_it(tmp_path):
     assert ".npz" in error
 
 
-def test_an_empty_folder_is_told_to_be_empty(tmp_path):
+def test_the_error_of_an_empty_folder_says_so(tmp_path):
     assert "only: nothing" in refused(tmp_path, image_model())
 
 
@@ -403,23 +403,23 @@ def test_metrics_need_labels(tmp_path):
     Image.new("RGB", (2, 2)).save(tmp_path / "x.png")
     model = compiled(image_model())
     data = open_directory(tmp_path, model)
-    told = r"no labels.*'sparse_categorical_accuracy'.*a folder a class"
-    with pytest.raises(ValueError, match=told):
+    message = r"no labels.*'sparse_categorical_accuracy'.*a folder a class"
+    with pytest.raises(ValueError, match=message):
         check_labels(data, model)
     check_labels(data, image_model())
 
 
-def test_folders_are_as_many_as_the_model_tells_classes_apart(classes):
+def test_there_are_as_many_folders_as_classes(classes):
     model = compiled(image_model(outputs=4))
     data = open_directory(classes, model)
-    told = r"has 3 folders of classes \('a', 'b', 'c'\), the model tells 4"
-    with pytest.raises(ValueError, match=told):
+    message = r"has 3 folders of classes \('a', 'b', 'c'\), the model tells 4"
+    with pytest.raises(ValueError, match=message):
         check_labels(data, model)
     (classes / "d").mkdir()
     check_labels(open_directory(classes, model), model)
 
 
-def test_one_value_tells_two_classes_apart(classes):
+def test_a_single_output_stands_for_two_classes(classes):
     model = compiled(image_model(outputs=1))
     with pytest.raises(ValueError, match="the model tells 2 apart"):
         check_labels(open_directory(classes, model), model)

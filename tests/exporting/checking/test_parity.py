@@ -63,7 +63,7 @@ def test_integers_and_booleans_are_compared():
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_a_file_that_answers_with_no_number_is_infinitely_far(value):
+def test_an_answer_that_is_no_number_is_infinitely_far(value):
     found = ROWS.copy()
     found[3, 1] = value
     parity = pair(ROWS, found)
@@ -76,7 +76,7 @@ def test_nan_is_no_top_answer():
     assert pair(expected, [[np.nan, 1.0], [3.0, 1.0]]).agreement == 0.5
 
 
-def test_infinities_of_the_model_itself_are_wanted_of_the_file():
+def test_the_file_has_to_have_the_models_infinities():
     expected = np.array([[0.0, -np.inf], [2.0, 1.0], [1.0, np.nan]])
     parity = pair(expected, expected)
     assert (parity.maximum, parity.agreement) == (0.0, 1.0)
@@ -86,7 +86,7 @@ def test_infinities_of_the_model_itself_are_wanted_of_the_file():
     assert pair(expected, -expected).maximum == np.inf
 
 
-def test_a_model_that_answers_nothing_but_nan():
+def test_a_model_that_answers_only_nan():
     empty = np.full((2, 3), np.nan)
     assert pair(empty, empty).maximum == 0.0
     assert pair(empty, np.zeros((2, 3))).maximum == np.inf
@@ -103,7 +103,9 @@ def test_a_model_that_answers_nothing_but_nan():
     ],
     ids=["classes", "sigmoid", "flat", "negative", "large"],
 )
-def test_how_many_top_answers_are_the_same(expected, found, share):
+def test_the_agreement_is_the_share_of_equal_top_answers(
+    expected, found, share
+):
     assert pair(expected, found).agreement == share
 
 
@@ -128,7 +130,7 @@ def network(outputs=lambda y, z: y):
     [lambda y, z: {"z": z, "y": y}, lambda y, z: [y, z]],
     ids=["dict", "list"],
 )
-def test_the_models_answers_go_by_name_over_all_batches(tmp_path, outputs):
+def test_the_models_answers_are_by_name_over_all_batches(tmp_path, outputs):
     model = network(outputs)
     program = as_program(model)
     x = {"a": np.tile(ROWS, (4, 1)), "b": np.ones((40, 4), "float32")}
@@ -222,7 +224,7 @@ def test_the_models_metrics_are_reset():
     assert other == {"accuracy": pytest.approx(1 / 3)}
 
 
-def test_of_a_metric_with_a_value_a_class_it_is_the_mean():
+def test_a_metric_with_a_value_for_each_class_gives_their_mean():
     model = network()
     model.compile(loss="mse", metrics=[keras.metrics.F1Score(name="f1")])
     truth = np.eye(3, dtype="float32")[[0, 1, 2, 2]]
@@ -246,7 +248,7 @@ def halves(truth, given):
         ({"metrics": {"y": ["mae"]}}, "'mae'"),
     ],
 )
-def test_whether_there_are_metrics_and_what_they_are_called(arguments, names):
+def test_metrics_are_found_and_named(arguments, names):
     model = network(lambda y, z: {"y": y})
     assert not has_metrics(model)
     model.compile("sgd", "mse", **arguments)

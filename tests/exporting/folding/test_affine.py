@@ -1,4 +1,4 @@
-"""What is not linear, or not by channel, or not in float32, is not folded."""
+"""Layers that are not linear, by channel and in float32 are not folded."""
 
 import keras
 import pytest
@@ -35,7 +35,7 @@ KEPT = {
         (4, 3),
         lambda: [layers.Dense(3), layers.BatchNormalization(axis=1)],
     ),
-    "the other axis, ahead": (
+    "the other axis, before": (
         (3, 4),
         lambda: [layers.BatchNormalization(axis=1), layers.Dense(3)],
     ),
@@ -59,7 +59,7 @@ KEPT = {
         (5, 5, 4),
         lambda: [layers.BatchNormalization(), layers.Conv2D(3, 1), "low rank"],
     ),
-    "low rank, ahead": (
+    "low rank, before": (
         (4,),
         lambda: [layers.Dense(3), "low rank", layers.BatchNormalization()],
     ),
@@ -97,7 +97,7 @@ KEPT = {
         (5, 5, 4),
         lambda: [layers.Conv2D(4, 1, groups=2), layers.Conv2D(2, 1)],
     ),
-    "groups behind": (
+    "groups after": (
         (5, 5, 4),
         lambda: [layers.BatchNormalization(), layers.Conv2D(4, 1, groups=2)],
     ),
@@ -127,7 +127,7 @@ def test_nothing_is_folded_where(folded, case):
     assert len(kinds) == len(model.layers) - 1
 
 
-def test_quantized_layers_are_left_alone(settle):
+def test_quantized_layers_are_not_folded(settle):
     model = keras.Sequential(
         [keras.Input((4,)), layers.BatchNormalization(), layers.Dense(3)]
     )

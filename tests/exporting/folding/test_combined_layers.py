@@ -1,4 +1,4 @@
-"""Every kind of layer that becomes one with another, with its arguments."""
+"""Each kind of layer becomes one with another, and keeps its arguments."""
 
 import keras
 import pytest
@@ -72,14 +72,14 @@ FIRST = {"data_format": "channels_first"}
     ],
     ids=["Conv2D", "DepthwiseConv2D", "SeparableConv2D", "Conv2DTranspose"],
 )
-def test_channels_first_it_is_the_first_axis(folded, make):
+def test_the_channels_may_be_the_first_axis(folded, make):
     layer = make()
     model = line((4, 7, 7), layer, layers.BatchNormalization(axis=1))
     _, kinds = folded(model, run=FIRST_RUNS)
     assert kinds == [type(layer).__name__]
 
 
-def test_regularizers_constraints_and_activations_of_the_users(folded):
+def test_the_users_regularizers_constraints_and_activations(folded):
     class Cubed(layers.Layer):
         def build(self, shape):
             self.power = self.add_weight(name="factor")

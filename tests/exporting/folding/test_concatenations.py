@@ -19,7 +19,7 @@ def model_of(parts, last, shape=(8,), axis=-1):
 
 
 @pytest.mark.parametrize("axis", [-1, 1])
-def test_three_parts_one_of_them_no_layer(folded, axis):
+def test_one_of_three_parts_has_no_layer(folded, axis):
     parts = [layers.Dense(8), None, layers.Dense(9, use_bias=False)]
     model = model_of(parts, layers.Dense(3, activation="relu"), axis=axis)
     counts, kinds = folded(model)
@@ -48,14 +48,14 @@ def test_larger_convolutions_stay(folded):
     assert counts == {}
 
 
-def test_what_has_an_activation_stays(folded):
+def test_a_layer_with_an_activation_stays(folded):
     parts = [layers.Dense(8, activation="relu"), layers.Dense(8)]
     counts, kinds = folded(model_of(parts, layers.Dense(3)))
     assert counts == {THROUGH: 1}
     assert kinds.count("Dense") == 2
 
 
-def test_nothing_is_folded_that_would_have_more_weights(folded):
+def test_nothing_is_folded_into_more_weights(folded):
     parts = [layers.Dense(2), layers.Dense(2)]
     counts, _ = folded(model_of(parts, layers.Dense(9)))
     assert counts == {}
@@ -94,21 +94,21 @@ def test_a_concatenation_in_a_concatenation(folded, axes):
     assert kinds == ["ReLU", "Concatenate"]
 
 
-def test_one_that_comes_twice_in_it_stays(folded):
+def test_a_concatenation_that_is_a_part_twice_stays(folded):
     x = keras.Input((4,), name="x")
     inner = layers.Concatenate()([x, layers.ReLU()(x)])
     model = keras.Model(x, layers.Concatenate()([inner, inner]))
     assert folded(model)[0] == {}
 
 
-def test_one_on_another_axis_stays(folded):
+def test_a_concatenation_on_another_axis_stays(folded):
     x = keras.Input((4, 4), name="x")
     inner = layers.Concatenate(axis=1)([x, layers.ReLU()(x)])
     model = keras.Model(x, layers.Concatenate(axis=2)([inner, -inner]))
     assert folded(model)[0] == {}
 
 
-def test_all_of_it_at_once(folded):
+def test_all_rules_at_once(folded):
     x = keras.Input((8,), name="x")
     norm = layers.BatchNormalization()(layers.Dense(8)(x))
     inner = layers.Concatenate()([norm, layers.Dropout(0.1)(x)])

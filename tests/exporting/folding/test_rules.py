@@ -12,7 +12,7 @@ from keras_cascade.graph.program import as_program
 
 
 def weights(program):
-    """How many numbers a program's layers hold."""
+    """The number of weights of a program."""
     return sum(layer.count_params() for layer in program.layers)
 
 
@@ -33,7 +33,9 @@ def test_a_batch_normalization_without_scale_or_center(folded, scale, center):
     assert kinds == ["Dense"]
 
 
-def test_a_batch_normalization_becomes_part_of_what_mixes_behind_it(folded):
+def test_a_batch_normalization_becomes_part_of_the_mixing_layer_after_it(
+    folded,
+):
     for shape, layer in [
         ((4,), layers.Dense(3, activation="relu")),
         ((5, 5, 4), layers.Conv2D(3, 1, activation="gelu")),
@@ -45,7 +47,7 @@ def test_a_batch_normalization_becomes_part_of_what_mixes_behind_it(folded):
         assert kinds == [type(layer).__name__]
 
 
-def test_linear_layers_that_follow_each_other_are_one(folded):
+def test_consecutive_linear_layers_become_one(folded):
     for shape, *made in [
         ((8,), layers.Dense(4), layers.Dense(3, activation="tanh")),
         ((5, 5, 2), layers.Conv2D(4, 3, strides=2), layers.Conv2D(4, 1)),
@@ -57,7 +59,7 @@ def test_linear_layers_that_follow_each_other_are_one(folded):
         assert kinds == [type(made[0]).__name__]
 
 
-def test_what_does_nothing_in_inference_is_gone(folded):
+def test_layers_that_do_nothing_in_inference_are_dropped(folded):
     made = [
         layers.Dropout(0.5),
         layers.GaussianNoise(1.0),
@@ -70,12 +72,12 @@ def test_what_does_nothing_in_inference_is_gone(folded):
     assert kinds == ["Dense"]
 
 
-def test_it_stays_between_an_input_and_an_output(folded):
+def test_a_dropout_between_an_input_and_an_output_stays(folded):
     _, kinds = folded(line((4,), layers.Dropout(0.5)))
     assert kinds == ["Dropout"]
 
 
-def test_what_a_fold_makes_possible_is_folded_too(folded):
+def test_folding_goes_on_until_no_rule_applies(folded):
     made = [
         layers.Dense(4),
         layers.Dropout(0.5),
@@ -90,7 +92,7 @@ def test_what_a_fold_makes_possible_is_folded_too(folded):
     assert kinds == ["Dense", "Activation"]
 
 
-def test_nothing_is_folded_that_is_needed_twice(folded):
+def test_a_layer_whose_output_is_needed_twice_is_not_folded(folded):
     x = keras.Input((4,), name="x")
     y = layers.Dense(3)(x)
     norm = layers.BatchNormalization()(y)
@@ -98,7 +100,7 @@ def test_nothing_is_folded_that_is_needed_twice(folded):
     assert counts == {}
 
 
-def test_nothing_is_folded_that_is_an_output(folded):
+def test_a_layer_that_is_an_output_is_not_folded(folded):
     x = keras.Input((4,), name="x")
     y = layers.Dense(3)(x)
     norm = layers.BatchNormalization()(y)
@@ -130,7 +132,7 @@ def test_a_shared_layer_is_not_doubled(folded):
     )
 
 
-def test_a_network_that_is_called_twice_is_folded_in_both(folded):
+def test_a_network_that_is_called_twice_is_folded_in_both_calls(folded):
     given = keras.Input((4, 4, 3), name="given")
     y = layers.Conv2D(3, 3, padding="same")(given)
     y = layers.Activation("relu")(layers.BatchNormalization()(y))
@@ -143,7 +145,7 @@ def test_a_network_that_is_called_twice_is_folded_in_both(folded):
     assert weights(after) == 3 * 3 * 3 * 3 + 3
 
 
-def test_a_layer_that_is_normalised_in_one_place_alone_stays(folded):
+def test_a_layer_that_is_normalised_after_one_call_only_stays(folded):
     x = keras.Input((4,), name="x")
     dense, norm = layers.Dense(4), layers.BatchNormalization()
     both = [norm(dense(x)), layers.ReLU()(dense(layers.ReLU()(x)))]
@@ -165,7 +167,7 @@ def test_a_shared_normalization_becomes_part_of_both(folded):
     [(3.0, ["Dense"]), (1000.0, ["subtract_mean", "Dense"])],
     ids=["near", "far"],
 )
-def test_a_far_mean_is_subtracted_still(settle, answers, mean, kinds):
+def test_a_mean_far_from_zero_is_still_subtracted(settle, answers, mean, kinds):
     random = np.random.default_rng(0)
     mean = mean + random.normal(size=64)
     deviation = random.uniform(0.5, 2.0, 64)
@@ -185,7 +187,7 @@ def test_a_far_mean_is_subtracted_still(settle, answers, mean, kinds):
     assert np.abs(found - truth).max() <= 1e-5 * truth.std(axis=0).mean()
 
 
-def test_means_that_are_not_known_are_taken_for_far(settle):
+def test_an_unknown_mean_counts_as_far_from_zero(settle):
     norm = layers.Normalization(mean=[0.1] * 4, variance=[1.0] * 4)
     model = settle(line((4,), norm, layers.Dense(3)))
     assert len(fold(as_program(model), {}).program.steps) == 2
@@ -216,9 +218,11 @@ def test_a_mask_is_not_lost_with_a_normalization(answers, own_answers):
         lambda: (layers.Dense(4), layers.Conv1D(3, 1)),
         lambda: (layers.Conv1D(4, 1), layers.Dense(3)),
     ],
-    ids=["before it", "behind it"],
+    ids=["before it", "after it"],
 )
-def test_a_dense_joins_a_convolution_which_still_ends_a_mask(folded, pair):
+def test_a_dense_and_a_convolution_become_one_that_hands_no_mask_on(
+    folded, pair
+):
     x = keras.Input((5, 4), name="x")
     first, second = pair()
     counts, kinds = folded(keras.Model(x, second(first(x))))
@@ -226,7 +230,7 @@ def test_a_dense_joins_a_convolution_which_still_ends_a_mask(folded, pair):
     assert kinds == ["Conv1D"]
 
 
-def test_a_dense_on_a_map_joins_the_convolution_before_it(folded):
+def test_a_dense_on_a_map_becomes_part_of_the_convolution_before_it(folded):
     x = keras.Input((7, 7, 4), name="x")
     y = layers.Conv2D(6, 3, strides=2, padding="same")(x)
     _, kinds = folded(keras.Model(x, layers.Dense(3, "relu")(y)))
@@ -244,7 +248,7 @@ def plans(draw):
             draw(st.integers(1, 3)),
             draw(numbers),
             draw(st.integers(1, 4)),
-            # What saturates has no spread to measure by.
+            # An activation that saturates leaves no spread to compare with.
             draw(st.sampled_from(["linear", "linear", "leaky_relu"])),
             draw(st.booleans()),
         )
@@ -281,14 +285,16 @@ def network_of(plan):
     max_examples=4 if keras.config.backend() == "jax" else 12,
     deadline=None,
     derandomize=True,
-    # Each try builds a network.
+    # Shrinking an example would build a network in each try.
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=list(HealthCheck),
 )
 @given(plan=plans())
-def test_any_network_answers_alike_with_no_more_weights(folded, settle, plan):
+def test_any_folded_network_answers_alike_with_no_more_weights(
+    folded, settle, plan
+):
     model = network_of(plan)
-    # Some spread less than they round: to a width of one, and on.
+    # Some networks vary less than they round, such as those of width one.
     folded(model, bound=1e-4, rounding=1e-5)
     before = as_program(settle(model))
     assert weights(fold(before, {}).program) <= weights(before)
@@ -299,9 +305,9 @@ def test_any_network_answers_alike_with_no_more_weights(folded, settle, plan):
     max_examples=300, deadline=None, suppress_health_check=list(HealthCheck)
 )
 @given(plan=plans())
-def test_any_of_many_networks_answers_alike(folded, settle, plan):
+def test_many_folded_networks_answer_alike(folded, settle, plan):
     model = network_of(plan)
-    # Some spread less than they round: to a width of one, and on.
+    # Some networks vary less than they round, such as those of width one.
     folded(model, bound=1e-4, rounding=1e-5)
     before = as_program(settle(model))
     assert weights(fold(before, {}).program) <= weights(before)

@@ -22,7 +22,7 @@ def model():
     model.operatorCodes = [
         code(builtin.ADD),
         code(builtin.CUSTOM, "FlexErf"),
-        # Beyond what the older field holds.
+        # A number that is too large for the older field.
         code(builtin.GELU, deprecated=127),
     ]
     graph.operators = [operator(x) for x in (0, 1, 0, 2)]
@@ -45,7 +45,7 @@ def operator(index):
     return found
 
 
-def test_what_is_written_is_a_litert_file(model, tmp_path):
+def test_a_written_file_is_a_litert_file(model, tmp_path):
     path = tmp_path / "x.tflite"
     flatbuffer.write_model(model, path)
     assert path.read_bytes()[4:8] == b"TFL3"
@@ -58,7 +58,7 @@ def test_operators_are_counted_by_name(model, tmp_path):
     assert flatbuffer.operators(path) == {"ADD": 2, "FlexErf": 1, "GELU": 1}
 
 
-def test_operators_of_old_files_are_known(model, tmp_path):
+def test_operators_of_old_files_have_names(model, tmp_path):
     path = tmp_path / "x.tflite"
     for x in model.operatorCodes[:1]:
         x.builtinCode = 0
@@ -67,7 +67,7 @@ def test_operators_of_old_files_are_known(model, tmp_path):
     assert flatbuffer.operators(path)["SOFTMAX"] == 2
 
 
-def test_texts_come_back_as_they_were(model, tmp_path):
+def test_texts_are_read_as_they_were_written(model, tmp_path):
     path = tmp_path / "x.tflite"
     texts = {"labels/digit": "null\neins\nzwölf", "card": '{"α": 1}', "no": ""}
     flatbuffer.set_metadata(model, texts)
@@ -75,7 +75,7 @@ def test_texts_come_back_as_they_were(model, tmp_path):
     assert flatbuffer.metadata(path) == texts
 
 
-def test_texts_take_the_place_of_earlier_ones_alone(model, tmp_path):
+def test_texts_replace_only_earlier_ones_of_their_name(model, tmp_path):
     path = tmp_path / "x.tflite"
     flatbuffer.set_metadata(model, {"one": "old", "two": "old"})
     flatbuffer.write_model(model, path)
@@ -85,7 +85,7 @@ def test_texts_take_the_place_of_earlier_ones_alone(model, tmp_path):
     assert flatbuffer.metadata(path) == {"one": "old", "two": "new"}
 
 
-def test_what_the_converter_keeps_for_itself_is_left_out(model, tmp_path):
+def test_the_converters_own_metadata_is_left_out(model, tmp_path):
     path = tmp_path / "x.tflite"
     texts = {"CONVERSION_METADATA": "\x00\x01", "mine": "yes"}
     flatbuffer.set_metadata(model, texts)
