@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 
 from keras_cascade.exporting.checking import verification
-from keras_cascade.exporting.job import CheckData, Job
+from keras_cascade.exporting.checking.verification import CheckData
+from keras_cascade.exporting.job import Job
 from keras_cascade.exporting.report import ExportReport
 from keras_cascade.exporting.samples import Samples
 
@@ -57,10 +58,8 @@ def _write_right(
         differences = [x.maximum for x in report.parity.values()]
         right = quantized or max(differences) <= job.options.tolerance
     else:
-        names, path = list(check.expected), job.staged(backend)
-        found, _ = verification.run_file(
-            path, job.options, check.samples.folder, names
-        )
+        path = job.staged(backend)
+        found, _ = verification.run_file(path, job.options, check)
         if quantized:
             right = all(np.isfinite(x.sum()) for x in found.values())
         else:

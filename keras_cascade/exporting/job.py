@@ -11,6 +11,7 @@ import keras
 
 from keras_cascade.exporting import backends, card, writing
 from keras_cascade.exporting.checking import parity, verification
+from keras_cascade.exporting.checking.verification import CheckData
 from keras_cascade.exporting.inference_program import to_inference_program
 from keras_cascade.exporting.options import ExportOptions
 from keras_cascade.exporting.report import ExportReport
@@ -21,15 +22,6 @@ from keras_cascade.networks.loading import as_functional
 
 # More samples hardly change the ranges that 8 bits are spread over.
 _CALIBRATION_SAMPLES = 512
-
-
-@dataclass(frozen=True)
-class CheckData:
-    """Inputs, the model's answers, and whether the inputs are the user's."""
-
-    samples: Samples
-    expected: parity.Answers
-    given: bool
 
 
 @dataclass(frozen=True)
@@ -142,13 +134,9 @@ class Job:
     def verify(self, report: ExportReport, check: CheckData) -> ExportReport:
         """Runs a file, and compares its answers with the model's."""
         self.show("running the file")
+        path = self.staged(report.backend)
         return verification.verify(
-            self.model,
-            self.staged(report.backend),
-            report,
-            self.options,
-            check.samples,
-            check.expected,
+            report, path, self.model, self.options, check
         )
 
     def finish(self, report: ExportReport) -> ExportReport:

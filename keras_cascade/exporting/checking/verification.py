@@ -5,7 +5,7 @@ Tested by `tests/exporting/test_every_format.py`.
 
 import json
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,15 @@ _THREADS = {"all_threads": None, "one_thread": 1}
 _ROUGHLY = 1e-2
 
 
+@dataclass(frozen=True)
+class CheckData:
+    """Inputs, the model's answers, and whether the inputs are the user's."""
+
+    samples: Samples
+    expected: Answers
+    given: bool
+
+
 def check_labels_for_metrics(model: keras.Model, samples: Samples) -> None:
     """Raises a ValueError if a model has metrics and samples no labels."""
     if parity.has_metrics(model) and not samples.has_labels:
@@ -38,12 +47,11 @@ def check_labels_for_metrics(model: keras.Model, samples: Samples) -> None:
 
 
 def verify(
-    model: keras.Model,
-    path: Path,
     report: ExportReport,
+    path: Path,
+    model: keras.Model,
     options: ExportOptions,
-    samples: Samples,
-    expected: Answers,
+    check: CheckData,
 ) -> ExportReport:
     """Runs a file on all samples; adds to the report how it compares.
 
@@ -59,17 +67,18 @@ def verify(
             "for an app that links them."
         )
     runs = {
-        name: run_file(path, options, samples.folder, list(expected), threads)
+        name: run_file(path, options, check, threads)
         for name, threads in _THREADS.items()
     }
+    expected, labels = check.expected, check.samples.labels
     found, costs = runs["all_threads"]
     metrics = {}
     # The metrics of a model with several outputs need all of them.
     if parity.has_metrics(model) and len(expected) == len(model.outputs):
-        own = parity.score(model, expected, samples.labels)
+        own = parity.score(model, expected, labels)
         # Runtimes order outputs as they like; `score` takes the model's order.
         in_order = {name: found[name] for name in expected}
-        files = parity.score(model, in_order, samples.labels)
+        files = parity.score(model, in_order, labels)
         metrics = {k: {"model": own[k], "file": files[k]} for k in own}
     return replace(
         report,
@@ -83,25 +92,23 @@ def verify(
 def run_file(
     path: Path,
     options: ExportOptions,
-    inputs: Path,
-    outputs: list[str],
+    check: CheckData,
     threads: int | None = None,
 ) -> tuple[Answers, dict[str, Any]]:
     """Runs a file in a subprocess; returns its answers, latency and memory.
 
-    It answers the batches in the folder `inputs`, with all threads by default.
-    Files are added to the folder of `path`.
+    It may use all threads by default. Files are added to the folder of `path`.
     """
     folder = path.parent / f"run-{len(list(path.parent.glob('run-*')))}"
     folder.mkdir()
     work = {
         "format": options.format,
         "file": str(path),
-        "inputs": str(inputs),
+        "inputs": str(check.samples.folder),
         "answers": str(folder / "answers"),
         "result": str(folder / "result.json"),
         "threads": threads,
-        "outputs": outputs,
+        "outputs": list(check.expected),
     }
     request = folder / "request.json"
     request.write_text(json.dumps(work))
