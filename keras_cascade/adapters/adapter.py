@@ -125,6 +125,7 @@ class Adapter(keras.layers.Layer):
             activity_regularizer=activity_regularizer,
             name=name,
         )
+        # A weight, so that files and copies have it; `build` adds it.
         self._fitted: Any = None
 
     @property
@@ -259,6 +260,7 @@ class Adapter(keras.layers.Layer):
         if name is not None:
             config["name"] = name
         twin = type(self).from_config(config)
+        # Built for the same shape, the copy has the same weights in order.
         if self.built:
             twin.build_from_config(self.get_build_config())
             twin.set_weights(self.get_weights())

@@ -61,6 +61,7 @@ def automatic_adapter(
     >>> found.size, found.channels
     ((14, 14), 32)
     """
+    # A layer that changes no shape would train, but nothing asks for one.
     if target is not None and _fits(shape, target):
         return None
     axis = channel_axis(len(shape) + 1, data_format) - 1
@@ -188,11 +189,7 @@ class _Case:
         return self.target[:-1], self.target[-1]
 
     def _projected(self, width: int | None) -> int | None:
-        """Returns the width to project to; None for no projection.
-
-        A projection that keeps the width would train, but nothing asks for
-        one.
-        """
+        """Returns the width to project to; None for no projection."""
         axis = channel_axis(len(self.shape) + 1, self.data_format) - 1
         return None if width == self.shape[axis] else width
 

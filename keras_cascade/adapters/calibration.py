@@ -59,11 +59,7 @@ class TemperatureFit:
         self.count += len(logits)
 
     def temperature(self) -> float:
-        """Returns the temperature of lowest negative log likelihood.
-
-        Raises:
-            ValueError: If there is none between 1/32 and 32.
-        """
+        """Returns that temperature; an error if none from 1/32 to 32 fits."""
         self._check_range()
         # The slope rises: it is negative first, and positive at the end.
         right = int(np.argmax(self._slopes >= 0))

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from keras_cascade._messages import closest
-from keras_cascade.adapters.number_checks import is_finite, is_int
+from keras_cascade.adapters.learning import is_finite, is_int
 
 # The number of classes, or their names; None where it is unknown.
 Classes = int | Sequence[str] | None
@@ -38,13 +38,7 @@ class ClassMapping:
     def of(
         cls, mapping: object, source_classes: object, target_classes: object
     ) -> "ClassMapping":
-        """Returns the mapping of the arguments of `LabelMapAdapter`.
-
-        Raises:
-            ValueError: If the mapping is empty or negative, names an unknown
-                class, or does not fit the numbers of classes; or if nothing
-                says how many target classes there are.
-        """
+        """Returns the mapping of the arguments of `LabelMapAdapter`."""
         sources = _checked_classes(source_classes, "source_classes")
         targets = _checked_classes(target_classes, "target_classes")
         if mapping is None:
@@ -77,11 +71,7 @@ class ClassMapping:
         return count(self.targets) or 0
 
     def weights(self, sources: int) -> np.ndarray:
-        """Returns the weights `(sources, targets)`, zero if to be learned.
-
-        Raises:
-            ValueError: If the mapping has other source classes.
-        """
+        """Returns the weights `(sources, targets)`, zero if to be learned."""
         known = count(self.sources)
         if known not in (None, sources):
             raise ValueError(
@@ -99,11 +89,7 @@ class ClassMapping:
 
 
 def class_index(given: object, classes: Classes, argument: str) -> int:
-    """Returns the index of a class that is given by index or by name.
-
-    Raises:
-        ValueError: If there is no such class.
-    """
+    """Returns the index of a class, given by index or name; else an error."""
     if isinstance(given, str):
         return _index_of_name(given, classes, argument)
     if not is_int(given):

@@ -153,14 +153,8 @@ def label_rows(
 ) -> np.ndarray:
     """Returns labels as a distribution over classes for each row, in float64.
 
-    Args:
-        labels: Class ids of shape `leading` or `(*leading, 1)`, or one-hot
-            or probability rows `(*leading, classes)`.
-        leading: The shape of the scores without their classes.
-        classes: The number of classes.
-
-    Raises:
-        ValueError: If labels are of another shape, or outside the classes.
+    Labels are class ids of shape `leading`, that of the scores without their
+    classes, or `(*leading, 1)`; or one-hot or probability rows.
     """
     if labels.shape == (*leading, classes) and classes > 1:
         rows = labels.reshape(-1, classes).astype("float64")
@@ -181,11 +175,7 @@ def label_rows(
 
 
 def unit_targets(labels: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Returns labels of sigmoid units, in `shape` and float64.
-
-    Raises:
-        ValueError: If labels are of another shape, or not within 0 and 1.
-    """
+    """Returns labels of sigmoid units, from 0 to 1, in `shape` and float64."""
     possible = {shape, shape[:-1]} if shape[-1] == 1 else {shape}
     if labels.shape not in possible:
         listed = " or ".join(map(str, sorted(possible)))

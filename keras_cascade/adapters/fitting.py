@@ -12,14 +12,15 @@ from keras_cascade import data as user_data
 from keras_cascade._keras_compat.annotations import Tensor
 from keras_cascade._messages import listed
 from keras_cascade.adapters import Adapter
-from keras_cascade.adapters.inner_features import InnerFeatures
 from keras_cascade.adapters.protocol import Learner, learn, learning_batches
 from keras_cascade.data.inputs import input_paths, sort_inputs
 from keras_cascade.graph.block import leaf_layers
 from keras_cascade.graph.graph import Graph, Reference, read_graph
 from keras_cascade.graph.layer_copying import to_numpy_copy
+from keras_cascade.graph.masks import masks_of
 from keras_cascade.graph.paths import LayerPath
 from keras_cascade.graph.pruning import Needed, find_needed
+from keras_cascade.graph.replay import Replay
 
 
 def learners(cascade: keras.Model) -> dict[LayerPath, keras.Layer]:
@@ -91,6 +92,7 @@ def fit_adapters(
             are needed.
     """
     found = learners(cascade)
+    # Names in a cascade are stable, and paths address layers by them.
     graph = read_graph(cascade, keep_names=True)
     levels = _levels(graph, list(found))
     if len(levels) > 1 and not user_data.is_reiterable(data):
@@ -114,6 +116,7 @@ def _all_or_nothing(layers: Sequence[keras.Layer]) -> Iterator[None]:
     before = [
         (v, to_numpy_copy(v)) for layer in layers for v in layer.variables
     ]
+    # The stack undoes whatever ends the block early, an interrupt too.
     with ExitStack() as undo:
         undo.callback(_restore, layers, before)
         yield
@@ -137,6 +140,7 @@ def _is_fitted(layer: keras.Layer) -> bool:
         return layer.fitted
     if isinstance(layer, keras.layers.Normalization):
         return _is_normalization_fitted(layer)
+    # Discretization learns boundaries; other layers cannot be asked.
     return getattr(layer, "bin_boundaries", ()) is not None
 
 
@@ -155,6 +159,7 @@ def _levels(graph: Graph, found: Sequence[LayerPath]) -> list[list[LayerPath]]:
     for path in found:
         needed = find_needed(graph, [_input_of(graph, path)])
         waits[path] = _layers_in(needed, graph) & set(found)
+    # A group is as large as possible: each costs a pass over the data.
     sorter = TopologicalSorter(waits)
     sorter.prepare()
     levels = []
@@ -186,6 +191,38 @@ def _input_of(graph: Graph, path: LayerPath) -> Reference:
     if len(path) > 1 and node.inner is not None:
         return (node.key, *_input_of(node.inner, path[1:]))
     return graph.reference(node.tensors[0])
+
+
+class InnerFeatures(keras.Model):
+    """Computes tensors inside a network, in inference mode.
+
+    Keras keeps masks as attributes of tensors, which the arrays of
+    `predict_on_batch` do not have; here, masks are outputs. The model shares
+    the layers of the network.
+    """
+
+    def __init__(self, graph: Graph, wanted: Mapping[str, Reference]):
+        super().__init__(name="features")
+        # Not copies: what one pass has fitted is there for the next.
+        self.network, _ = Replay(share=True).build(graph, "features", wanted)
+
+    @property
+    def needed_inputs(self) -> list[str]:
+        """The names of the network's inputs that the tensors depend on."""
+        return [tensor.name for tensor in self.network.inputs]
+
+    def call(self, inputs: object) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Returns the tensors by name, and the masks of those that have one."""
+        tensors = self.network(inputs, training=False)
+        return tensors, masks_of(tensors)
+
+    def of_batch(
+        self, inputs: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Returns the tensors and masks as arrays, for inputs by name."""
+        flat = [inputs[name] for name in self.needed_inputs]
+        packed = keras.tree.pack_sequence_as(self.network.input, flat)
+        return self.predict_on_batch(packed)
 
 
 def _one_pass(

@@ -14,7 +14,7 @@ from keras_cascade.adapters.class_mapping import (
     normalised_rows,
 )
 from keras_cascade.adapters.class_scores import ClassAdapter, label_rows
-from keras_cascade.adapters.number_checks import is_finite
+from keras_cascade.adapters.learning import is_finite
 from keras_cascade.adapters.plain import with_weights
 from keras_cascade.data import to_numpy
 
@@ -161,7 +161,9 @@ class LabelMapAdapter(ClassAdapter):
         self.shares = self._add_uncast_weight(
             "shares",
             weights.shape,
-            lambda shape, dtype: ops.convert_to_tensor(weights, dtype),
+            initializer=lambda shape, dtype: ops.convert_to_tensor(
+                weights, dtype
+            ),
         )
 
     def call(self, inputs: Tensor) -> Any:

@@ -3,11 +3,12 @@
 Tested by `tests/adapters/test_pca.py` and `tests/adapters/test_logits.py`.
 """
 
-from typing import Any
+import math
+from typing import Any, TypeGuard
 
 import numpy as np
 
-from keras_cascade._keras_compat.annotations import Initializer, Shape, Tensor
+from keras_cascade._keras_compat.annotations import Shape, Tensor
 from keras_cascade.adapters.adapter import Adapter
 
 
@@ -18,6 +19,7 @@ class LearningAdapter(Adapter):
     the compute dtype.
     """
 
+    # On the class, as `update_state` may come without `reset_state`.
     _gathered: Any = None
     _batches_seen = 0
 
@@ -39,6 +41,7 @@ class LearningAdapter(Adapter):
                     "it learns from one array of features, received a "
                     f"{type(batch).__name__}. Pass the features of one tap."
                 )
+        # Errors of `build` have the adapter's name already.
         self._build_for(batch)
         with self._named_errors(where):
             self._gathered = self._gather(batch, labels, mask)
@@ -66,21 +69,10 @@ class LearningAdapter(Adapter):
     def _set_weights_from(self, gathered: Any) -> None:
         raise NotImplementedError
 
-    def _add_uncast_weight(
-        self,
-        name: str,
-        shape: Shape,
-        initializer: Initializer = "zeros",
-        trainable: bool = True,
-    ) -> Any:
-        return self.add_weight(
-            name=name,
-            shape=shape,
-            initializer=initializer,
-            trainable=trainable,
-            # The layer's own `autocast=False` does not reach its weights.
-            autocast=False,
-        )
+    def _add_uncast_weight(self, name: str, shape: Shape, **rest: Any) -> Any:
+        # The layer's own `autocast=False` does not reach its weights.
+        given = {"initializer": "zeros", "autocast": False, **rest}
+        return self.add_weight(name=name, shape=shape, **given)
 
 
 def check_width(width: int, expected: int | None, of: str) -> None:
@@ -100,3 +92,14 @@ def check_finite(rows: np.ndarray) -> None:
             f"{bad} of {len(rows)} rows hold NaN or infinity. Look at the "
             "data, or at what the network computes from it."
         )
+
+
+def is_int(value: object) -> TypeGuard[int]:
+    """Whether a value is an int; a bool is none, as it is a mistake."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def is_finite(value: object) -> TypeGuard[float]:
+    """Whether a value is a finite number."""
+    number = isinstance(value, int | float | np.integer | np.floating)
+    return number and math.isfinite(value)

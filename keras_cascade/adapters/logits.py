@@ -14,8 +14,7 @@ from keras_cascade.adapters.class_scores import (
     label_rows,
     unit_targets,
 )
-from keras_cascade.adapters.learning import check_finite
-from keras_cascade.adapters.number_checks import is_finite
+from keras_cascade.adapters.learning import check_finite, is_finite
 from keras_cascade.data import to_numpy
 
 # The distance from 1 to the float32 below it.
@@ -135,7 +134,9 @@ class LogitsAdapter(ClassAdapter):
         super().build(input_shape)
         given = math.log(self.temperature or 1.0)
         self.log_temperature = self._add_uncast_weight(
-            "log_temperature", (), keras.initializers.Constant(given)
+            "log_temperature",
+            (),
+            initializer=keras.initializers.Constant(given),
         )
 
     def call(self, inputs: Tensor) -> Any:

@@ -36,7 +36,6 @@ class Moments:
     def __init__(self, width: int, block: int | None = None):
         self.width = width
         self._block = block or max(4 * width, 1024)
-        # One row more than a block, for the difference of the blocks' means.
         self._rows = np.empty((self._block + 1, width))
         self._waiting = 0
         self._count = 0
@@ -56,14 +55,8 @@ class Moments:
         return self._mean
 
     @property
-    def covariance(self) -> np.ndarray:
-        """The covariance with denominator `count - 1`, `(width, width)`."""
-        lower = np.tril(self.lower_covariance)
-        return lower + np.tril(lower, -1).T
-
-    @property
     def lower_covariance(self) -> np.ndarray:
-        """The covariance, with the lower triangle alone filled in."""
+        """The covariance with denominator `count - 1`, its lower triangle."""
         self._reduce()
         return self._scatter / (self._count - 1)
 
@@ -77,30 +70,20 @@ class Moments:
             if self._waiting == self._block:
                 self._reduce()
 
-    def merge(self, other: "Moments") -> None:
-        """Adds the rows that other moments, of the same width, have seen."""
-        other._reduce()
-        self._reduce()
-        between = self._add_means(other._count, other._mean)
-        self._scatter += other._scatter
-        self._scatter += np.outer(between, between)
-
     def _reduce(self) -> None:
         """Turns the waiting rows into moments, in one product."""
-        count = self._waiting
+        count, self._waiting = self._waiting, 0
         if not count:
             return
         rows = self._rows[:count]
         mean = rows.mean(axis=0)
         rows -= mean
-        self._rows[count] = self._add_means(count, mean)
-        _add_gram(self._scatter, self._rows[: count + 1])
-        self._waiting = 0
-
-    def _add_means(self, count: int, mean: np.ndarray) -> np.ndarray:
-        self._mean, between = merge_means(self._count, self._mean, count, mean)
+        # One more row makes the scatter about each mean one about both.
+        self._mean, self._rows[count] = merge_means(
+            self._count, self._mean, count, mean
+        )
         self._count += count
-        return between
+        _add_gram(self._scatter, self._rows[: count + 1])
 
 
 def merge_means(

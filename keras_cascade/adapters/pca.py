@@ -11,9 +11,9 @@ from keras_cascade.adapters.learning import (
     LearningAdapter,
     check_finite,
     check_width,
+    is_int,
 )
 from keras_cascade.adapters.moments import Moments, principal_components
-from keras_cascade.adapters.number_checks import is_int
 from keras_cascade.adapters.plain import Layers, with_weights
 from keras_cascade.adapters.pooling import PooledAdapter
 from keras_cascade.data import to_numpy
@@ -216,6 +216,7 @@ class PCAAdapter(LearningAdapter, PooledAdapter):
         if self.pool is None:
             kept = batch if mask is None else batch[to_numpy(mask) != 0]
             return kept.reshape(-1, batch.shape[-1])
+        # By the backend, so that rounding is that of `call`.
         tensor = ops.cast(ops.convert_to_tensor(batch), self.variable_dtype)
         return to_numpy(self._pooled(tensor, mask))
 
@@ -224,6 +225,7 @@ class PCAAdapter(LearningAdapter, PooledAdapter):
             gathered, self.n_components_ or self.n_components
         )
         self.n_components_ = len(found.components)
+        # A fraction of the variance is a number of components only now.
         if not self.built:
             self.build((None, *self._sample_shape))
         self.mean.assign(found.mean)

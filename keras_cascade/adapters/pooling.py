@@ -71,11 +71,7 @@ class PooledAdapter(Adapter):
         return previous_mask if self.pool is None else None
 
     def pooled_shape(self, input_shape: Shape) -> Shape:
-        """Returns the shape after pooling.
-
-        Raises:
-            ValueError: If an input of this shape cannot be pooled.
-        """
+        """Returns the shape after pooling; an error if there is none."""
         shape = tuple(input_shape)
         problem = _problem_with(shape, self.pool, self.data_format)
         if problem is None:
@@ -124,13 +120,9 @@ def pooled_shape(shape: Shape, pool: str | None, data_format: str) -> Shape:
 def pool_features(
     x: Tensor, pool: str | None, data_format: str, mask: Tensor | None = None
 ) -> Any:
-    """Pools a map, volume or sequence to a vector for each sample.
+    """Pools maps, volumes or sequences to a vector for each sample.
 
-    Args:
-        x: A floating tensor; a vector stays as it is.
-        pool: As in `DenseAdapter`.
-        data_format: Where a map or volume has its channels.
-        mask: The steps of a sequence that count. Defaults to `None`: all.
+    The mask says which steps of a sequence count; vectors stay as they are.
     """
     rank = len(x.shape)
     if pool is None or rank == 2:

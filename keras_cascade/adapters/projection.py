@@ -113,6 +113,7 @@ class ProjectedAdapter(Adapter):
 
     def _project(self, x: Tensor) -> Any:
         """Multiplies the last axis with the kernel and adds the bias."""
+        # Not a `Dense` inside: its name would be in the paths of the weights.
         x = ops.matmul(x, self.kernel)
         return x if self.bias is None else ops.add(x, self.bias)
 

@@ -156,11 +156,7 @@ def without_masked(x: Tensor, mask: Tensor) -> Any:
 def resizing_model(
     shape: Shape, resamplings: list[Resampling], data_format: str, name: str
 ) -> keras.Model:
-    """Returns a stock model that resamples a map or sequence of unknown size.
-
-    Raises:
-        NotImplementedError: If one axis keeps its size, which is unknown.
-    """
+    """Returns a stock model that resamples axes of unknown sizes."""
     resized = resampled_shape(shape, resamplings)
     size = tuple(resized[step.axis] for step in resamplings)
     if None in size:

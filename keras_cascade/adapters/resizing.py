@@ -125,6 +125,7 @@ class ResizingAdapter(ProjectedAdapter):
     def _plain_resampling(
         self, shape: Shape, steps: list[Resampling]
     ) -> Layers:
+        # A step that keeps a known size would be a product with the identity.
         due = [s for s in steps if s.size not in (None, shape[s.axis])]
         if any(shape[step.axis] is None for step in due):
             name = f"{self.name}_resize"
@@ -143,6 +144,7 @@ class ResizingAdapter(ProjectedAdapter):
         rank = len(shape)
         if channel_axis(rank, self.data_format) == rank - 1:
             return [self._plain_dense(shape, self.name, weights)]
+        # `Dense` projects the last axis only.
         layer = keras.layers.EinsumDense(
             "abcd,bz->azcd",
             (self.kernel.shape[1], *shape[2:]),
@@ -155,6 +157,7 @@ class ResizingAdapter(ProjectedAdapter):
         return [with_weights(layer, shape, weights)]
 
     def _plain_activation(self) -> Layers:
+        # A layer of its own, as the resampling may come after the projection.
         linear = self.activation is keras.activations.linear
         if linear and self.activity_regularizer is None:
             return []

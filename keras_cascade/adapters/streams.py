@@ -85,20 +85,17 @@ class Stream:
 def adapt_streams(
     streams: Sequence[Stream], inputs: Tensors
 ) -> dict[str, keras.KerasTensor]:
-    """Sends each stream through a copy of its adapter.
+    """Sends each stream through a copy of its adapter, if it has one.
 
     Args:
         streams: The taps, then the extra inputs.
         inputs: Their tensors by the streams' names.
 
-    Returns:
-        The adapted streams, in the same order; without an adapter, the tensor
-        itself.
-
     Raises:
         ValueError: If a width is open and nothing settles it, or none is
             left, or there is no automatic adapter between two shapes.
     """
+    # Fixed widths first: the open ones share what is left.
     layers = {s.name: s.choice for s in streams if not s.is_open}
     results = _apply(layers, inputs)
     for target in dict.fromkeys(stream.target for stream in streams):
@@ -123,7 +120,7 @@ def _apply(
 
 def _open_widths(
     target: Target, streams: Sequence[Stream], results: Tensors
-) -> dict[str, int | None]:
+) -> Mapping[str, int | None]:
     """Returns the width of each open stream; None where any will do."""
     waiting = [s.name for s in streams if s.is_open]
     if target.width is None or not waiting:

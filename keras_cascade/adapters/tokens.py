@@ -116,6 +116,7 @@ class TokenAdapter(ResizingAdapter):
             "class_token", class_token, ("auto", True, False)
         )
         self.grid = self._checked_grid(grid)
+        # Whether inputs have masks is known by calls alone; `to_plain` asks.
         self._met_mask = False
 
     def get_config(self) -> dict[str, Any]:
@@ -144,10 +145,12 @@ class TokenAdapter(ResizingAdapter):
     def call(self, inputs: Tensor, mask: Tensor | None = None) -> Any:
         """Arranges, resamples and projects."""
         x: Any = ops.cast(inputs, self.compute_dtype)
+        # Symbolic inputs may know fewer sizes than the layer was built for.
         shape = self._built_shape()
         if len(shape) == 2:
             spread = self._spread_shape(shape)[1:]
             return self.activation(reshape(self._project(x), spread))
+        # Keras passes a mask of whatever rank to a layer that takes one.
         mask = mask if len(shape) == 3 else None
         self._met_mask = self._met_mask or mask is not None
         arrangement = self._arrangement(shape)
@@ -304,24 +307,22 @@ class TokenAdapter(ResizingAdapter):
     def _checked_size(self, size: object) -> Any:
         if self.to == "map":
             return self._pair("size", size)
-        if self.to == "vector" and size is not None:
-            raise ValueError(
-                f"Adapter '{self.name}': a vector has no `size`, received "
-                f"{size!r}; `channels` is its width."
-            )
         if size is None:
             return None
-        return self._positive("size", size, "a positive number of steps")
+        if self.to == "sequence":
+            return self._positive("size", size, "a positive number of steps")
+        raise ValueError(
+            f"Adapter '{self.name}': a vector has no `size`, received "
+            f"{size!r}; `channels` is its width."
+        )
 
     def _checked_grid(self, grid: object) -> Any:
-        if grid is None:
-            return None
-        if self.to != "map":
-            raise ValueError(
-                f"Adapter '{self.name}': `grid` is for to='map', received "
-                f"{grid!r} with to={self.to!r}."
-            )
-        return self._pair("grid", grid)
+        if grid is None or self.to == "map":
+            return None if grid is None else self._pair("grid", grid)
+        raise ValueError(
+            f"Adapter '{self.name}': `grid` is for to='map', received "
+            f"{grid!r} with to={self.to!r}."
+        )
 
 
 def _is_square(count: int) -> bool:

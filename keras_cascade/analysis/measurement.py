@@ -7,8 +7,11 @@ from itertools import accumulate
 import keras
 
 from keras_cascade import data as user_data
-from keras_cascade.adapters.fitting import fit_adapters, unfitted
-from keras_cascade.adapters.inner_features import InnerFeatures
+from keras_cascade.adapters.fitting import (
+    InnerFeatures,
+    fit_adapters,
+    unfitted,
+)
 from keras_cascade.adapters.streams import Stream
 from keras_cascade.analysis.report import Distance, Finding, ValueStatistics
 from keras_cascade.analysis.statistics import (

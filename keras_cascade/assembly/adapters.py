@@ -35,6 +35,8 @@ def run_adapters(plan: Plan, sources: Tensors) -> tuple[Tensors, Tensors]:
     entering = {x: adapted[s.name] for s in injected for x in s.labels}
     sites = plan.wiring.sites
     feeds = dict(prepare_all_features(sites, entering)) if sites else {}
+    # The block has the inputs that something in it reads; the other streams
+    # bypass it.
     read = {direct[n] for n in changed} | {s.source for s in injected}
     used = [name for name in sources if name in read]
     outputs: Tensors = {}

@@ -34,13 +34,13 @@ def fuse(
             Defaults to `None`.
 
     Returns:
-        The downstream's input, or the result of `then`. A single stream is
-        returned as it is.
+        The merged tensor, or the result of `then`.
 
     Raises:
         ValueError: If shapes do not fit together.
     """
     streams = {**taps, **extras}
+    # A block that does nothing would only be one more level of nesting.
     if len(streams) == 1 and then is None:
         return next(iter(streams.values()))
     _check_shapes(taps, extras, fusion)

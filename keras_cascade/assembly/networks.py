@@ -30,6 +30,7 @@ def read_taps(plan: Plan, prepared: Prepared) -> dict[str, keras.KerasTensor]:
         block = copy_graph(
             plan.graphs[name], name, wanted, share=plan.spec.shares
         )
+        # A block takes its inputs in the structure of the network it copies.
         given = [prepared[name][x.name] for x in block.inputs]
         found |= block(keras.tree.pack_sequence_as(block.input, given))
     return {tap.name: found[tap.name] for tap in plan.taps}
@@ -82,6 +83,7 @@ def run_downstream(
     wiring, shares = plan.wiring, plan.spec.shares
     given = {**prepared.get("downstream", {}), **feeds, **fused}
     sites = [*wiring.sites, *([wiring.joint] if wiring.joint else [])]
+    # Layers before a replaced tensor lose their readers: they are pruned.
     graph = inject(plan.downstream, [make_insertion(s, given) for s in sites])
     block = copy_graph(graph, "downstream", pruned=bool(sites), share=shares)
     flat = [given[x.name] for x in block.inputs]

@@ -46,6 +46,7 @@ def _preparation(
     """Returns the network that prepares an input for a network, if any."""
     chosen = plan.spec.preprocess.get(fed.network)
     layers = (*_resizing(given, fed), *(chosen.layers if chosen else ()))
+    # Names of the block's outputs, each of one input of one network.
     alone = len(plan.graphs[fed.network].inputs) == 1
     name = fed.network if alone else f"{fed.network}_{fed.name}"
     return preprocessing_network(Preprocess(name, layers), given.tensor, name)
