@@ -41,13 +41,13 @@ def build_cascade(
     copy: bool = True,
     name: str = "cascade",
 ) -> Cascade:
-    """Makes one Keras model of pretrained networks.
+    """Builds one Keras model from pretrained networks.
 
     Named intermediate outputs of the upstream, the taps, pass through
     adapters and are merged: with side features into the input of the
     downstream, or into its inner layers. All taps come from one forward pass;
-    what no tap needs is not in the cascade. The upstream is frozen unless
-    `trainable` says otherwise, and frozen layers run in inference mode.
+    layers that no tap needs are not in the cascade. The upstream is frozen
+    unless `trainable` says otherwise, and frozen layers run in inference mode.
 
     Args:
         upstream: The network whose features are read, or several by their
@@ -56,66 +56,68 @@ def build_cascade(
             of a `.keras` file, or a KerasHub preset
             (`"hub:resnet_18_imagenet"`).
         downstream: The network that receives them; `None` ends the cascade
-            behind the fusion, or with `head`. Defaults to `None`.
-        taps: What is read: a path, a list of paths, `{tap name: path}`, or
-            `None` for every output of the upstream. With several upstreams a
-            path begins with the name of one. `list_taps` shows the paths;
-            `keras_cascade.graph.paths` has their grammar. Defaults to `None`.
-        adapters: What stands behind the taps: `"auto"`, `None`, a number of
+            after the fusion, or with `head`. Defaults to `None`.
+        taps: The outputs that are read: a path, a list of paths, `{tap name:
+            path}`, or `None` for every output of the upstream. With several
+            upstreams a path begins with the name of one. `list_taps` shows
+            the paths; `keras_cascade.graph.paths` has their grammar. Defaults
+            to `None`.
+        adapters: The layers after the taps: `"auto"`, `None`, a number of
             units, an adapter or Keras layer (a template, copied for each
             tap), a list in order, or `{tap or extra input: any of these}`,
-            where taps left out get `"auto"`. Widths left open are settled by
-            what the downstream expects. Defaults to `"auto"`.
+            where taps left out get `"auto"`. Open widths are settled by the
+            shape that the downstream expects. Defaults to `"auto"`.
         fusion: How taps are merged: `"concat"`, `"add"`, `"average"`,
             `"multiply"`, `"maximum"`, a merging layer, or `None`: taps and
             extra inputs feed the downstream's inputs of their names, or are
             the outputs. Defaults to `"concat"`.
         inject: `{tap or extra input: path in the downstream, Injection, or a
-            list of these}`: features that are merged into inner layers. What
-            is injected does not join the fusion. Defaults to `None`.
-        inputs: `{network: name}` or `{network: {its input: name}}`: what the
-            cascade's inputs are called. One name given to several networks
-            is shared, images being resized for each. `None` shares inputs of
-            one shape. Defaults to `None`.
+            list of these}`: features that are merged into inner layers. An
+            injected tap does not join the fusion. Defaults to `None`.
+        inputs: `{network: name}` or `{network: {its input: name}}`: the names
+            of the cascade's inputs. One name given to several networks is
+            shared, images being resized for each. `None` shares inputs of one
+            shape. Defaults to `None`.
         extra_inputs: Side features, `{name: shape without batch}` or
-            `{name: keras.Input}`, concatenated behind the merged taps.
+            `{name: keras.Input}`, concatenated after the merged taps.
             Defaults to `None`.
-        downstream_input: What the downstream sees: `"features"`, `"inputs"`
-            (the cascade's own input), or `"both"`: the input joined with the
-            features and projected back to its width, at first as it is.
+        downstream_input: The input of the downstream: `"features"`,
+            `"inputs"` (the cascade's own input), or `"both"`: the input joined
+            with the features and projected back to its width, at first equal
+            to the input.
             `None` is `"inputs"` if every tap is injected, else `"features"`.
             Defaults to `None`.
-        head: What follows at the end: a number of classes (Dense and softmax;
+        head: The layers at the end: a number of classes (Dense and softmax;
             1: sigmoid), a layer, a list of layers, or `{output name: any of
             these}`; under a tap's name it reads that tap (an auxiliary
             loss). Defaults to `None`.
-        preprocess: What is done to pixels in [0, 255] for a network: a module
+        preprocess: The preprocessing of pixels in [0, 255]: a module
             of `keras.applications` (`"resnet_v2"`), a layer, `None`, or
             `{network: any of these}`. `"auto"` does it for networks that are
             given by name or preset. Defaults to `"auto"`.
-        trainable: What trains: `None` freezes the upstream; a bool holds for
-            all; `{path pattern: bool or LoRA}` applies on top of `None`,
+        trainable: The layers that train: `None` freezes the upstream; a bool
+            sets all; `{path pattern: bool or LoRA}` applies on top of `None`,
             later entries over earlier ones. Defaults to `None`.
         learning_rates: `{path pattern: float or LearningRateSchedule}`; the
-            rest has the optimizer's own. Defaults to `None`.
-        retention: `{path pattern: L2SP, EWC or LwF}`: penalties on what the
-            networks forget. Defaults to `None`.
+            other layers have the optimizer's rate. Defaults to `None`.
+        retention: `{path pattern: L2SP, EWC or LwF}`: penalties against
+            forgetting. Defaults to `None`.
         optimizer: Name or object, which is copied. Defaults to `"adam"`.
         loss: As in `compile`. `None` leaves compiling to you. Defaults to
             `None`.
         metrics: As in `compile`. Defaults to `None`.
-        copy: Whether to work on copies, so that what is passed in stays as it
-            is. With `False` the networks' own layers are used, flags included,
-            under the names that they have. Defaults to `True`.
+        copy: Whether to work on copies, so that the networks passed in stay
+            as they are. With `False` their own layers are used, flags
+            included, under the names that they have. Defaults to `True`.
         name: The name of the model. Defaults to `"cascade"`.
 
     Returns:
         The `Cascade`, compiled if there is a loss.
 
     Raises:
-        ValueError: If something does not go together; the message says what,
+        ValueError: If arguments do not fit each other; the message says what,
             where, and what is possible.
-        TypeError: If an argument is of a kind that is not understood.
+        TypeError: If an argument has a wrong type.
 
     Example:
     >>> cascade = kc.build_cascade(

@@ -14,7 +14,7 @@ def split(cascade: keras.Model) -> tuple[ProgramModel, ProgramModel]:
 
     `fit(cache_features=True)` does this by itself. By hand it serves training
     loops of your own, and features that are used elsewhere. The frozen part
-    is what gives the same for the same sample in every epoch, by the flags
+    gives the same outputs for the same sample in every epoch, by the flags
     that the cascade has when it is split; the cut is where the fewest bytes
     cross it. Frozen layers that cost less than 1 % of all operations may be
     left to the trainable part, where that makes features smaller.
@@ -33,8 +33,8 @@ def split(cascade: keras.Model) -> tuple[ProgramModel, ProgramModel]:
         under their name followed by `:mask`.
 
     Raises:
-        ValueError: If nothing is frozen, or something random stands in front
-            of all that is.
+        ValueError: If nothing is frozen, or random layers come before all
+            frozen ones.
 
     Example:
     >>> frozen, trainable = keras_cascade.split(cascade)
@@ -46,8 +46,8 @@ def split(cascade: keras.Model) -> tuple[ProgramModel, ProgramModel]:
     if not cut.frozen.steps:
         raise ValueError(
             f"'{cascade.name}' has no frozen part: {cut.why_nothing()}. Freeze "
-            "what stands at its inputs (trainable=, cascade.freeze(pattern)), "
-            "or put what is random behind it."
+            "the layers at its inputs (trainable=, cascade.freeze(pattern)), "
+            "or move random layers after it."
         )
     given: Any = cascade.output
     return (

@@ -118,20 +118,20 @@ class Trainer(Compiled):
             validation_steps: As Keras takes it. Defaults to `None`.
             validation_batch_size: As Keras takes it. Defaults to `None`.
             validation_freq: As Keras takes it. Defaults to `1`.
-            unfreeze: `{epoch: path pattern or list of them}`: what starts to
-                train with that epoch, counted from 0 as `initial_epoch`
-                counts. Stages before the first epoch of this call apply at
-                once. Or a recipe: `"lp-ft"` trains what is new (adapters,
-                fusion, head) for the first half of the epochs, then
-                everything; `"gradual"` what is new in the first epoch, and
-                with each further one the next layers from the top. The
-                optimizer goes on: slots of what was training are kept, and
-                what joins counts its own steps. Flags stay as the last stage
-                left them. Defaults to `None`.
-            cache_features: Whether what frozen layers compute is computed
-                once, in the first epoch: `True` (in memory), a folder, or a
-                `FeatureCache`. The training is the same as without. What
-                cannot be cached (behind augmentation, say) is computed in
+            unfreeze: `{epoch: path pattern or list of them}`: the layers that
+                start to train with that epoch, counted from 0 as
+                `initial_epoch` counts. Stages before the first epoch of this
+                call apply at once. Or a recipe: `"lp-ft"` trains the new
+                blocks (adapters, fusion, head) for the first half of the
+                epochs, then everything; `"gradual"` trains the new blocks in
+                the first epoch, and with each further one the next layers
+                from the top. The optimizer keeps the slots of layers that
+                trained before, and layers that join count their own steps.
+                Flags stay as the last stage left them. Defaults to `None`.
+            cache_features: Whether to compute the outputs of frozen layers
+                only once, in the first epoch: `True` (in memory), a folder, or
+                a `FeatureCache`. The training is the same as without. Layers
+                that cannot be cached (after augmentation, say) are computed in
                 every epoch, with a warning. Defaults to `False`.
 
         Returns:
