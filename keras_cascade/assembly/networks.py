@@ -1,4 +1,7 @@
-"""Runs the networks of a plan on symbolic tensors."""
+"""Runs the networks of a plan on symbolic tensors.
+
+Tested by `tests/test_build.py` and `tests/behaviour/test_downstream_input.py`.
+"""
 
 from collections.abc import Mapping
 from functools import partial

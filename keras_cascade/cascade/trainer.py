@@ -1,6 +1,6 @@
 """Trains a cascade: `adapt`, `fit`, `evaluate`, `predict`, and its flags.
 
-Tested by `tests/training/test_fitting.py` and `tests/cache/test_segments.py`.
+Tested by `tests/cascade/test_cascade.py` and `tests/cache/test_segments.py`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -92,7 +92,7 @@ class ExportReport:
 
     @property
     def holds(self) -> bool | None:
-        """Whether the answers are within the tolerance; None if unchecked."""
+        """The result of the check: True, False, or None if unchecked."""
         difference = self.difference
         return None if difference is None else difference <= self.tolerance
 

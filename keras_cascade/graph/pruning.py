@@ -1,4 +1,7 @@
-"""Finds the calls and inputs of a graph that some tensors depend on."""
+"""Finds the calls and inputs of a graph that some tensors depend on.
+
+Tested by `tests/graph/test_copying.py`.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field

@@ -1,4 +1,7 @@
-"""Replays a graph with copies of its layers: builds networks from graphs."""
+"""Replays a graph with copies of its layers: builds networks from graphs.
+
+Tested by `tests/graph/test_copying.py`.
+"""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field

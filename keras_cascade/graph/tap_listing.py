@@ -1,4 +1,7 @@
-"""Lists the tensors of a network that can be tapped."""
+"""Lists the tensors of a network that can be tapped.
+
+Tested by `tests/graph/test_taps.py`.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

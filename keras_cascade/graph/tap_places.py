@@ -1,4 +1,7 @@
-"""Finds the tensors of a network that the path of a tap selects."""
+"""Finds the tensors of a network that the path of a tap selects.
+
+Tested by `tests/graph/test_taps.py`.
+"""
 
 import warnings
 from collections.abc import Iterator, Sequence

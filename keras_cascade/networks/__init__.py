@@ -1,1 +1,1 @@
-"""What the user calls a network."""
+"""Networks as the user names them: models, names, presets, files."""

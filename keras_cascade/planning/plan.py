@@ -1,6 +1,6 @@
 """Plans a cascade: settles everything before anything is built.
 
-Tested by `tests/test_build.py` and `tests/test_bad_input.py`.
+Tested by `tests/test_build.py` and `tests/behaviour/test_bad_input.py`.
 """
 
 from collections.abc import Mapping, Sequence

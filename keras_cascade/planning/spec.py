@@ -1,6 +1,6 @@
 """Stores the normalised arguments of a cascade, as files do.
 
-Tested by `tests/planning/test_spec.py` and `tests/test_saving.py`.
+Tested by `tests/planning/test_spec.py` and `tests/behaviour/test_saving.py`.
 """
 
 from collections.abc import Mapping

@@ -1,7 +1,7 @@
 """Plans the stream of each tap and extra input: its target and adapter.
 
 Tested by `tests/assembly/test_adapters.py` and
-`tests/test_downstream_input.py`.
+`tests/behaviour/test_downstream_input.py`.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,8 @@
-"""Stores of columns, with small values beside them; one in memory."""
+"""Stores of columns, with small values beside them; one in memory.
+
+Tested by `tests/cache/storage/test_disk.py` and
+`tests/cache/storage/test_columns.py`.
+"""
 
 import contextlib
 import json
