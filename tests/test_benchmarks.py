@@ -1,4 +1,4 @@
-"""Every benchmark runs, at a tiny size, and gives the rows it promises."""
+"""Tests that every benchmark runs, at a tiny size, with documented rows."""
 
 import importlib.util
 import inspect
@@ -84,7 +84,7 @@ def test_a_benchmark_needs_no_arguments(path):
     assert all(p.default is not p.empty for p in parameters)
 
 
-# What is quick everywhere, and what is where compiling is quick.
+# Quick everywhere, and quick where compiling is quick.
 QUICK = ("bench_cache_maps", "bench_cache_memory", "bench_pca")
 QUICK_ON_TENSORFLOW = (
     "bench_build",
@@ -92,10 +92,10 @@ QUICK_ON_TENSORFLOW = (
     "bench_forgetting",
     "bench_step",
 )
-# What reads how much memory a process has.
+# These read how much memory a process has.
 ONLY_ON_LINUX = ("bench_cache_memory",)
 ON_LINUX = sys.platform == "linux"
-# What compares with something that Keras does on one backend alone.
+# These compare with something that Keras does on one backend only.
 ONLY_ON_TENSORFLOW = ("bench_export",)
 ON_TENSORFLOW = os.environ.get("KERAS_BACKEND") == "tensorflow"
 
@@ -141,7 +141,7 @@ def test_a_tiny_benchmark_gives_the_documented_rows(path, monkeypatch):
 
 
 @pytest.mark.skipif(not ON_LINUX, reason="it tells of no such memory")
-def test_the_benchmark_of_memory_asks_for_room_before_it_begins(tmp_path):
+def test_the_benchmark_of_memory_checks_free_space_before_it_begins(tmp_path):
     run = load(FOLDER / "bench_cache_memory.py").run
     with pytest.raises(OSError, match=r"1e\+09 GB of features .* GB free"):
         run(gigabytes=1e9, directory=str(tmp_path))
@@ -149,7 +149,7 @@ def test_the_benchmark_of_memory_asks_for_room_before_it_begins(tmp_path):
 
 
 @pytest.mark.skipif(not ON_LINUX, reason="it tells of no such memory")
-def test_the_benchmark_of_memory_sees_memory_that_is_given_back():
+def test_the_benchmark_of_memory_sees_released_memory():
     module = load(FOLDER / "bench_cache_memory.py")
     before = module._anonymous()
     with module._peak() as peak:
@@ -168,7 +168,7 @@ def test_a_benchmark_of_one_backend_says_so_on_the_others(name):
 
 
 @pytest.mark.skipif(not ON_TENSORFLOW, reason="of a benchmark on TensorFlow")
-def test_the_benchmark_of_exports_refuses_answers_that_differ():
+def test_the_benchmark_of_exports_refuses_different_predictions():
     check = load(FOLDER / "bench_export.py")._check_same_answers
     inputs = {"inputs": np.linspace(0, 1, 64).reshape(64, 1)}
 
@@ -180,7 +180,7 @@ def test_the_benchmark_of_exports_refuses_answers_that_differ():
         check("other", ours, lambda x: x["inputs"] + 1e-2, inputs)
 
 
-def test_the_bound_on_forgetting_is_both_of_what_is_kept_and_what_is_lost():
+def test_the_bound_on_forgetting_covers_old_and_new_accuracy():
     row = load(FOLDER / "bench_forgetting.py").row
     old = SimpleNamespace(accuracy=80.0)
 
