@@ -69,7 +69,7 @@ def state():
 
 @pytest.fixture
 def same():
-    """Function: holds that two states, or two trees of arrays, are equal."""
+    """Function: checks that two states, or two trees of arrays, are equal."""
 
     def same(one, other):
         keras.tree.assert_same_structure(one, other)
@@ -84,3 +84,18 @@ def same():
             np.testing.assert_array_equal(a, b)
 
     return same
+
+
+@pytest.fixture
+def pyramid():
+    """A network with two levels of a pyramid, the second one of two tensors."""
+    x = keras.Input((8, 8, 3), name="x")
+    low = layers.Conv2D(4, 3, padding="same", name="low")(x)
+    high, other = keras.ops.split(
+        layers.Conv2D(6, 2, 2, name="high")(low), 2, -1
+    )
+    network = keras.Model(
+        x, {"sum": keras.ops.add(high, other), "low": low}, name="pyramid"
+    )
+    network.pyramid_outputs = {"P3": low, "P4": high}
+    return network

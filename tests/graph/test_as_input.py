@@ -47,7 +47,9 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_program_does_so_too(name, answers, own_answers):
+def test_a_program_converts_the_inputs_of_nested_networks(
+    name, answers, own_answers
+):
     model = outer(*CASES[name])
     shape, dtype, *_ = CASES[name]
     rows = RNG.integers(1, 19, (5, *shape)).astype(dtype)
@@ -57,7 +59,7 @@ def test_a_program_does_so_too(name, answers, own_answers):
     np.testing.assert_allclose(found, own, rtol=1e-6, atol=1e-6)
 
 
-def test_the_tensor_goes_by_the_reference_of_the_input():
+def test_a_converted_tensor_has_the_reference_of_the_input():
     flat = flatten(read_graph(outer(*CASES["both"]), keep_names=True))
     (call,) = flat.consumers["x", 0]
     assert call.name == "AsInput 'inner/y'"
@@ -66,13 +68,13 @@ def test_the_tensor_goes_by_the_reference_of_the_input():
     assert flat.dtypes["inner", "y", 0] == "float32"
 
 
-def test_where_nothing_has_to_be_done_there_is_no_call():
+def test_a_tensor_that_fits_is_not_converted():
     flat = flatten(read_graph(outer(*CASES["as it is"])))
     assert flat.resolve(("inner", "y", 0)) == ("x", 0)
 
 
 def network_of_words():
-    """Words that are frozen in half precision, and what reads them in full."""
+    """An embedding frozen in half precision, and a layer in full precision."""
     given = keras.Input((4, 30), name="given")
     reader = keras.Model(given, layers.LSTM(2, name="lstm")(given), name="read")
     words = keras.Input((4,), dtype="int32", name="words")
@@ -87,7 +89,7 @@ WORDS = np.array([[1, 2, 0, 0], [3, 0, 0, 0], [4, 1, 2, 3]], "int32")
 
 # Keras says so of every nested model, and hands the mask to its layers.
 @pytest.mark.filterwarnings("ignore:Layer 'read' .* was passed an input with")
-def test_a_mask_stays_on_it(answers, own_answers):
+def test_a_converted_tensor_keeps_its_mask(answers, own_answers):
     model = network_of_words()
     (found,) = answers(as_program(model), WORDS).values()
     (own,) = own_answers(model, WORDS)
@@ -98,14 +100,14 @@ def test_a_mask_stays_on_it(answers, own_answers):
 
 
 @pytest.mark.filterwarnings("ignore:Layer 'read' .* was passed an input with")
-def test_a_cascade_is_split_and_cached_with_it():
+def test_a_cascade_with_a_conversion_is_split_and_cached():
     cascade = kc.build_cascade(
         network_of_words(), head=2, trainable={"upstream/read/lstm": True}
     )
     expected = cascade.predict(WORDS, verbose=0)
     frozen, trainable = kc.split(cascade)
     features = frozen.predict(WORDS, verbose=0)
-    # The cast stays behind the cut, where it costs no room.
+    # The cast stays after the cut, where it costs no room.
     assert {str(x.dtype) for x in features.values()} == {"float16", "bool"}
     found = trainable.predict(features, verbose=0)
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
@@ -114,7 +116,7 @@ def test_a_cascade_is_split_and_cached_with_it():
         np.testing.assert_allclose(cached, expected, rtol=1e-6, atol=1e-6)
 
 
-def test_its_config_makes_it_again(tmp_path):
+def test_the_config_makes_an_equal_operation(tmp_path):
     x = keras.Input((4, 1), dtype="int32")
     flat = flatten(read_graph(outer(*CASES["both"])))
     cast = flat.producers["inner", "y", 0].operation

@@ -108,7 +108,7 @@ def _nested_block():
     )
 
 
-def test_what_is_frozen_inside_a_nested_network_stays(rows, same):
+def test_frozen_layers_inside_a_nested_network_stay(rows, same):
     block = _nested_block()
     inner = block.get_layer("chain")
     inner.get_layer("i_norm").trainable = False
@@ -120,7 +120,7 @@ def test_what_is_frozen_inside_a_nested_network_stays(rows, same):
     same(before, inner.get_layer("i_norm").get_weights())
 
 
-def test_what_trains_inside_a_nested_network_trains(rows):
+def test_unfrozen_layers_inside_a_nested_network_train(rows):
     block = _nested_block()
     inner = block.get_layer("chain")
     block.get_layer("before").trainable = False
@@ -181,7 +181,7 @@ def test_all_of_keras_augmentation_is_known():
 
 
 def test_without_training_a_block_runs_in_inference_mode():
-    # In stock Keras what follows a preprocessing layer would train.
+    # In stock Keras the layers after a preprocessing layer would train.
     images = np.ones((4, 8, 8, 3), "float32")
     block = _chain(layers.Resizing(4, 4), layers.Dropout(0.5), shape=(8, 8, 3))
     np.testing.assert_array_equal(_numpy(block(images)), images[:, :4, :4])
@@ -212,7 +212,7 @@ def test_a_wholly_frozen_block_loads_frozen(tmp_path):
 
 @keras.saving.register_keras_serializable(package="tests")
 class Composite(layers.Layer):
-    """Two layers, of which no config tells the flags."""
+    """Two layers, whose flags are in no config."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -240,7 +240,7 @@ def test_flags_inside_a_composite_layer_survive(saved, tmp_path):
     ]
 
 
-def test_a_composite_layer_that_is_frozen_whole_is_loaded_frozen(tmp_path):
+def test_a_wholly_frozen_composite_layer_loads_frozen(tmp_path):
     x = keras.Input((4, 6), name="x")
     heads = keras.layers.MultiHeadAttention(2, 3, name="heads")
     block = Block(x, heads(x, x), name="block")
@@ -260,7 +260,7 @@ def test_flags_inside_a_bidirectional_survive(tmp_path):
     assert not layer.backward_layer.trainable
 
 
-def test_random_layers_go_on_where_the_file_was_saved(rows, same, tmp_path):
+def test_random_layers_continue_from_the_saved_state(rows, same, tmp_path):
     block = _chain(layers.Dropout(0.5, seed=4), layers.GaussianNoise(0.1))
     block(rows, training=True)
     loaded = _reload(block, tmp_path)
@@ -286,7 +286,7 @@ def test_a_block_loads_alone_with_its_paths_and_outputs(rows, same, tmp_path):
     same(block(rows), loaded(rows))
 
 
-def test_a_block_is_a_network_again(rows, same):
+def test_a_block_can_be_used_as_a_network(rows, same):
     first = kc.build_cascade(
         _nested_block(), taps=["before", "chain/i_norm"], head=2
     )

@@ -1,4 +1,4 @@
-"""What is the same in every epoch, and which layer ends it and why."""
+"""Cacheable steps, and the layers that end them, with the reason."""
 
 import keras
 import pytest
@@ -21,7 +21,7 @@ class Sampling(layers.Layer):
 
 
 class Around(layers.Layer):
-    """Holds a layer, to which Keras hands `training` on."""
+    """Contains a layer, to which Keras passes `training` on."""
 
     def __init__(self, inner, **kwargs):
         super().__init__(**kwargs)
@@ -32,11 +32,11 @@ class Around(layers.Layer):
 
 
 def found(layer, shape=(6, 4), **arguments):
-    """What is cold of a layer between two frozen ones."""
+    """The cacheable steps of a layer between two frozen ones."""
     x = inputs = keras.Input(shape, name="input", **arguments)
     x = layers.Rescaling(0.5, name="before")(x)
     x = layer(x)
-    x = layers.Rescaling(2.0, name="behind")(x)
+    x = layers.Rescaling(2.0, name="after")(x)
     return find_cacheable(as_program(keras.Model(inputs, x)))
 
 
@@ -45,7 +45,7 @@ def frozen(layer):
     return layer
 
 
-WHOLE = ["before", "middle", "behind"]
+WHOLE = ["before", "middle", "after"]
 
 
 @pytest.mark.parametrize(
@@ -63,10 +63,10 @@ WHOLE = ["before", "middle", "behind"]
     ],
     ids=range(8),
 )
-def test_what_neither_trains_nor_changes_is_cold(layer):
-    cold = found(layer())
-    assert [step.name for step in cold.steps] == WHOLE
-    assert cold.blocked == ()
+def test_layers_that_neither_train_nor_change_are_cacheable(layer):
+    cacheable = found(layer())
+    assert [step.name for step in cacheable.steps] == WHOLE
+    assert cacheable.blocked == ()
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_what_neither_trains_nor_changes_is_cold(layer):
     ],
     ids=["resizing", "crop", "contrast"],
 )
-def test_images_that_are_prepared_alike_in_both_modes_are_cold(layer):
+def test_image_layers_that_do_the_same_in_both_modes_are_cacheable(layer):
     assert [x.name for x in found(layer(), (8, 8, 3)).steps] == WHOLE
     # Keras calls it with the mode, and the mode makes no difference.
     images = keras.random.uniform((2, 8, 8, 3), 0, 255)
@@ -87,17 +87,17 @@ def test_images_that_are_prepared_alike_in_both_modes_are_cold(layer):
     assert keras.ops.all(one == other)
 
 
-def test_what_was_adapted_is_cold_whatever_its_flag():
+def test_an_adapted_layer_is_cacheable_whatever_its_flag():
     middle = layers.Normalization(name="middle")
     middle.adapt(keras.random.normal((8, 6, 4)))
     assert middle.trainable and middle.variables
     assert [step.name for step in found(middle).steps] == WHOLE
 
 
-def test_what_trains_ends_it_and_is_no_obstacle():
-    cold = found(layers.Dense(3, name="middle"))
-    assert [step.name for step in cold.steps] == ["before"]
-    assert cold.blocked == ()
+def test_a_trainable_layer_ends_the_cacheable_steps_and_is_not_blocked():
+    cacheable = found(layers.Dense(3, name="middle"))
+    assert [step.name for step in cacheable.steps] == ["before"]
+    assert cacheable.blocked == ()
 
 
 @pytest.mark.parametrize(
@@ -134,20 +134,22 @@ def test_what_trains_ends_it_and_is_no_obstacle():
     ],
     ids=range(8),
 )
-def test_what_changes_though_nothing_trains_is_named(layer, reason):
+def test_a_frozen_layer_that_is_not_cacheable_is_named_with_the_reason(
+    layer, reason
+):
     middle = layer()
-    cold = found(middle)
-    assert [step.name for step in cold.steps] == ["before"]
-    (blocked,) = cold.blocked
+    cacheable = found(middle)
+    assert [step.name for step in cacheable.steps] == ["before"]
+    (blocked,) = cacheable.blocked
     assert (blocked.name, blocked.kind) == ("middle", type(middle).__name__)
     assert reason in blocked.reason
 
 
-def test_a_state_that_goes_from_batch_to_batch_ends_it():
-    cold = found(
+def test_a_state_kept_between_batches_ends_the_cacheable_steps():
+    cacheable = found(
         frozen(layers.LSTM(3, stateful=True, name="middle")), batch_size=2
     )
-    assert "from one batch to the next" in cold.blocked[0].reason
+    assert "from one batch to the next" in cacheable.blocked[0].reason
 
 
 @pytest.mark.parametrize("flag", [True, False])
@@ -161,40 +163,42 @@ def test_a_state_that_goes_from_batch_to_batch_ends_it():
     ],
     ids=["flip", "rotation", "pipeline", "randaugment"],
 )
-def test_no_flag_makes_augmentation_cold(layer, flag):
+def test_no_flag_makes_augmentation_cacheable(layer, flag):
     middle = layer(name="middle")
     middle.trainable = flag
-    cold = found(middle, (8, 8, 3))
-    assert [step.name for step in cold.steps] == ["before"]
-    assert "augmentation" in cold.blocked[0].reason
+    cacheable = found(middle, (8, 8, 3))
+    assert [step.name for step in cacheable.steps] == ["before"]
+    assert "augmentation" in cacheable.blocked[0].reason
 
 
-def test_only_the_first_obstacle_on_each_way_is_named():
+def test_only_the_first_blocked_step_on_each_way_is_named():
     inputs = keras.Input((4,), name="input")
     one = layers.GaussianNoise(0.1, name="one")(inputs)
-    one = layers.Dropout(0.5, name="behind_one")(one)
+    one = layers.Dropout(0.5, name="after_one")(one)
     other = layers.Dense(4, name="other", trainable=False)(inputs)
-    other = layers.Dropout(0.5, name="behind_other")(other)
-    trained = layers.Dropout(0.5, name="behind_dense")(
+    other = layers.Dropout(0.5, name="after_other")(other)
+    trained = layers.Dropout(0.5, name="after_dense")(
         layers.Dense(4, name="dense")(inputs)
     )
     model = keras.Model(inputs, [one, other, trained])
-    cold = find_cacheable(as_program(model))
-    assert {x.name for x in cold.blocked} == {"one", "behind_other"}
-    assert [step.name for step in cold.steps] == ["other"]
+    cacheable = find_cacheable(as_program(model))
+    assert {x.name for x in cacheable.blocked} == {"one", "after_other"}
+    assert [step.name for step in cacheable.steps] == ["other"]
 
 
-def test_what_is_barred_is_not_cold():
+def test_nondeterministic_steps_are_not_cacheable():
     x = inputs = keras.Input((4,), name="input")
     x = layers.ReLU(name="first")(x)
     x = layers.ReLU(name="second")(x)
     program = as_program(keras.Model(inputs, x))
-    cold = find_cacheable(program, {"second": "gives something else each time"})
-    assert [step.name for step in cold.steps] == ["first"]
-    assert cold.blocked[0].reason == "gives something else each time"
+    cacheable = find_cacheable(
+        program, {"second": "gives something else each time"}
+    )
+    assert [step.name for step in cacheable.steps] == ["first"]
+    assert cacheable.blocked[0].reason == "gives something else each time"
 
 
-def test_flags_count_as_they_are_when_it_is_asked():
+def test_the_flags_of_now_count():
     x = inputs = keras.Input((4,), name="input")
     model = keras.Model(inputs, layers.Dense(2, name="dense")(x))
     program = as_program(model)
@@ -203,13 +207,13 @@ def test_flags_count_as_they_are_when_it_is_asked():
     assert [step.name for step in find_cacheable(program).steps] == ["dense"]
 
 
-def test_text_is_no_feature():
+def test_text_is_not_cacheable():
     x = inputs = keras.Input((1,), dtype="string", name="input")
     x = Lower(name="lower")(x)
-    x = layers.Reshape((1, 1), name="behind")(x)
-    cold = find_cacheable(as_program(keras.Model(inputs, x)))
-    assert cold.steps == ()
-    assert cold.blocked[0].reason == "gives text, which is not kept"
+    x = layers.Reshape((1, 1), name="after")(x)
+    cacheable = find_cacheable(as_program(keras.Model(inputs, x)))
+    assert cacheable.steps == ()
+    assert cacheable.blocked[0].reason == "gives text, which is not kept"
 
 
 class Lower(layers.Layer):

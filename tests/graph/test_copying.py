@@ -178,7 +178,7 @@ def test_a_shared_layer_stays_one_layer():
 def test_calls_keep_their_numbers_in_copies_and_files(
     order, rows, same, tmp_path
 ):
-    # The first call lies behind the second in Keras's order by depth.
+    # The first call comes after the second in Keras's order by depth.
     x = keras.Input((4,), name="x")
     shared = layers.Dense(4, name="shared")
     first = shared(layers.Dense(4, name="before")(x))
@@ -211,7 +211,7 @@ def test_masks_pass_from_an_embedding_to_a_recurrent_layer(same):
     cut = copy_network(network, "copy")
     expected, given = _numpy(network(tokens)), _numpy(cut(tokens))
     np.testing.assert_allclose(given, expected, rtol=1e-5, atol=1e-6)
-    # The mask counts: what it hides does not show.
+    # The mask counts: hidden values do not matter.
     alone = _numpy(network.get_layer("lstm")(cut.layers[1](tokens[:, :3])))
     np.testing.assert_allclose(given[0], alone[0], rtol=1e-5, atol=1e-6)
 
@@ -235,7 +235,7 @@ def test_a_tap_between_a_mask_and_its_user_keeps_the_mask():
         )
 
 
-def test_weights_and_flags_are_the_originals(same):
+def test_weights_and_flags_equal_the_originals(same):
     network = _nested()
     network.get_layer("inner").layers[1].trainable = False
     copy = copy_network(network, "copy")
@@ -256,7 +256,7 @@ def test_flags_inside_a_composite_layer_are_copied():
     assert copy.backward_layer.trainable
 
 
-def test_random_layers_go_on_where_they_were(rows, same):
+def test_random_layers_continue_from_their_state(rows, same):
     x = keras.Input((4,))
     network = keras.Model(x, layers.Dropout(0.5, seed=3)(x))
     network(rows, training=True)  # its seed moves
@@ -290,7 +290,7 @@ def test_a_layer_that_cannot_be_copied_is_named():
 
 
 class _Two:
-    """What no config can hold; multiplies by two."""
+    """Multiplies by a number that no config can contain, two."""
 
     def __rmul__(self, other):
         return other * 2.0
@@ -299,7 +299,7 @@ class _Two:
 # --- A part ------------------------------------------------------------------
 
 
-def test_what_no_tap_needs_is_not_in_the_copy(grammar, part):
+def test_layers_that_no_tap_needs_are_not_in_the_copy(grammar, part):
     block = part(grammar, "conv1_b")
     assert [variable.path for variable in block.variables] == [
         f"upstream/{layer}/{weight}"
@@ -308,9 +308,7 @@ def test_what_no_tap_needs_is_not_in_the_copy(grammar, part):
     ]
 
 
-def test_what_no_tap_needs_inside_a_nested_network_is_not_in_the_copy(
-    grammar, part
-):
+def test_inner_layers_that_no_tap_needs_are_not_in_the_copy(grammar, part):
     block = part(grammar, "inner:0/dense_in")
     assert {path.rsplit("/", 1)[0] for path in _paths(block)} == {
         "upstream/conv1_a",
@@ -367,7 +365,7 @@ def test_all_taps_come_from_one_forward_pass(counting, rows):
     assert _calls_of(cascade, rows) == ["after", "first", "inside", "last"]
 
 
-def test_what_no_tap_needs_does_not_run(counting, rows):
+def test_layers_that_no_tap_needs_do_not_run(counting, rows):
     cascade = kc.build_cascade(
         counting, taps=["inner/inside"], adapters=None, fusion=None
     )
@@ -389,7 +387,7 @@ def test_the_input_of_a_nested_network_can_be_tapped(grammar, rows, same):
     same(y, cascade(rows)["t"])
 
 
-def test_need_asks_each_call_for_its_own_tensors_where_told():
+def test_each_call_of_a_network_may_need_its_own_tensors():
     graph = read_graph(_twice())
     ref = ("inner:0", "low", 0)
     together = find_needed(graph, [ref, ("inner:1", "high", 0)])
@@ -505,13 +503,15 @@ class ChangesWhenWritten(layers.Layer):
         self.used.assign(store["1"] * 0.4)
 
 
-def test_writing_a_layer_leaves_the_original_as_it_was(rows, same, state):
+def test_a_layer_that_changes_when_it_is_saved_gets_its_values_back(
+    rows, same, state
+):
     x = keras.Input((4,), name="x")
     network = keras.Model(x, ChangesWhenWritten(name="own")(x))
     network.set_weights([np.full(4, 3.0), np.full(4, 5.0)])
     before = state(network)
     copy = copy_network(network, "copy")
     same(state(network), before)
-    # What such a layer reads is not what was: the copy has the values.
+    # Such a layer does not load what it saved: the copy has the values.
     same(copy.get_weights(), network.get_weights())
     same(copy(rows), network(rows))

@@ -42,7 +42,7 @@ def maps(*following, size=8):
     return keras.Model(inputs, x, name="maps")
 
 
-def test_pooling_lies_before_the_cut():
+def test_pooling_is_before_the_cut():
     pool = layers.GlobalAveragePooling2D(name="pool")
     cut = cut_of(built(maps(pool)))
     assert stored(cut) == {"upstream/pool": 4 * 4}
@@ -104,7 +104,7 @@ def test_partly_frozen_networks_are_cut_inside():
     assert stored(cut) == {"upstream/conv": 8 * 8 * 4 * 4}
 
 
-def test_inputs_pass_by():
+def test_inputs_of_the_trainable_part_are_borders():
     pool = layers.GlobalAveragePooling2D(name="pool")
     cut = cut_of(built(maps(pool), extra_inputs={"side": (2,)}))
     assert stored(cut) == {"upstream/pool": 16}
@@ -117,7 +117,7 @@ def test_without_anything_frozen_there_is_no_frozen_part():
     assert [x.name for x in cut.borders] == ["inputs"]
 
 
-def test_frozen_outputs_cross():
+def test_frozen_outputs_are_stored():
     model = maps(layers.GlobalAveragePooling2D(name="pool"))
     model.trainable = False
     cut = cut_of(model)
@@ -126,7 +126,7 @@ def test_frozen_outputs_cross():
 
 
 @pytest.mark.parametrize("active", [True, False])
-def test_augmentation_ends_what_is_cold(active):
+def test_augmentation_ends_the_frozen_part(active):
     augmentation = layers.RandomFlip(name="flip")
     augmentation.trainable = active
     x = inputs = keras.Input((8, 8, 3), name="image")
@@ -139,7 +139,7 @@ def test_augmentation_ends_what_is_cold(active):
     assert not any("conv" in s.name for s in cut.frozen.steps)
 
 
-def test_noise_that_is_not_frozen_ends_it():
+def test_noise_that_is_not_frozen_ends_the_frozen_part():
     network = maps(
         layers.GaussianNoise(0.1, name="noise"),
         layers.GlobalAveragePooling2D(name="pool"),
@@ -151,7 +151,7 @@ def test_noise_that_is_not_frozen_ends_it():
     assert not frozen.blocked and stored(frozen) == {"upstream/pool": 16}
 
 
-def test_an_added_loss_ends_it():
+def test_an_added_loss_ends_the_frozen_part():
     network = maps(
         layers.Conv2D(2, 3, activity_regularizer="l2", name="regular"),
         layers.GlobalAveragePooling2D(name="pool"),
@@ -161,7 +161,7 @@ def test_an_added_loss_ends_it():
     assert "loss" in cut.blocked[0].reason
 
 
-def test_what_is_barred_is_not_cold():
+def test_nondeterministic_steps_are_in_the_trainable_part():
     network = maps(layers.GlobalAveragePooling2D(name="pool"))
     cut = cut_of(built(network), {"upstream/pool": "counts its calls"})
     assert stored(cut) == {"upstream/conv": 8 * 8 * 4 * 4}
@@ -195,7 +195,7 @@ def test_a_step_that_both_parts_need_is_run_twice_where_that_is_cheaper():
     assert cut.frozen_flops == 2 * 27 * 32 * 14 * 14 + 32
 
 
-def test_an_image_that_shrinks_crosses_when_it_is_small():
+def test_an_image_is_stored_after_it_shrinks():
     inputs = keras.Input((64, 64, 3), name="image")
     x = layers.Resizing(8, 8, name="resize")(inputs)
     x = layers.Conv2D(64, 3, name="own")(x)
@@ -204,7 +204,7 @@ def test_an_image_that_shrinks_crosses_when_it_is_small():
     assert not any(x.is_input for x in cut.borders)
 
 
-def test_resizing_for_a_network_is_no_obstacle():
+def test_resizing_for_a_network_blocks_nothing():
     pool = layers.GlobalAveragePooling2D(name="pool")
     cascade = built(
         {"one": maps(pool, size=8), "other": maps(pool, size=4)},
@@ -215,7 +215,7 @@ def test_resizing_for_a_network_is_no_obstacle():
     assert not cut.blocked
 
 
-def test_preprocessing_that_takes_training_is_no_obstacle():
+def test_preprocessing_that_takes_training_blocks_nothing():
     pool = layers.GlobalAveragePooling2D(name="pool")
     resize = layers.Resizing(8, 8, name="resize")
     cut = cut_of(built(maps(pool), preprocess=resize))
@@ -224,7 +224,7 @@ def test_preprocessing_that_takes_training_is_no_obstacle():
     assert cut.frozen.steps[0].name == "preprocessing/upstream/resize"
 
 
-def test_two_taps_that_are_joined_cross_apart():
+def test_two_taps_that_are_joined_are_stored_separately():
     x = inputs = keras.Input((8, 8, 3), name="image")
     x = low = layers.Conv2D(4, 3, padding="same", name="low")(x)
     x = layers.Conv2D(6, 3, padding="same", name="high")(x)
@@ -241,7 +241,7 @@ def test_two_taps_that_are_joined_cross_apart():
     assert cut.recomputed_flops == 0  # joining computes nothing
 
 
-def test_frozen_taps_cross_where_they_are_injected():
+def test_frozen_taps_are_stored_where_they_are_injected():
     x = inputs = keras.Input((8,), name="vector")
     x = layers.Dense(5, name="low")(x)
     upstream = keras.Model(inputs, layers.Dense(3, name="high")(x), name="up")
@@ -262,7 +262,7 @@ def test_frozen_taps_cross_where_they_are_injected():
     assert [x.name for x in cut.borders if x.is_input] == ["inputs"]
 
 
-def test_of_two_upstreams_the_frozen_one_crosses():
+def test_of_two_upstreams_the_frozen_one_is_stored():
     pool = layers.GlobalAveragePooling2D(name="pool")
     cascade = built(
         {"one": maps(pool), "other": maps(pool)}, trainable={"other": True}
@@ -291,7 +291,7 @@ def test_networks_in_networks_are_cut_inside():
     assert [s.name for s in cut.trainable.steps] == ["in/last"]
 
 
-def test_of_several_outputs_each_that_is_used_crosses():
+def test_each_output_that_is_used_is_stored():
     x = inputs = keras.Input((5, 4), name="sequence")
     x, state, _ = layers.LSTM(
         3, return_sequences=True, return_state=True, name="lstm"
@@ -301,7 +301,7 @@ def test_of_several_outputs_each_that_is_used_crosses():
     assert stored(cut_of(model)) == {"lstm/0": 5 * 3 * 4, "lstm/1": 3 * 4}
 
 
-def test_what_is_cold_and_needed_by_nothing_is_in_neither_part():
+def test_cacheable_steps_that_nothing_uses_are_in_neither_part():
     x = inner_input = keras.Input((4,), name="inner_input")
     one = layers.Dense(3, name="one", trainable=False)(x)
     idle = layers.Dense(9, name="idle", trainable=False)(x)
@@ -333,18 +333,18 @@ def test_bytes_are_those_of_the_dtype(dtype, size):
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_no_other_choice_repeats_no_more_and_stores_less(seed):
+def test_no_other_cut_repeats_no_more_and_stores_less(seed):
     program = as_program(random_network(seed))
     cut = find_cut(program)
-    cold = find_cacheable(program).steps
+    cacheable = find_cacheable(program).steps
     costs = {
         s.name: 0
         if isinstance(s.operation, layers.Concatenate)
         else step_flops(program, s)
-        for s in cold
+        for s in cacheable
     }
     whole = sum(step_flops(program, step) for step in program.steps)
-    chosen = {s.name for s in cold if s in cut.trainable.steps}
+    chosen = {s.name for s in cacheable if s in cut.trainable.steps}
     repeated = sum(costs[name] for name in chosen)
     assert repeated <= RECOMPUTED * whole
     others = [
@@ -353,17 +353,17 @@ def test_no_other_choice_repeats_no_more_and_stores_less(seed):
         for some in itertools.combinations(costs, count)
         if sum(costs[name] for name in some) <= repeated
     ]
-    least = min(price(program, cold, some) for some in others)
-    assert price(program, cold, chosen) == least
-    # Each way to count them: what crosses is what the cut says.
+    least = min(price(program, cacheable, some) for some in others)
+    assert price(program, cacheable, chosen) == least
+    # Counted in either way: the borders are those of the cut.
     stored_bytes = sum(x.bytes for x in cut.stored)
     passed_by = sum(x.bytes for x in cut.borders if x.is_input)
     assert least == 2 * stored_bytes + passed_by
 
 
-def price(program, cold, again):
-    """What crosses to the other steps and to outputs, inputs at half price."""
-    kept = {s.name for s in cold} - again
+def price(program, cacheable, again):
+    """The bytes of borders and outputs, those of inputs at half price."""
+    kept = {s.name for s in cacheable} - again
     made = {r for s in program.steps if s.name in kept for r in s.outputs}
     inputs = {port.reference for port in program.inputs}
     running = list(program.steps)
@@ -468,7 +468,7 @@ ROWS = np.random.default_rng(0).normal(size=(6, 4)).astype("float32")
 
 
 def in_two_parts(cut, rows, training):
-    """What the parts give one after the other, the first as if stored."""
+    """The outputs of both parts in turn, with the first stored between."""
     rows = keras.ops.convert_to_tensor(rows)
     given = {"x": rows}
     stored = cut.frozen(*(given[x.name] for x in cut.frozen.inputs))

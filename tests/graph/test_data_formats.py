@@ -42,11 +42,11 @@ def test_a_map_has_the_format_of_the_layers_beside_it(name, fmt):
 
 
 @pytest.mark.parametrize("name", ["gap", "dense"])
-def test_a_vector_has_none(name):
+def test_a_vector_has_no_format(name):
     assert at(plain(FIRST), name) is None
 
 
-def test_a_sequence_has_none():
+def test_a_sequence_has_no_format():
     x = keras.Input((8, 3), name="x")
     y = layers.Conv1D(4, 3, data_format=LAST, name="conv")(x)
     network = keras.Model(x, y)
@@ -54,7 +54,7 @@ def test_a_sequence_has_none():
     assert data_format(read_graph(network)) is None
 
 
-def test_where_no_layer_tells_there_is_none():
+def test_without_a_layer_that_has_one_there_is_no_format():
     x = keras.Input((4, 4, 3), name="x")
     network = keras.Model(x, layers.Activation("relu", name="act")(x))
     assert at(network, "x") is None
@@ -106,7 +106,7 @@ def test_channels_in_the_middle_are_no_format():
     assert at(network, "x") is None
 
 
-def test_after_a_reshape_what_follows_tells():
+def test_after_a_reshape_the_following_layers_decide():
     x = keras.Input((6,), name="x")
     y = layers.Reshape((6, 1, 1), name="map")(x)
     network = keras.Model(x, pool(FIRST, "pool")(y))
@@ -139,7 +139,7 @@ def test_borders_of_nested_networks_are_crossed():
     assert at(network, "turn") == LAST
 
 
-def test_a_nested_network_without_a_hint_is_told_by_what_is_around_it():
+def test_the_surroundings_decide_for_a_nested_network_without_a_format():
     inner_x = keras.Input((4, 5, 6), name="inner_x")
     act = layers.Activation("relu", name="act")(inner_x)
     inner = keras.Model(inner_x, act, name="inner")

@@ -30,7 +30,7 @@ def test_calls_of_all_levels_come_in_order():
     ]
 
 
-def test_tensors_cross_borders_under_the_name_of_their_origin():
+def test_tensors_cross_borders_with_the_reference_of_their_origin():
     flat = nested()
     assert flat.inputs == [("x", 0)]
     (first,) = flat.consumers["before", 0]
@@ -49,7 +49,7 @@ def test_each_call_of_a_nested_network_has_tensors_of_its_own():
     assert after.address == ("after",)
 
 
-def test_masks_are_no_inputs():
+def test_masks_are_not_inputs():
     inputs = keras.Input((4,), dtype="int32", name="x")
     y = layers.Embedding(5, 3, mask_zero=True, name="embed")(inputs)
     y = layers.LSTM(2, name="lstm")(y)
@@ -58,7 +58,7 @@ def test_masks_are_no_inputs():
     assert lstm.inputs == (("embed", 0),)
 
 
-def test_what_takes_a_constant_has_the_tensor_alone():
+def test_constants_are_not_inputs():
     inputs = keras.Input((4,), name="x")
     flat = flatten(read_graph(keras.Model(inputs, inputs * 2.0)))
     assert [call.inputs for call in flat.calls] == [(("x", 0),)]

@@ -115,7 +115,7 @@ def test_each_call_costs_and_each_layer_counts_once():
     assert _parameters(network) == 2 * (4 * 4 + 4)
 
 
-def test_what_a_tensor_does_not_need_costs_nothing():
+def test_layers_that_a_tensor_does_not_need_cost_nothing():
     x = keras.Input((4,), name="x")
     low = layers.Dense(3, name="low")(x)
     layers_behind = layers.Dense(100, name="high")(low)

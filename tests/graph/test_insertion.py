@@ -1,4 +1,4 @@
-"""Tensors that enter a graph: what uses a call's tensor uses the merged one."""
+"""Tensors enter a graph: consumers of a call's tensor take the merged one."""
 
 import keras
 import numpy as np
@@ -26,7 +26,7 @@ def rows(rows):
 
 
 def entry(address, name="fed", merge="add"):
-    """An addition, or a product, behind a call; or in its place."""
+    """An addition, or a product, after a call; or in its place."""
     kinds = {"add": layers.Add, "multiply": layers.Multiply}
 
     def steps(x, fed):
@@ -73,22 +73,22 @@ def layers_of(network, *names):
     return [network.get_layer(name) for name in names]
 
 
-def test_all_that_uses_the_tensor_uses_the_merged_one(plain, rows):
+def test_all_consumers_of_the_tensor_take_the_merged_one(plain, rows):
     one, two = layers_of(plain, "one", "two")
     x = one(rows) + FED
     check(plain, x + two(x), [entry("one")], rows, FED)
 
 
-def test_it_enters_behind_the_input(plain, rows):
+def test_a_tensor_enters_after_the_input(plain, rows):
     expected = plain(rows + FED)
     check(plain, expected, [entry("x")], rows, FED)
 
 
-def test_it_enters_behind_the_output(plain, rows):
+def test_a_tensor_enters_after_the_output(plain, rows):
     check(plain, plain(rows) + FED, [entry("sum")], rows, FED)
 
 
-def test_it_enters_one_branch_alone(plain, rows):
+def test_a_tensor_enters_one_branch_alone(plain, rows):
     one, two = layers_of(plain, "one", "two")
     x = one(rows)
     check(plain, x + two(x) + FED, [entry("two")], rows, FED)
@@ -114,7 +114,7 @@ def test_of_two_at_one_call_the_later_merges_into_the_earlier(
     check(plain, x + two(x), entries, rows, FED, FED)
 
 
-def test_what_merges_behind_a_replacement_merges_into_it(plain, rows):
+def test_a_merge_after_a_replacement_merges_into_it(plain, rows):
     two = plain.get_layer("two")
     x = FED * (3 * FED)
     entries = [
@@ -132,7 +132,7 @@ def test_what_merges_behind_a_replacement_merges_into_it(plain, rows):
     )
 
 
-def test_what_took_a_tensors_place_leaves_the_rest_out(plain):
+def test_layers_that_only_a_replaced_tensor_needed_are_pruned(plain):
     found = entered(plain, entry("one", merge="replace"))
     assert [tensor.name for tensor in found.inputs] == ["fed"]
     assert {v.path.split("/")[1] for v in found.variables} == {"two"}
@@ -154,7 +154,7 @@ def test_a_branch_that_is_needed_stays_when_another_is_replaced(plain, rows):
     assert {v.path.split("/")[1] for v in found.variables} == {"one"}
 
 
-def test_it_enters_a_network_in_a_network():
+def test_a_tensor_enters_a_network_in_a_network():
     leaf_x = keras.Input((4,), name="leaf_x")
     leaf = keras.Model(
         leaf_x, dense("second")(dense("first")(leaf_x)), name="leaf"
@@ -260,7 +260,7 @@ def test_the_copy_names_each_weight_as_the_network_does(plain):
     ]
 
 
-def test_what_was_injected_is_withdrawn(rows):
+def test_injections_are_removed(rows):
     leaf_x = keras.Input((4,), name="leaf_x")
     leaf = keras.Model(
         leaf_x, dense("second")(dense("first")(leaf_x)), name="leaf"

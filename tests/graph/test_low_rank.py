@@ -35,7 +35,7 @@ def store_of(layer):
     return {key: numpy(value) for key, value in store.items()}
 
 
-def test_what_is_written_is_kernel_bias_a_and_b():
+def test_kernel_bias_a_and_b_are_saved():
     layer = updated()
     store = store_of(layer)
     a, b = low_rank.factors(layer)
@@ -50,7 +50,7 @@ def test_what_is_written_is_kernel_bias_a_and_b():
         np.testing.assert_array_equal(store[key], numpy(variable))
 
 
-def test_what_is_written_is_loaded():
+def test_saved_weights_are_loaded():
     layer, other = updated(), updated()
     for variable in other.variables:
         variable.assign(ops.ones(variable.shape))
@@ -76,7 +76,7 @@ def test_weights_of_another_rank_are_refused():
         layer.load_own_variables(store_of(updated()))
 
 
-def test_what_keras_enabled_keeps_its_a_and_gets_the_alpha():
+def test_a_layer_enabled_by_keras_keeps_its_a_and_gets_the_alpha():
     layer = built(layers.Dense(4, lora_rank=2))
     before = numpy(layer.lora_kernel_a)
     low_rank.enable(layer, 2, 8)
@@ -109,13 +109,13 @@ def test_the_merged_kernel_has_the_kernels_dtype():
     assert low_rank.merged(layer).dtype == low_rank.base(layer).value.dtype
 
 
-def test_a_plain_layer_computes_what_was_merged_into_it():
+def test_a_plain_layer_computes_the_same_after_merging():
     layer, plain = updated(), built(layers.Dense(4))
     low_rank.merge_into(layer, plain)
     np.testing.assert_array_equal(numpy(plain(X)), numpy(layer(X)))
 
 
-def test_the_variables_besides_a_and_b_are_those_of_a_plain_layer():
+def test_the_plain_variables_are_all_but_a_and_b():
     layer = keras.Sequential([keras.Input((3,)), layers.Dense(4, lora_rank=2)])
     found = low_rank.plain_variables(layer)
     assert [v.name for v in found] == ["kernel", "bias"]

@@ -67,7 +67,7 @@ def test_layers_are_numbered_in_the_order_in_which_they_were_made():
         (lambda: layers.Conv2DTranspose(2, 3), True),
     ],
 )
-def test_what_keras_numbers_is_told_from_what_users_name(layer, automatic):
+def test_names_that_keras_numbered_differ_from_those_of_users(layer, automatic):
     assert is_numbered_by_keras(layer()) is automatic
 
 
@@ -116,7 +116,7 @@ def test_paths_of_variables_do_not_depend_on_what_was_built_before():
     assert paths[0] == paths[1]
 
 
-def test_a_composite_layers_variables_keep_what_tells_them_apart():
+def test_variables_of_a_composite_layer_have_unique_paths():
     x = keras.Input((5, 4))
     layer = layers.Bidirectional(layers.LSTM(2), name="both")
     network = keras.Model(x, layer(x))

@@ -104,7 +104,7 @@ def test_two_stars_go_any_number_of_levels_down():
 
 
 @pytest.mark.parametrize("pattern", ["", "/", "a//b", "/a", "a/"])
-def test_a_path_with_an_empty_segment_is_none(grammar, pattern):
+def test_a_path_with_an_empty_segment_is_refused(grammar, pattern):
     with pytest.raises(ValueError, match=r"is no path.*empty segments"):
         _select(grammar, pattern)
 
@@ -141,7 +141,7 @@ def test_counting_from_the_end_goes_on_where_there_are_several_outputs():
         ("a/..", False),
     ],
 )
-def test_patterns_that_may_select_several_are_told_apart(pattern, exact):
+def test_exact_patterns_select_one_operation_only(pattern, exact):
     assert is_exact(pattern) is exact
 
 

@@ -13,7 +13,7 @@ WORDS = np.array([[1, 2, 0, 0], [3, 0, 0, 0], [4, 1, 2, 3]], "int32")
 
 @pytest.fixture
 def agree(answers, own_answers):
-    """Function: holds that a model and its program answer alike."""
+    """Function: checks that a model and its program answer alike."""
 
     def agree(model, inputs):
         program = as_program(model)
@@ -45,7 +45,7 @@ def several(outputs):
 
 
 def masked(inside=False):
-    """Words whose zeros are left out of what an LSTM reads."""
+    """An embedding that masks zeros, read by an LSTM."""
     words = keras.Input((4,), dtype="int32", name="words")
     y = layers.Embedding(5, 3, mask_zero=True, name="embed")(words)
     if inside:
@@ -100,7 +100,7 @@ def test_inputs_as_a_list(agree):
 # Keras says so of every nested model, and hands the mask to its layers.
 @pytest.mark.filterwarnings("ignore:Layer 'reader' .* was passed an input with")
 @pytest.mark.parametrize("inside", [False, True], ids=["flat", "nested"])
-def test_masks_arrive_at_what_reads_them(agree, own_answers, inside):
+def test_masks_arrive_at_the_layers_that_read_them(agree, own_answers, inside):
     model = masked(inside)
     agree(model, WORDS)
     # The mask counts: without it the zeros are read too.
@@ -169,7 +169,7 @@ def test_an_output_that_is_an_input(agree):
     assert list(program.outputs) == ["x", "y"]
 
 
-def test_pruned_to_an_output_what_the_others_alone_need_is_gone(answers):
+def test_steps_that_only_other_outputs_need_are_pruned(answers):
     a, b = keras.Input((4,), name="a"), keras.Input((4,), name="b")
     common = layers.Dense(4, name="common")(a)
     one = layers.Dense(3, name="one")(common)
@@ -204,7 +204,7 @@ def test_the_model_stays_as_it_is(answers):
         np.testing.assert_array_equal(one, other)
 
 
-def test_what_is_run_in_training_moves_nothing(answers):
+def test_running_in_training_moves_no_weights(answers):
     x = keras.Input((4,), name="x")
     norm = layers.BatchNormalization(name="norm")
     model = keras.Model(x, norm(x, training=True))

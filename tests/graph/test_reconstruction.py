@@ -15,7 +15,7 @@ layers = keras.layers
 
 @keras.saving.register_keras_serializable(package="tests_rebuilt")
 class Scaled(layers.Layer):
-    """A Dense layer whose config names what its constructor does not take."""
+    """A Dense layer whose config has an argument that it does not take."""
 
     def __init__(self, units, scale=1.0, **kwargs):
         super().__init__(**kwargs)
@@ -91,11 +91,11 @@ def test_a_layer_without_a_full_config_cannot_be_copied_alone():
         copy_network(network, "copy")
 
 
-def test_its_copy_gives_what_it_gives(backbone, rows, same):
+def test_the_copy_computes_the_same(backbone, rows, same):
     same(copy_network(backbone, "copy")(rows), backbone(rows))
 
 
-def test_it_stays_as_it_is(backbone, rows, state, same):
+def test_the_backbone_stays_as_it_is(backbone, rows, state, same):
     before, config = state(backbone), backbone.get_config()
     copy_network(backbone, "copy")
     same(state(backbone), before)
@@ -112,13 +112,13 @@ def test_names_in_the_copy_do_not_depend_on_the_process(backbone):
     assert "copy/functional/deep/dense/kernel" in paths
 
 
-def test_the_copy_holds_nothing_but_what_a_tap_needs(backbone, part):
+def test_the_copy_has_only_the_layers_that_a_tap_needs(backbone, part):
     block = part(backbone, {"tap": "holder"})
     assert [layer.name for layer in block.layers] == ["x", "scaled", "holder"]
     assert block.count_params() == 2 * 20
 
 
-def test_a_layer_that_another_holds_stays_that_layer(backbone):
+def test_a_layer_that_another_layer_refers_to_stays_one_layer(backbone):
     copy = copy_network(backbone, "copy")
     assert copy.get_layer("holder").held is copy.get_layer("held")
 
@@ -157,7 +157,9 @@ def test_a_copy_is_copied_again(backbone, rows, same):
     same(copy(rows), backbone(rows))
 
 
-def test_it_is_found_inside_another_network(backbone, rows, same, tmp_path):
+def test_a_backbone_inside_another_network_is_reconstructed(
+    backbone, rows, same, tmp_path
+):
     x = keras.Input((4,), name="outer_x")
     y = layers.Dense(4, name="before")(x)
     network = keras.Model(x, backbone(y)["high"], name="outer")
@@ -202,7 +204,7 @@ def test_shared_layers_are_saved_too(backbone, rows, same, tmp_path):
     same(loaded(rows), backbone(rows))
 
 
-def test_what_enters_it_is_saved_beside_its_parts(backbone, rows, tmp_path):
+def test_merging_layers_are_saved_beside_its_parts(backbone, rows, tmp_path):
     x = keras.Input((4,), name="x")
     upstream = keras.Model(x, layers.Dense(3, name="found")(x), name="up")
     cascade = kc.build_cascade(
@@ -253,7 +255,7 @@ def test_a_part_without_its_network_is_an_error(backbone):
         Block.from_config(config)
 
 
-def test_what_was_cut_off_is_not_kept_in_memory(backbone, part):
+def test_layers_that_were_cut_off_are_not_kept_in_memory(backbone, part):
     block = part(backbone, {"tap": "scaled"})
     layer = block.get_layer("scaled")
     assert len(layer._outbound_nodes) == 0

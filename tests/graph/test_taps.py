@@ -33,7 +33,7 @@ def test_a_list_gives_a_tap_a_match_in_its_order(grammar):
     }
 
 
-def test_what_two_patterns_select_is_one_tap(grammar):
+def test_a_tensor_that_two_patterns_select_is_one_tap(grammar):
     assert list(_taps(grammar, ["conv1_b", "conv1_*"])) == [
         "conv1_b",
         "conv1_a",
@@ -189,12 +189,12 @@ def test_a_mistaken_tap_is_explained_in_one_line(grammar, taps, message):
         assert re.search(r"'grammar'|identifier|path|called", str(error.value))
 
 
-def test_what_is_no_tap_at_all_is_a_type_error(grammar):
+def test_an_argument_of_another_type_is_a_type_error(grammar):
     with pytest.raises(TypeError, match="taps must be None, a path"):
         kc.build_cascade(grammar, taps=3)
 
 
-def test_an_operation_with_several_tensors_is_no_tap():
+def test_an_operation_with_several_tensors_cannot_be_tapped():
     x = keras.Input((5, 4), name="x")
     outputs = layers.LSTM(3, return_state=True, name="lstm")(x)
     network = keras.Model(x, outputs[0], name="states")
@@ -221,71 +221,7 @@ def test_a_name_that_keras_gives_to_another_layer_warns():
     assert _taps(network, "dense") == {"dense": "dense"}  # nothing to warn of
 
 
-# --- The list ----------------------------------------------------------------
-
-
-def test_every_listed_tap_can_be_tapped(grammar, rows):
-    paths = [tap.path for tap in list_taps(grammar)]
-    cascade = kc.build_cascade(grammar, taps=paths, adapters=None, fusion=None)
-    assert list(cascade.taps.values()) == paths
-    outputs = cascade(rows)
-    for tap, name in zip(list_taps(grammar), cascade.taps, strict=True):
-        assert tuple(outputs[name].shape[1:]) == tap.shape[1:]
-
-
-def test_a_pattern_narrows_the_list(grammar):
-    listed = list_taps(grammar, "inner:1/*")
-    assert [tap.layer for tap in listed] == ["InputLayer", "Dense", "Dense"]
-    with pytest.raises(ValueError, match="No tap matches"):
-        list_taps(grammar, "nope*")
-
-
-def test_the_list_tells_shapes_types_parameters_and_cost():
-    x = keras.Input((8, 8, 3), name="x")
-    y = layers.Conv2D(4, 3, strides=2, padding="same", name="conv")(x)
-    y = layers.BatchNormalization(name="bn")(y)
-    y = layers.Flatten(name="flat")(y)
-    y = layers.Dense(5, name="dense")(y)
-    listed = {tap.path: tap for tap in list_taps(keras.Model(x, y))}
-    conv, norm, dense = 3 * 3 * 3 * 4 + 4, 4 * 4, 64 * 5 + 5
-    assert listed["conv"].shape == (None, 4, 4, 4)
-    assert listed["conv"].layer == "Conv2D"
-    assert [tap.parameters for tap in listed.values()] == [
-        0,
-        conv,
-        conv + norm,
-        conv + norm,
-        conv + norm + dense,
-    ]
-    costs = [0, 2 * 3 * 3 * 3 * 4 * 16, 64, 64, 2 * 64 * 5]
-    assert [tap.flops for tap in listed.values()] == list(np.cumsum(costs))
-
-
-def test_the_list_prints_as_a_table(grammar):
-    text = str(list_taps(grammar))
-    for head in ("path", "shape", "dtype", "layer", "parameters", "FLOPs"):
-        assert head in text
-    line = next(x for x in text.splitlines() if "inner:1/dense_out" in x)
-    assert "Dense" in line and "float32" in line
-    assert repr(list_taps(grammar)) == text
-
-
 # --- Names that the network has for its tensors -----------------------------
-
-
-@pytest.fixture
-def pyramid():
-    """A network with two levels of a pyramid, the second one of two tensors."""
-    x = keras.Input((8, 8, 3), name="x")
-    low = layers.Conv2D(4, 3, padding="same", name="low")(x)
-    high, other = keras.ops.split(
-        layers.Conv2D(6, 2, 2, name="high")(low), 2, -1
-    )
-    network = keras.Model(
-        x, {"sum": keras.ops.add(high, other), "low": low}, name="pyramid"
-    )
-    network.pyramid_outputs = {"P3": low, "P4": high}
-    return network
 
 
 def test_levels_of_a_pyramid_are_tapped_by_their_names(pyramid):
@@ -319,7 +255,7 @@ def test_an_output_that_is_given_by_name_is_tapped_by_it(pyramid):
     assert (tap.name, tap.path) == ("sum", "add")
 
 
-def test_an_operation_of_the_very_name_goes_before(pyramid):
+def test_an_operation_of_that_name_takes_precedence(pyramid):
     pyramid.pyramid_outputs = {"high": pyramid.get_layer("low").output}
     assert _taps(pyramid, "high") == {"high": "high"}
 
@@ -329,14 +265,6 @@ def test_names_inside_a_nested_network_are_paths_too(pyramid):
     outer = keras.Model(x, pyramid(x)["sum"], name="outer")
     assert _taps(outer, "pyramid/P4") == {"P4": "pyramid/P4"}
     assert _taps(outer, "pyramid/P3") == {"P3": "pyramid/low"}
-
-
-def test_the_list_of_taps_has_the_names(pyramid):
-    found = {tap.path: tap.names for tap in list_taps(pyramid)}
-    assert found["low"] == ("P3",)
-    assert found["P4"] == ()
-    assert "low = P3" in str(list_taps(pyramid))
-    assert [tap.path for tap in list_taps(pyramid, "P3")] == ["low"]
 
 
 def test_a_wrong_name_is_answered_with_the_networks_names(pyramid):

@@ -14,7 +14,7 @@ def test_the_network_ends_where_the_path_says(grammar, rows, same):
     assert result.name == "grammar"
 
 
-def test_what_lies_behind_is_gone(grammar):
+def test_the_layers_after_it_are_gone(grammar):
     result = kc.truncate(grammar, "conv1_b")
     assert [variable.path for variable in result.variables] == [
         "grammar/conv1_a/kernel",

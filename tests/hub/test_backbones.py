@@ -176,19 +176,19 @@ def test_every_class_that_keras_hub_exports_is_here():
 
 @pytest.mark.large
 @pytest.mark.parametrize("name", _all())
-def test_as_upstream_it_gives_what_it_gave(name, tmp_path):
+def test_as_upstream_a_backbone_computes_the_same(name, tmp_path):
     _check_upstream(name, tmp_path / "cascade.keras")
 
 
 @pytest.mark.interop
 @pytest.mark.parametrize("name", QUICK)
-def test_quick_ones_as_upstream_give_what_they_gave(name, tmp_path):
+def test_as_upstream_quick_backbones_compute_the_same(name, tmp_path):
     _check_upstream(name, tmp_path / "cascade.keras")
 
 
 @pytest.mark.large
 @pytest.mark.parametrize("name", INNER)
-def test_a_tap_inside_gives_what_is_inside(name, tmp_path):
+def test_a_tap_inside_gives_the_inner_tensor(name, tmp_path):
     backbone = make(name)
     inputs = inputs_for(name, backbone)
     *outer, last = INNER[name].split("/")
@@ -231,7 +231,7 @@ def test_a_tap_inside_gives_what_is_inside(name, tmp_path):
         "RetinaNetBackbone",
     ],
 )
-def test_the_levels_of_its_pyramid_are_taps(name):
+def test_the_levels_of_a_pyramid_are_taps(name):
     backbone = make(name)
     inputs = inputs_for(name, backbone)
     levels = backbone.pyramid_outputs
@@ -264,7 +264,7 @@ def test_outputs_by_name_are_taps():
 
 @pytest.mark.large
 @pytest.mark.parametrize("name", DOWNSTREAM)
-def test_as_downstream_it_answers_to_what_the_upstream_found(name, tmp_path):
+def test_as_downstream_a_backbone_uses_the_features(name, tmp_path):
     x = keras.Input((32, 32, 5), name="x")
     upstream = keras.Model(
         x, layers.Conv2D(4, 3, padding="same", name="found")(x), name="finder"
@@ -293,7 +293,7 @@ def test_as_downstream_it_answers_to_what_the_upstream_found(name, tmp_path):
 
 @pytest.mark.large
 @pytest.mark.parametrize("name", ["CLIPBackbone", "PARSeqBackbone"])
-def test_as_downstream_of_several_inputs_it_takes_text_beside(name):
+def test_as_downstream_of_several_inputs_a_backbone_takes_text_as_well(name):
     x = keras.Input((32, 32, 5), name="x")
     upstream = keras.Model(
         x, layers.Conv2D(3, 3, padding="same", name="found")(x), name="finder"
@@ -351,7 +351,7 @@ def test_a_cascade_is_a_network_and_is_saved_again(name, tmp_path):
 
 
 @pytest.mark.large
-def test_flags_of_its_layers_are_kept(tmp_path):
+def test_flags_of_the_layers_of_a_backbone_are_kept(tmp_path):
     backbone = make("BertBackbone")
     cascade = _cascade(
         "BertBackbone",
@@ -367,7 +367,7 @@ def test_flags_of_its_layers_are_kept(tmp_path):
 
 
 @pytest.mark.large
-def test_layers_that_hold_one_another_are_not_doubled():
+def test_layers_that_refer_to_one_another_are_not_duplicated():
     # The layer that embeds holds the text model, which is a layer as well.
     backbone = make("Gemma3nBackbone")
     cascade = _cascade("Gemma3nBackbone", backbone, trainable=True)
@@ -378,7 +378,9 @@ def test_layers_that_hold_one_another_are_not_doubled():
 
 @pytest.mark.large
 @pytest.mark.parametrize("name", ["ViTBackbone", "GemmaBackbone"])
-def test_it_loads_in_a_process_that_imports_this_package_alone(name, tmp_path):
+def test_a_cascade_loads_in_a_process_that_imports_this_package_alone(
+    name, tmp_path
+):
     backbone = make(name)
     inputs = inputs_for(name, backbone)
     cascade = _cascade(name, backbone)

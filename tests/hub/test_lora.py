@@ -77,7 +77,7 @@ def test_a_stock_model_answers_the_same(cascade, backbone, inputs):
     assert np.abs(found - before).max() > 0.1
 
 
-def test_a_backbone_that_has_it_is_merged(inputs):
+def test_low_rank_updates_of_a_backbone_are_merged(inputs):
     backbone = make("BertBackbone")
     backbone.enable_lora(2)
     random = np.random.default_rng(0)

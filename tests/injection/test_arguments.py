@@ -1,4 +1,4 @@
-"""What the user says of injections, normalised once."""
+"""The argument `inject`, normalised once."""
 
 import keras
 import pytest
@@ -44,7 +44,7 @@ def test_an_injection_is_the_same_after_serialisation():
     assert keras.saving.deserialize_keras_object(config) == injection
 
 
-def test_what_is_injected_is_a_tap_or_an_extra_input():
+def test_only_taps_and_extra_inputs_are_injected():
     message = error(ValueError, {"textur": "conv"})
     assert message == (
         "inject names 'textur', which is no tap and no extra input. Closest: "
@@ -57,14 +57,14 @@ def test_an_empty_list_is_refused():
 
 
 @pytest.mark.parametrize("value", [3, None, {"path": "conv"}, ["conv", 3]])
-def test_what_is_neither_path_nor_injection_is_refused(value):
+def test_other_values_than_paths_and_injections_are_refused(value):
     message = error(TypeError, {"shape": value})
     assert "inject['shape'] must be a path in the downstream" in message
     assert "an Injection, or a list of these" in message
 
 
 @pytest.mark.parametrize("value", ["conv", ["conv"], Injection("conv")])
-def test_what_is_no_mapping_is_refused(value):
+def test_an_argument_that_is_no_mapping_is_refused(value):
     message = error(TypeError, value)
     assert "inject must be a mapping {tap or extra input: path" in message
 

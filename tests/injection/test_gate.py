@@ -14,7 +14,7 @@ RNG = np.random.default_rng(0)
 @pytest.mark.parametrize(
     ("shape", "axis"), [((5,), -1), ((4, 5), -1), ((5, 3, 4), 1)]
 )
-def test_it_multiplies_each_channel_by_its_factor(shape, axis):
+def test_a_gate_multiplies_each_channel_by_its_factor(shape, axis):
     x = RNG.normal(size=(2, *shape)).astype("float32")
     gate, factors = Gate(axis), np.arange(5, dtype="float32")
     gate.build(x.shape)
@@ -27,7 +27,7 @@ def test_it_multiplies_each_channel_by_its_factor(shape, axis):
     np.testing.assert_allclose(found, x * spread, atol=1e-6)
 
 
-def test_it_keeps_every_promise_of_an_adapter():
+def test_a_gate_passes_the_checks_of_adapters():
     # Not shut, as it is at first: then it lets no gradient through.
     kc.testing.check_adapter(Gate(initializer="ones"), (4, 5))
 

@@ -1,4 +1,4 @@
-"""Merges: the formula of each, silence at step 0, and what training moves."""
+"""Merges: their formulas, silence at step 0, and the weights that train."""
 
 import keras
 import numpy as np
@@ -12,7 +12,7 @@ from keras_cascade.testing import check_cascade
 MERGES = ("add", "multiply", "film", "concat", "replace")
 SILENT = MERGES[:-1]
 RNG = np.random.default_rng(0)
-# Shape of what an inner layer gives, and the axis of its channels.
+# The shape of an inner layer's output, and the axis of its channels.
 KINDS = {
     "vector": ((5,), -1),
     "sequence": ((3, 5), -1),
@@ -104,7 +104,7 @@ def merged(model, merge, x, f):
 
 
 def answer(model, x):
-    """What the expert makes of its inner layer's tensor."""
+    """The expert's answer for its inner layer's tensor."""
     found = weights(model)
     pooled = x.reshape(len(x), -1, x.shape[-1]).mean(1)
     return pooled @ found["out/kernel"] + found["out/bias"]
@@ -146,7 +146,7 @@ def test_a_merge_computes_its_formula(merge, width, kind):
 @pytest.mark.parametrize("width", [5, 4])
 @pytest.mark.parametrize("kind", ["sequence", "map with channels first"])
 @pytest.mark.parametrize("merge", SILENT)
-def test_a_vector_holds_for_all_positions(merge, kind, width):
+def test_a_vector_is_merged_at_all_positions(merge, kind, width):
     shape, axis = KINDS[kind]
     model = build(shape, axis, (width,), merge)
     randomise(model)
@@ -357,7 +357,7 @@ PLACES = {
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_wherever_it_enters_the_cascade_starts_as_the_downstream(
+def test_wherever_features_enter_the_cascade_starts_as_the_downstream(
     networks, place
 ):
     for merge in SILENT:
@@ -392,7 +392,7 @@ def injected(networks, **arguments):
     return kc.build_cascade(*networks, **arguments)
 
 
-def test_several_enter_at_once_from_several_taps(networks):
+def test_several_taps_are_injected_at_once(networks):
     cascade = injected(networks)
     np.testing.assert_array_equal(call(cascade, X), call(networks[1], X))
     sides = {
@@ -409,8 +409,8 @@ def test_several_enter_at_once_from_several_taps(networks):
     }
 
 
-def test_two_that_enter_one_layer_follow_each_other():
-    """The later merges into what the earlier gave: (x + g) (1 + h)."""
+def test_two_injections_into_one_layer_follow_each_other():
+    """The later merges into the result of the earlier: (x + g) (1 + h)."""
     x = inputs = keras.Input((5,), name="y")
     first = layers.Identity(name="first")(x)
     second = layers.Activation("sigmoid", name="second")(x)
@@ -483,7 +483,7 @@ def test_of_a_shared_layer_only_the_call_that_is_named_is_entered():
     )
 
 
-def test_a_residual_connection_carries_what_entered_before_it():
+def test_a_residual_connection_carries_features_that_entered_before_it():
     """(x + g) + Dense(x + g): both branches see it."""
     inputs = keras.Input((5,), name="x")
     x = layers.Activation("tanh", name="hidden")(inputs)
@@ -587,18 +587,18 @@ def test_a_file_keeps_answers_and_optimizer(trained, tmp_path):
         np.testing.assert_array_equal(*map(ops.convert_to_numpy, (one, other)))
 
 
-def test_in_stock_layers_it_answers_the_same(trained):
+def test_in_stock_layers_the_cascade_answers_the_same(trained):
     plain = trained.to_plain()
     inner = plain.get_layer("downstream").get_layer("inner")
     assert not any(isinstance(m, Block) for m in (plain, inner))
     np.testing.assert_allclose(call(plain, X), call(trained, X), atol=1e-6)
 
 
-def test_it_keeps_what_every_cascade_keeps(trained):
+def test_the_cascade_passes_the_checks_of_cascades(trained):
     check_cascade(trained, X)
 
 
-def test_in_half_precision_it_starts_as_the_downstream():
+def test_in_half_precision_the_cascade_starts_as_the_downstream():
     keras.config.set_dtype_policy("mixed_float16")
     try:
         networks = image_encoder(), image_expert()
@@ -645,14 +645,14 @@ def test_a_downstream_in_half_precision_takes_features_in_full():
     np.testing.assert_array_equal(call(cascade, X), call(network, X))
 
 
-# replace: what came before is gone.
+# replace: the layers before it are gone.
 
 
 def parameters(*shapes):
     return sum(int(np.prod(shape)) for shape in shapes)
 
 
-def test_replace_leaves_out_what_came_before():
+def test_replace_prunes_the_layers_before_it():
     network = image_expert()
     cascade = kc.build_cascade(
         image_encoder(),

@@ -66,7 +66,7 @@ def test_a_path_is_one_call(graph, path, address):
     assert find(graph, path).address == address
 
 
-def test_a_site_has_the_shape_of_what_the_call_gives(graph):
+def test_a_site_has_the_shape_of_the_calls_output(graph):
     site = find(graph, "embed")
     assert (site.shape, site.width, site.channel_axis) == ((4, 6), 6, -1)
 
@@ -93,7 +93,7 @@ def test_labels_name_what_enters_where_and_are_unique(graph):
 @pytest.mark.parametrize(
     ("data_format", "axis"), [("channels_last", -1), ("channels_first", 0)]
 )
-def test_a_map_has_its_channels_where_its_network_has_them(data_format, axis):
+def test_a_map_has_the_data_format_of_its_network(data_format, axis):
     x = inputs = keras.Input((3, 3, 3))
     x = layers.Activation("relu", name="hidden")(x)
     x = layers.GlobalAveragePooling2D(data_format=data_format)(x)
@@ -144,7 +144,7 @@ def test_the_inside_of_a_network_called_twice_cannot_be_entered(graph):
     assert "Inject after a call as a whole: 'inner:0' or 'inner:1'." in message
 
 
-def test_a_network_that_two_others_hold_cannot_be_entered():
+def test_a_network_inside_two_others_cannot_be_entered():
     x = keras.Input((4, 6))
     core = keras.Model(x, layers.Dense(6, name="leaf")(x), name="core")
     sides = []
@@ -164,7 +164,7 @@ def test_a_call_that_gives_several_tensors_cannot_be_entered(graph):
     assert "Inject before or after it" in message
 
 
-def test_what_is_no_float_cannot_be_entered(graph):
+def test_a_layer_without_floats_cannot_be_entered(graph):
     message = error(graph, "tokens")
     assert "enters 'tokens', which gives int32; features are floats" in message
     assert "such as an Embedding" in message

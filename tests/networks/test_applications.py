@@ -53,7 +53,7 @@ def _application(application, side, **kwargs):
 
 @pytest.fixture(scope="module")
 def mobilenet():
-    """A quarter of the width: what is told by the first layers stays."""
+    """A quarter of the width: the first layers still identify the network."""
     return _application("MobileNet", 32, alpha=0.25)
 
 
@@ -86,7 +86,7 @@ def test_the_table_has_every_application():
 
 
 class Asked(BaseException):
-    """Carries out of a constructor what it asked for."""
+    """Carries the requested size out of a constructor."""
 
 
 def _names_with_a_default():
@@ -231,7 +231,7 @@ def test_all_others_are_recognised(name):
         pytest.param("EfficientNetV2L", "128", marks=pytest.mark.large),
     ],
 )
-def test_without_their_own_preprocessing_they_need_it(name, needs):
+def test_networks_without_their_own_preprocessing_need_it(name, needs):
     network = _application(name, 32, include_preprocessing=False)
     assert recognise(network) == Recognised(APPLICATIONS[name][0], needs)
 
@@ -265,7 +265,7 @@ def test_a_loaded_network_is_recognised(mobilenet, tmp_path):
     assert recognise(loaded) == Recognised("mobilenet", "tf")
 
 
-def test_what_is_scaled_before_needs_nothing(mobilenet):
+def test_a_network_that_is_scaled_before_needs_nothing(mobilenet):
     x = keras.Input((32, 32, 3))
     scaled = layers.Rescaling(1 / 127.5, -1)(x)
     network = keras.Model(x, mobilenet(scaled))

@@ -24,7 +24,7 @@ HubError.__module__ = "kagglehub.exceptions"
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_what_downloads_raise_becomes_one_error(error):
+def test_errors_of_downloads_become_one_error(error):
     with (
         pytest.raises(
             RuntimeError, match=r"^'x' could not be loaded: "
@@ -36,7 +36,7 @@ def test_what_downloads_raise_becomes_one_error(error):
     assert found.value.__cause__ is error
 
 
-def test_only_the_first_line_of_a_long_error_is_told():
+def test_only_the_first_line_of_a_long_error_is_in_the_message():
     with (
         pytest.raises(RuntimeError, match=r"loaded: first\. Do that\.$"),
         Download("'x'", "Do that."),

@@ -97,7 +97,7 @@ def test_the_name_of_an_application_is_asked_of_keras(monkeypatch):
 
 
 @pytest.mark.parametrize("network", [3, None, layers.Dense(2), keras.Model])
-def test_what_is_no_network_is_refused(network):
+def test_objects_that_are_no_network_are_refused(network):
     with pytest.raises(TypeError, match=r"upstream must be a keras\.Model"):
         kc.build_cascade(network)
 

@@ -57,7 +57,7 @@ def test_an_application_that_needs_one_warns(mobilenet):
     "preprocess",
     [None, "mobilenet", {"upstream": None}, {"upstream": "nasnet"}],
 )
-def test_what_names_it_does_not_warn(preprocess, mobilenet):
+def test_an_explicit_choice_does_not_warn(preprocess, mobilenet):
     _resolve(preprocess, mobilenet)
 
 
@@ -85,7 +85,7 @@ def test_networks_that_have_their_own_get_nothing_and_do_not_warn():
     assert _resolve({"upstream": "mobilenet_v3"}, network) == named
 
 
-def test_an_application_by_name_gets_what_it_was_trained_on(mobilenet):
+def test_an_application_by_name_gets_its_preprocessing(mobilenet):
     found = _resolve("auto", mobilenet, source="MobileNet")
     assert found.name == "mobilenet: pixels / 127.5 - 1"
     images = _images((2, 32, 32, 3))
@@ -111,7 +111,7 @@ def test_networks_that_disagree_each_get_their_own(plain):
         )
 
 
-def test_the_axis_of_three_tells_the_data_format():
+def test_the_axis_of_three_channels_decides_the_data_format():
     x = keras.Input((3, 6, 5))
     network = keras.Model(x, layers.Flatten()(x))
     images = _images((2, 3, 6, 5))
@@ -134,7 +134,7 @@ def test_the_axis_of_three_tells_the_data_format():
         pytest.param("EfficientNetV2S", marks=pytest.mark.large),
     ],
 )
-def test_a_network_built_without_its_own_gets_what_it_lacks(name):
+def test_a_network_built_without_preprocessing_gets_it(name):
     constructor = getattr(keras.applications, name)
     module = {
         "M": "mobilenet_v3",
@@ -153,7 +153,7 @@ def test_a_network_built_without_its_own_gets_what_it_lacks(name):
     with pytest.warns(UserWarning, match=f"'upstream': '{module}'"):
         _resolve("auto", bare)
     found = _resolve({"upstream": module}, bare)
-    # At the first convolution: behind many layers of random weights,
+    # At the first convolution: after many layers of random weights,
     # differences drown.
     first = next(x.name for x in bare.layers if x.weights)
     expected = keras.Model(whole.input, whole.get_layer(first).output)(images)
@@ -179,7 +179,7 @@ def test_layers_of_the_user_are_taken(plain):
     )
 
 
-def test_what_was_resolved_is_taken_again(plain):
+def test_a_resolved_preprocess_is_taken_again(plain):
     found = _resolve("resnet", plain)
     assert _resolve({"upstream": found}, plain) is found
 
@@ -213,7 +213,7 @@ def test_a_network_that_reads_features_is_an_error(plain):
 
 
 @pytest.mark.parametrize("preprocess", [3, [], ["resnet"], layers.Rescaling])
-def test_what_is_no_preprocessing_is_refused(preprocess, plain):
+def test_objects_that_are_no_preprocessing_are_refused(preprocess, plain):
     with pytest.raises(TypeError, match=r"preprocess of 'upstream' must be"):
         _resolve({"upstream": preprocess}, plain)
 

@@ -56,7 +56,7 @@ def test_every_module_of_applications_is_in_the_table():
         if isinstance(value, types.ModuleType)
         and hasattr(value, "preprocess_input")
     }
-    # The helper behind them all, which has no network.
+    # The helper of all the others, which has no network.
     assert modules - {"imagenet_utils"} == set(MODES)
 
 
@@ -102,7 +102,7 @@ def test_mixed_precision_costs_no_digits(module):
 
 
 @pytest.mark.parametrize("module", ["densenet", "resnet", "xception"])
-def test_what_holds_the_layers_is_a_stock_model(module, tmp_path):
+def test_the_network_of_the_layers_is_a_stock_model(module, tmp_path):
     images = _images("channels_last")
     network = _network(_layers(module), images)
     assert network.variables == []
