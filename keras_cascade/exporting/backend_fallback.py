@@ -65,7 +65,7 @@ def _write_right(
         else:
             right = verification.is_roughly_right(check.expected, found)
     if not right:
-        raise RuntimeError("its file answers otherwise than the model.")
+        raise RuntimeError("its file's answers differ from the model's.")
     return report
 
 

@@ -232,8 +232,8 @@ def _class_names(name: str, names: object, shapes: _SHAPES) -> list[str]:
         )
     if isinstance(names, str) or not isinstance(names, Iterable):
         raise ValueError(
-            f"labels: those of output '{name}' are a list of names; "
-            f"received {names!r}."
+            f"labels: output '{name}' needs a list of names; received "
+            f"{names!r}."
         )
     found, width = [str(label) for label in names], shapes[name][-1]
     if len(found) != width:

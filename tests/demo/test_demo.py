@@ -36,7 +36,7 @@ def task():
 
 @pytest.fixture
 def chain():
-    """The two networks one behind the other, which need no training."""
+    """The two networks in a chain, which need no training."""
     names = "glyph_encoder", "digits_expert"
     return strategies.chain(*map(strategies.kc.zoo.load, names))
 

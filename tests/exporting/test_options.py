@@ -198,7 +198,7 @@ def test_labels_are_sorted_by_output():
         (DIGITS, "labels are a dict.*'digit', 'parity'"),
         ({"letter": DIGITS}, "no output 'letter'. The outputs are: 'digit'"),
         ({"digit": ["0", "1"]}, "2 names for output 'digit', which has 3 val"),
-        ({"digit": "012"}, "'digit' are a list of names; received '012'"),
+        ({"digit": "012"}, "'digit' needs a list of names; received '012'"),
         ({"digit": 3}, "received 3"),
     ],
 )

@@ -24,9 +24,9 @@ from keras_cascade.exporting.checking import parity
 Directory = ArrayFiles | ImageFolder
 
 _POSSIBLE = (
-    f"Possible are: images ({', '.join(IMAGE_ENDINGS)}), also in a folder a "
-    "class; .npz files with an array for each input, and 'labels'; or a .npy "
-    "file for each."
+    f"Possible are: images ({', '.join(IMAGE_ENDINGS)}), also in a folder for "
+    "each class; .npz files with an array for each input, and 'labels'; or a "
+    ".npy file for each."
 )
 
 

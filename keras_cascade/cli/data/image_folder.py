@@ -43,7 +43,7 @@ class ImageFolder:
     tensor: keras.KerasTensor
     batch_size: int
 
-    how_to_label = "Put the images into a folder a class."
+    how_to_label = "Put the images into a folder for each class."
 
     @property
     def has_labels(self) -> bool:
@@ -56,7 +56,7 @@ class ImageFolder:
         if not isinstance(shape, tuple):
             return (
                 f"'{self.path}' has one class for each image, the model "
-                f"{len(model.outputs)} outputs: labels are to be in .npz files."
+                f"{len(model.outputs)} outputs: put labels into .npz files."
             )
         # A single value tells two classes apart.
         wanted = 2 if shape[-1] == 1 else shape[-1]
@@ -65,8 +65,8 @@ class ImageFolder:
         return (
             f"'{self.path}' has {len(self.classes)} folders of classes "
             f"({_shown(self.classes)}), the model tells {wanted} apart. A "
-            "label is a folder's position, so that each class has one, if "
-            "empty."
+            "label is a folder's position: each class needs a folder, even an "
+            "empty one."
         )
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
@@ -139,8 +139,8 @@ def open_images(
     if others := [name for name, paths in found.items() if name and paths]:
         raise ValueError(
             f"'{folder}' holds images, such as '{found[''][0].name}', and "
-            f"folders of images: {_shown(others)}. Images are all in the "
-            "folder, or all in a folder a class."
+            f"folders of images: {_shown(others)}. Put all images into the "
+            "folder, or all into a folder for each class."
         )
     return ImageFolder(folder, found[""], None, (), tensor, batch_size)
 
@@ -190,15 +190,14 @@ def _decoded(path: Path, mode: str) -> np.ndarray:
             if image.mode[0] in "IF":
                 raise ValueError(
                     f"The image '{path}' has more than 8 bits a channel "
-                    f"(Pillow's mode '{image.mode}'): what they are in [0, "
-                    "255] is not known. Save it with 8 bits, or put arrays "
-                    "into .npz files."
+                    f"(Pillow's mode '{image.mode}'), in a range that is not "
+                    "known. Save it with 8 bits, or put arrays into .npz files."
                 )
             return np.asarray(image.convert(mode), dtype="float32")
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(
-            f"The image '{path}' cannot be read: {error}. Repair it, or take "
-            "it away."
+            f"The image '{path}' cannot be read: {error}. Repair it, or "
+            "remove it."
         ) from error
 
 

@@ -403,7 +403,9 @@ def test_metrics_need_labels(tmp_path):
     Image.new("RGB", (2, 2)).save(tmp_path / "x.png")
     model = compiled(image_model())
     data = open_directory(tmp_path, model)
-    message = r"no labels.*'sparse_categorical_accuracy'.*a folder a class"
+    message = (
+        r"no labels.*'sparse_categorical_accuracy'.*a folder for each class"
+    )
     with pytest.raises(ValueError, match=message):
         check_labels(data, model)
     check_labels(data, image_model())
