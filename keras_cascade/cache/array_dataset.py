@@ -37,22 +37,12 @@ class ArrayDataset(Dataset):
         batch_size: int,
         shuffle: bool,
     ):
-        super().__init__(cascade)
+        super().__init__(cascade, -(-samples.rows // batch_size))
         self._rows, self._samples = samples.rows, samples.to_numpy()
         self._batch_size, self._shuffle = batch_size, shuffle
         self._shuffled = "samples" if shuffle else "nothing"
         self._arrays = self._sort(self._samples.x)
         self._known_ids: Arrays = {}
-
-    @property
-    def rows(self) -> int:
-        """The number of samples."""
-        return self._rows
-
-    @property
-    def steps(self) -> int:
-        """The number of batches."""
-        return -(-self._rows // self._batch_size)
 
     def first_batch(self) -> Batch:
         """Returns the first batch, with labels and weights."""
@@ -74,6 +64,7 @@ class ArrayDataset(Dataset):
         positions = features.positions(self._ids(features))
         if not in_memory:
             return in_order(self._reading(features, positions))
+        # Keras's own loop over arrays is faster than one over a PyDataset.
         inputs = self._inputs(features.part.passed_on, slice(None))
         x = to_cached_names({**inputs, **features.read(positions)})
         _, y, weights = self._take(slice(None))
@@ -122,6 +113,7 @@ class ArrayDataset(Dataset):
             waiting[:] = [order[i : i + self._batch_size] for i in starts]
 
         def read(rows: np.ndarray) -> ModelBatch:
+            # A chunk is filled with missing rows of the next batches.
             while waiting and lacking[rows].any() and not features.is_full:
                 chunk = waiting.pop(0)
                 compute(chunk)
@@ -138,6 +130,7 @@ class ArrayDataset(Dataset):
         return model_batch(inputs, found, self._take(rows))
 
     def _ids(self, features: Features) -> Arrays:
+        # Of the arrays as they were passed, whatever dtype the input has.
         for name in features.part.ports:
             if name not in self._known_ids:
                 self._known_ids[name] = row_ids(self._arrays[name])
@@ -149,6 +142,7 @@ class ArrayDataset(Dataset):
         return self._as_inputs(self._arrays, names, rows)
 
     def _take(self, rows: np.ndarray | slice) -> Batch:
+        # Keras casts the floats of arrays, but not those of a PyDataset.
         x, y, weights = self._samples.take(rows)
         return x, map_arrays(to_floatx, y), map_arrays(to_floatx, weights)
 

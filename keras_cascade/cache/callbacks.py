@@ -45,6 +45,7 @@ class SegmentedCallbacks(keras.callbacks.CallbackList):
             return
         import jax
 
+        # A step is done when its loss, which is in the logs, is computed.
         self._running.append(logs)
         if len(self._running) > _STEPS_AHEAD:
             jax.block_until_ready(self._running.popleft())

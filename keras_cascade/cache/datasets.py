@@ -23,21 +23,13 @@ class Dataset:
 
     Args:
         cascade: The cascade whose inputs the samples are.
+        steps: The number of batches, where it is known.
     """
 
-    def __init__(self, cascade: CascadeView):
+    def __init__(self, cascade: CascadeView, steps: int | None):
+        self.steps = steps
         self._ports = as_program(as_model(cascade)).inputs
         self._paths = input_paths(cascade.input)
-
-    @property
-    def rows(self) -> int | None:
-        """The number of samples, where it is known."""
-        raise NotImplementedError
-
-    @property
-    def steps(self) -> int | None:
-        """The number of batches, where it is known."""
-        raise NotImplementedError
 
     def first_batch(self) -> Batch:
         """Returns the first batch, with labels and weights."""

@@ -14,7 +14,6 @@ import keras
 import numpy as np
 
 from keras_cascade.cache.compiled import Arrays, CompiledModel
-from keras_cascade.graph.graph import Reference
 from keras_cascade.graph.layer_copying import to_numpy_copy
 from keras_cascade.graph.program import Program, Step, run_step
 from keras_cascade.training.random_states import preserve_random_states
@@ -45,6 +44,7 @@ def find_nondeterministic(
         deterministic: name to reason. Seeds and random states are as before.
     """
     before, others = _states(program.steps), _among_others(inputs)
+    # The trial must not change what a live training would draw.
     with preserve_random_states():
         first, second = function(inputs), function(others)
         found = _changing_states(before, function.changed)
@@ -121,11 +121,11 @@ def _first_difference(program: Program, inputs: Arrays) -> dict[str, str]:
     """Returns the first step that answers otherwise when it is run again."""
     few = {name: array[:_ROWS] for name, array in inputs.items()}
     rows = len(next(iter(few.values())))
-    given, others = _start(program, few), _start(program, _among_others(few))
-    for step, outputs, again in _run_both(program, given, given):
-        if not _equal(outputs, again):
+    others = _among_others(few)
+    for step, outputs, again in _run_both(program, few, few):
+        if not all(map(_equal, outputs, again)):
             return {step.name: "gives something else each time"}
-    for step, outputs, changed in _run_both(program, given, others):
+    for step, outputs, changed in _run_both(program, few, others):
         if not _are_kept(outputs, changed, rows):
             return {step.name: "answers by the other samples in a batch"}
     return {
@@ -134,54 +134,48 @@ def _first_difference(program: Program, inputs: Arrays) -> dict[str, str]:
     }
 
 
-def _start(program: Program, inputs: Arrays) -> dict[Reference, Any]:
-    return {
-        port.reference: keras.ops.convert_to_tensor(inputs[port.name])
-        for port in program.inputs
-    }
-
-
 def _run_both(
-    program: Program,
-    one: Mapping[Reference, Any],
-    other: Mapping[Reference, Any],
-) -> Iterator[tuple[Step, list[Any], list[Any]]]:
+    program: Program, one: Arrays, other: Arrays
+) -> Iterator[tuple[Step, list[np.ndarray], list[np.ndarray]]]:
     """Yields each step with its outputs on either inputs."""
-    values, others = dict(one), dict(other)
+    values, others = (
+        {
+            port.reference: keras.ops.convert_to_tensor(inputs[port.name])
+            for port in program.inputs
+        }
+        for inputs in (one, other)
+    )
     for step in program.steps:
         outputs, changed = run_step(step, values), run_step(step, others)
-        yield step, outputs, changed
+        yield step, [*map(_array, outputs)], [*map(_array, changed)]
         values.update(zip(step.outputs, outputs, strict=True))
         others.update(zip(step.outputs, changed, strict=True))
 
 
-def _are_kept(one: Iterable[Any], other: Iterable[Any], rows: int) -> bool:
+def _are_kept(
+    one: Iterable[np.ndarray], other: Iterable[np.ndarray], rows: int
+) -> bool:
     """Whether a sample's answers do not depend on its place and neighbours."""
     return all(
-        _is_kept(a, b)
-        if a.shape[:1] == (rows,) and rows > 1
-        else _equal([a], [b])
-        for a, b in zip(map(_array, one), map(_array, other), strict=True)
+        _is_kept(a, b) if a.shape[:1] == (rows,) and rows > 1 else _equal(a, b)
+        for a, b in zip(one, other, strict=True)
     )
 
 
 def _is_kept(one: np.ndarray, other: np.ndarray) -> bool:
-    a, b = one[::-1][_MOVING], other[_MOVING]
-    if not _equal([one[_STAYING]], [other[_STAYING]]):
+    if not _equal(one[_STAYING], other[_STAYING]):
         return False
+    a, b = one[::-1][_MOVING], other[_MOVING]
     if "float" not in one.dtype.name:
-        return _equal([a], [b])
+        return _equal(a, b)
     share = _ROUNDING.get(one.dtype.name, _COARSE_ROUNDING)
     a, b = a.astype("float64"), b.astype("float64")
     bound = share * np.max(np.abs(a[np.isfinite(a)]), initial=0.0)
     return np.allclose(a, b, rtol=0.0, atol=bound, equal_nan=True)
 
 
-def _equal(one: Iterable[Any], other: Iterable[Any]) -> bool:
-    return all(
-        np.array_equal(a, b, equal_nan="float" in a.dtype.name)
-        for a, b in zip(map(_array, one), map(_array, other), strict=True)
-    )
+def _equal(a: np.ndarray, b: np.ndarray) -> bool:
+    return np.array_equal(a, b, equal_nan="float" in a.dtype.name)
 
 
 def _array(x: Any) -> np.ndarray:

@@ -1,7 +1,4 @@
-"""The cache of features that a user passes as `cache_features`.
-
-Tested by `tests/cache/test_refusing.py` and `tests/cache/test_full_disk.py`.
-"""
+"""The cache of features that a user passes as `cache_features`."""
 
 import os
 import shutil
@@ -99,6 +96,7 @@ class FeatureCache:
             return None
         if not isinstance(self._store, MemoryStore):
             return None
+        # Removed with this object, or when the process ends.
         folder = tempfile.mkdtemp(prefix="keras_cascade_features_")
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         self._store = DiskStore(folder)
@@ -164,6 +162,7 @@ def _is_count(x: object) -> bool:
 
 def _free_memory() -> int:
     """Returns the bytes of memory that are available without swapping."""
+    # Imported here, so that importing the package stays fast.
     import psutil
 
     return psutil.virtual_memory().available

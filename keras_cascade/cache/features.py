@@ -53,7 +53,7 @@ class Features:
         if damaged := sum(x.damaged for x in self.columns.values()):
             warnings.warn(
                 f"cache_features: {damaged} files of features are not as they "
-                "were written. What they held is computed again.",
+                "were written. Their features are computed again.",
                 stacklevel=4,
             )
 
@@ -116,11 +116,12 @@ class Features:
         """Returns the features of a batch; computes and keeps missing ones.
 
         Args:
-            inputs: Returns the inputs of the rows that a mask tells.
+            inputs: Returns the inputs of the rows that a mask selects.
             ids: The ids of all rows.
             size: The rows that are computed at once, however few are missing:
                 the compiled function has one shape.
         """
+        # Keras may read batches in several threads.
         with self._lock:
             missing = self.missing(ids)
             if not missing.any():
@@ -128,6 +129,7 @@ class Features:
             made = self.part.compute(inputs(missing), size)
             if not self.is_full:
                 self._keep(made, {k: x[missing] for k, x in ids.items()})
+            # Read back: rounded to the dtype that later epochs read as well.
             positions = self.positions(ids)
             if all((p >= 0).all() for p in positions.values()):
                 return self.read(positions)

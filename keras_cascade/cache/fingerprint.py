@@ -89,6 +89,7 @@ def tensor_key(program: Program, output: str) -> str:
         output: The name of the output.
     """
     part = program.pruned([output])
+    # Tensors go by number, since names of layers differ between processes.
     numbers = {port.reference: n for n, port in enumerate(part.inputs)}
     steps = []
     for step in part.steps:
@@ -151,6 +152,7 @@ def _weights(operation: object) -> list[Any]:
     return [
         [list(v.shape), v.dtype, hashlib.sha256(_bytes(v)).hexdigest()]
         for v in getattr(operation, "variables", ())
+        # Inference draws no random numbers, or the layer is excluded.
         if not v.path.endswith("seed_generator_state")
     ]
 

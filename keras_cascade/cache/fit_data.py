@@ -32,12 +32,7 @@ class FitData:
 
     def as_arguments(self) -> dict[str, Any]:
         """Returns the arguments of Keras's `evaluate`."""
-        return {
-            "x": self.x,
-            "y": self.y,
-            "sample_weight": self.sample_weight,
-            "batch_size": self.batch_size,
-        }
+        return _without_order(vars(self))
 
 
 @dataclass(frozen=True)

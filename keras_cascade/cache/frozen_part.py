@@ -117,12 +117,14 @@ def find_frozen_part(
         NothingToCacheError: No layer is left before the cut.
     """
     program = as_program(as_model(cascade))
+    # A layer that was found to be random is not tried again.
     excluded = {} if known is None else dict(known.excluded)
     cut = find_cut(program, excluded)
     for _ in range(_ATTEMPTS):
         if not cut.frozen.steps:
             break
         keys = {n: tensor_key(cut.frozen, n) for n in cut.frozen.outputs}
+        # Other layers may train after the same cut.
         if known is not None and known.keys == keys:
             return replace(known, cut=cut)
         strategy = getattr(cascade, "distribute_strategy", None)
@@ -145,6 +147,7 @@ def _checked(
     """Returns the tensors, and the steps that are not deterministic."""
     inputs = {x.name: _as_input(first[x.name], x) for x in program.inputs}
     shapes = {name: list(x.shape[1:]) for name, x in inputs.items()}
+    # In a folder the check is remembered for other processes too.
     name = f"parts/{digest_of(keys, shapes)}"
     known, found = store.load_json(name), {}
     if known is None:
@@ -153,7 +156,7 @@ def _checked(
             n: [list(x.shape[1:]), str(x.dtype)] for n, x in outputs.items()
         }
         if not found:
-            # Where this has no room, features have none, which is told later.
+            # Without room for this there is none for features: a later error.
             with contextlib.suppress(CacheFull):
                 store.save_json(name, known)
     tensors = [_tensor(program, keys, n, *kind) for n, kind in known.items()]
@@ -167,6 +170,7 @@ def _tensor(
     shape: list[int],
     dtype: str,
 ) -> CachedTensor:
+    # The mask of a tensor is an output beside it, from the same operations.
     values = name.removesuffix(MASK_SUFFIX)
     kind = "mask" if name != values else "values"
     return CachedTensor(
@@ -183,7 +187,7 @@ def _as_input(x: np.ndarray, port: Port) -> np.ndarray:
 
 
 def _filled_up(array: np.ndarray, size: int) -> np.ndarray:
-    # One size of batches is compiled.
+    # The function is compiled for one size of batches.
     missing = size - len(array)
     if missing <= 0:
         return array

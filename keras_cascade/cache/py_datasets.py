@@ -58,6 +58,7 @@ class IndexedBatches(keras.utils.PyDataset):
         draw = np.random.default_rng(random.getrandbits(64))
         if self._shuffled == "batches":
             return [self._rows[i] for i in draw.permutation(len(self._rows))]
+        # Batches keep their sizes, as in Keras's shuffling of arrays.
         ends = np.cumsum([len(rows) for rows in self._rows])[:-1]
         return np.split(draw.permutation(np.concatenate(self._rows)), ends)
 

@@ -93,6 +93,7 @@ class Record:
 
     def save(self, name: str) -> None:
         """Stores a complete record under a name."""
+        # A column of the table for each leaf, a row for each sample.
         table = np.stack(
             [x.view(np.uint8).reshape(-1, 16) for x in self._joined.values()], 1
         )
@@ -106,6 +107,7 @@ class Record:
             {
                 "key": key,
                 "inputs": self.inputs,
+                # The key of earlier versions.
                 "carried": self.passed_on,
                 "sizes": self.sizes,
                 "leaves": list(self._joined),
@@ -129,6 +131,7 @@ class Record:
         record.sizes, record._structures = kept["sizes"], first[1:]
         shape = (len(kept["leaves"]), IDS.itemsize)
         column = store.column(kept["key"], shape, np.uint8, {})
+        # Damaged files may have taken some rows.
         places = column.positions(_ordinals(record.rows))
         if (places < 0).any():
             return None

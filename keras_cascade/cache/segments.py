@@ -88,6 +88,7 @@ class _Run:
             steps=training.steps,
             model=cascade,
         )
+        # Last, to see what the user's callbacks did.
         self._check = FrozenCheck()
         self._check.set_model(cascade)
         self.callbacks.callbacks.append(self._check)
@@ -126,6 +127,7 @@ class _Run:
         ends = [self.epochs]
         if self._stages is not None:
             ends += [e for e in self._stages.epochs if e > self.epoch]
+        # The epoch that computes features has data of another form.
         if features is not None and not all(
             data.is_complete(features) for data in self._datasets
         ):

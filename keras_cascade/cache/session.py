@@ -60,6 +60,7 @@ class Session:
                 "themselves, so all is computed in every epoch. L2SP and EWC "
                 "go with cached features."
             )
+        # Flags and weights may change between segments, by stages or callbacks.
         known = None if self._features is None else self._features.part
         if known is not None and self._found_for == self._state():
             return self._if_room(known, datasets)
@@ -81,6 +82,7 @@ class Session:
                 "are computed in every epoch."
             )
         features = self._if_room(part, datasets)
+        # After opening, since the state is that of the opened part.
         self._found_for = self._state()
         return features
 
@@ -101,6 +103,7 @@ class Session:
             features.part.cut.trainable, self._cascade.output
         )
         is_complete = all(data.is_complete(features) for data in datasets)
+        # Entered by hand: a full disk must not end the training.
         writing = ExitStack()
         if not is_complete:
             with features.while_there_is_room():

@@ -51,25 +51,13 @@ class StreamDataset(Dataset):
         role: str,
         shuffle: bool,
     ):
-        super().__init__(cascade)
+        super().__init__(cascade, samples.length)
         self._samples, self._original = samples, original
         self._key, self._role, self._shuffle = key, role, shuffle
         self._record: Record | None = None
         self._pending: Iterator[Batch] | None = None
         self._first = self._peek()
         self._batch_size = len(next(iter(self._sort(self._first[0]).values())))
-
-    @property
-    def rows(self) -> int | None:
-        """The number of samples, where it is known."""
-        if self._record is not None and self._record.is_complete:
-            return self._record.rows
-        return None if self.steps is None else self.steps * self._batch_size
-
-    @property
-    def steps(self) -> int | None:
-        """The number of batches, where it is known."""
-        return self._samples.length
 
     def first_batch(self) -> Batch:
         """Returns the first batch, with labels and weights."""
@@ -83,9 +71,11 @@ class StreamDataset(Dataset):
     def missing(self, features: Features) -> int | None:
         """Returns how many samples have no features yet, where it is known."""
         record = self._record_for(features)
-        if record is None:
-            return self.rows
-        return int(features.missing(record.ids).sum())
+        if record is not None:
+            return int(features.missing(record.ids).sum())
+        if self._record is not None:  # which serves another cut
+            return self._record.rows
+        return None if self.steps is None else self.steps * self._batch_size
 
     def is_complete(self, features: Features) -> bool:
         """Whether all features are there, with their labels."""
@@ -124,6 +114,7 @@ class StreamDataset(Dataset):
                 partial(_rows_of, arrays, record), ids, self._batch_size
             )
             inputs = self._as_inputs(arrays, passed_on)
+            # A record with a gap would be of no use: it ends with the room.
             if not features.is_full:
                 with features.while_there_is_room():
                     record.add(ids, inputs, batch)
@@ -150,6 +141,7 @@ class StreamDataset(Dataset):
 
     def _is_of_this(self, record: Record) -> bool:
         """Whether a record that was stored is of this stream."""
+        # The first batch is enough, as the user says that samples repeat.
         if self.steps not in (None, len(record.sizes)):
             return False
         return record.contains(_ids(self._sort(self._first[0]), record))
@@ -163,6 +155,7 @@ class StreamDataset(Dataset):
         with preserve_random_states():
             found = self._read()
             first = next(found)
+        # A generator gives its first batch only once.
         if not self._samples.reiterable:
             self._pending = itertools.chain([first], found)
         return first

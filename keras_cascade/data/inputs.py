@@ -17,11 +17,9 @@ KeyPath = tuple[Any, ...]
 
 
 def input_paths(structure: Any) -> dict[str, KeyPath]:
-    """Returns the keys of each input of a model, by the input's name.
+    """Returns the keys of each input in `model.input`, by the input's name.
 
-    Args:
-        structure: `model.input`, or another structure of objects that have a
-            `name`. What is no dict is keyed by these names.
+    Any structure of objects with names will do. Without dict, they are keys.
     """
     leaves = keras.tree.flatten_with_path(structure)
     by_key = isinstance(structure, Mapping)
@@ -86,10 +84,6 @@ def fit_last_axis(x: Any, shape: Sequence[int | None]) -> Any:
     """Returns an array or tensor with a last axis of one added or removed.
 
     A Functional does so where the rank of an array is one off.
-
-    Args:
-        x: The array.
-        shape: The shape of the input, with the batch.
     """
     rank = len(x.shape)
     if rank == len(shape) + 1 and x.shape[-1] == 1:
@@ -104,11 +98,7 @@ def check_shape(
 ) -> None:
     """Raises a ValueError if an array has another shape than its input.
 
-    Args:
-        x: The array, as `fit_last_axis` returns it.
-        shape: The shape of the input, with the batch, which is not compared.
-        name: The name of the input.
-        what: What the array was passed in, for the error.
+    The batch sizes are not compared.
     """
     wanted, received = tuple(shape[1:]), tuple(x.shape[1:])
     fits = len(wanted) == len(received) and all(

@@ -152,6 +152,7 @@ def _starts(arrays: Arrays, batch_size: int) -> range:
 
 
 def _shuffle(arrays: Arrays, batch_size: int, seed: int) -> Iterator[Batch]:
+    # Before converting, which would not notice unequal lengths.
     rows, arrays = arrays.rows, arrays.to_numpy()
     size, draw = min(batch_size, rows), np.random.default_rng(seed)
     while True:

@@ -82,34 +82,50 @@ class Arrays:
         return x, y, weights
 
 
-@dataclass(frozen=True, eq=False)
 class Batches:
     """Samples that come in batches, in an order of their own.
 
+    Args:
+        data: A PyDataset, or another iterable of batches.
+
     Attributes:
-        start: Begins a pass over the batches.
+        kind: The type of the data, for messages.
         length: The number of batches of a pass, where it is known beforehand.
         endless: Whether it is known that a pass never ends.
-        kind: The type of the data, for messages.
         reiterable: Whether there is more than one pass.
         shuffled: What `fit(shuffle=True)` puts in another order in each
             epoch: `"samples"`, `"batches"` or `"nothing"`.
-        find_change: Returns why another pass may give other samples, which
-            may take reading some, or None.
     """
 
-    start: Callable[[], Iterable[object]]
-    length: int | None
-    endless: bool
-    kind: str
-    reiterable: bool
-    shuffled: str
-    find_change: Callable[[], str | None]
+    def __init__(self, data: Any):
+        kind = type(data)
+        name = f"{kind.__module__.partition('.')[0]} {kind.__qualname__}"
+        self.kind = name.removeprefix("builtins ")
+        self.length, self.endless = _length_of(data)
+        self.reiterable = not isinstance(data, Iterator)
+        self.shuffled, self._entries = _order_of(data)
+        self._data = data
 
     @cached_property
     def not_repeatable_because(self) -> str | None:
-        """Why the passes may give other samples, or None."""
-        return self.find_change()
+        """Why another pass may give other samples, or None."""
+        if self._entries is None:
+            return "it has no index"
+        unchanged = keras.utils.PyDataset.on_epoch_end
+        hook = getattr(type(self._data), "on_epoch_end", unchanged)
+        if hook is not unchanged:
+            return "its on_epoch_end may change what it gives"
+        # Random augmentation shows in the first entry already.
+        one, other = (
+            [
+                (to_numpy(x) if is_array(x) else np.asarray(x)).tobytes()
+                for x in keras.tree.flatten(self._entries[0])
+            ]
+            for _ in range(2)
+        )
+        if one == other:
+            return None
+        return "its first entry differs when read again"
 
     def read(self, parts: int = 3) -> Iterator[Batch]:
         """Yields the batches of one pass.
@@ -123,7 +139,7 @@ class Batches:
             ValueError: There is no batch.
         """
         batch = None
-        for batch in self.start():
+        for batch in self._pass():
             found = keras.utils.unpack_x_y_sample_weight(batch)
             x, y, weights = (*found[:parts], None, None)[:3]
             x = keras.tree.map_structure(to_numpy, x)
@@ -133,6 +149,13 @@ class Batches:
                 "The data is empty: it gave no batch. A generator that was "
                 "read before gives nothing; make a new one."
             )
+
+    def _pass(self) -> Iterator[object]:
+        if not isinstance(self._data, keras.utils.PyDataset):
+            return iter(self._data)
+        # A PyDataset has no iterator, and an index without end.
+        numbers = itertools.count() if self.endless else range(self.length or 0)
+        return map(self._data.__getitem__, numbers)
 
 
 def open_data(data: object, may_be_endless: bool = False) -> Arrays | Batches:
@@ -184,60 +207,23 @@ def _refuse_ambiguous(data: object) -> None:
 
 
 def _open_batches(data: object) -> Batches:
-    if isinstance(data, keras.utils.PyDataset):
-        return _open_py_dataset(data)
     # KerasTensor has an `__iter__`, which only raises an error.
-    if not isinstance(data, Iterable) or isinstance(
-        data, (str, bytes, keras.KerasTensor)
+    if isinstance(data, (str, bytes, keras.KerasTensor)) or not isinstance(
+        data, (Iterable, keras.utils.PyDataset)
     ):
         hint = " Call the function, and pass what it returns." * callable(data)
         raise TypeError(f"Data is {ACCEPTED}. Received {describe(data)}.{hint}")
-    length, endless = _length_of(data)
-    shuffled, find_change = _order_of(data)
-    return Batches(
-        start=lambda: data,
-        length=length,
-        endless=endless,
-        kind=_kind_of(data),
-        reiterable=not isinstance(data, Iterator),
-        shuffled=shuffled,
-        find_change=find_change,
-    )
-
-
-def _open_py_dataset(data: keras.utils.PyDataset) -> Batches:
-    length = None if data.num_batches is None else int(data.num_batches)
-
-    def start() -> Iterator[object]:
-        numbers = itertools.count() if length is None else range(length)
-        return map(data.__getitem__, numbers)
-
-    def find_change() -> str | None:
-        if type(data).on_epoch_end is keras.utils.PyDataset.on_epoch_end:
-            return _compare_readings(lambda: data[0])
-        return "its on_epoch_end may change what it gives"
-
-    return Batches(
-        start=start,
-        length=length,
-        endless=length is None,
-        kind=_kind_of(data),
-        reiterable=True,
-        shuffled="batches",
-        find_change=find_change,
-    )
-
-
-def _kind_of(data: object) -> str:
-    kind = type(data)
-    module = kind.__module__.partition(".")[0]
-    return f"{module} {kind.__qualname__}".removeprefix("builtins ")
+    return Batches(data)
 
 
 def _length_of(data: Any) -> tuple[int | None, bool]:
-    """Returns `length` and `endless` of an iterable of batches."""
+    """Returns the number of batches, if known, and whether they never end."""
     tf = sys.modules.get("tensorflow")
-    if tf is not None and isinstance(data, tf.data.Dataset):
+    if isinstance(data, keras.utils.PyDataset):
+        if data.num_batches is None:
+            return None, True
+        length, endless = int(data.num_batches), False
+    elif tf is not None and isinstance(data, tf.data.Dataset):
         length = int(data.cardinality())
         endless = length == tf.data.INFINITE_CARDINALITY
     else:
@@ -250,28 +236,17 @@ def _length_of(data: Any) -> tuple[int | None, bool]:
     return None if endless or length < 0 else length, endless
 
 
-def _order_of(data: Any) -> tuple[str, Callable[[], str | None]]:
-    """Returns `shuffled` and `find_change` of an iterable of batches."""
+def _order_of(data: Any) -> tuple[str, Any]:
+    """Returns what Keras may shuffle, and the entries if they have an index."""
+    if isinstance(data, keras.utils.PyDataset):
+        return "batches", data
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(data, torch.utils.data.DataLoader):
-        loading = torch.utils.data
-        if isinstance(data.dataset, loading.IterableDataset):
-            return "samples", lambda: "its data set has no index"
-        in_order = isinstance(data.sampler, loading.SequentialSampler)
-        shuffled = "nothing" if in_order else "samples"
-        return shuffled, lambda: _compare_readings(lambda: data.dataset[0])
+        if isinstance(data.dataset, torch.utils.data.IterableDataset):
+            return "samples", None
+        sequential = torch.utils.data.SequentialSampler
+        in_order = isinstance(data.sampler, sequential)
+        return "nothing" if in_order else "samples", data.dataset
     if hasattr(data, "__getitem__") and hasattr(data, "__len__"):
-        return "nothing", lambda: _compare_readings(lambda: data[0])
-    return "samples", lambda: "it has no index"
-
-
-def _compare_readings(read: Callable[[], object]) -> str | None:
-    """Returns a reason if an entry of the data differs when read again."""
-    one, other = (
-        [
-            (to_numpy(x) if is_array(x) else np.asarray(x)).tobytes()
-            for x in keras.tree.flatten(read())
-        ]
-        for _ in range(2)
-    )
-    return None if one == other else "its first entry differs when read again"
+        return "nothing", data
+    return "samples", None

@@ -1,4 +1,4 @@
-"""What the tests of cached features share: small cascades, trained twice."""
+"""Fixtures for tests of cached features: small cascades, trained twice."""
 
 import keras
 import numpy as np
@@ -88,7 +88,7 @@ def compiled(network, head):
 
 @pytest.fixture
 def same_training():
-    """Function: holds that cached training is as live training, to 1e-5.
+    """Function: asserts that cached training equals live training, to 1e-5.
 
     Gives both cascades and what Keras's History has of the cached one.
     """

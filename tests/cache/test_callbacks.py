@@ -110,7 +110,7 @@ def test_training_begins_and_ends_once(compiled, images, labels):
     assert seen == ["begin", 0, 1, 2, 3, "end"]
 
 
-def test_weights_that_a_callback_loads_first_are_those_that_count(
+def test_features_are_of_weights_that_a_callback_loads_first(
     compiled, images, labels, network, computed
 ):
     other = compiled(network(seed=8))
@@ -251,7 +251,7 @@ def fit_in_a_process(folder, tmp_path, after="never"):
 
 
 @pytest.mark.large
-def test_a_fit_that_was_killed_goes_on_from_its_finished_shards(
+def test_a_killed_fit_continues_from_its_finished_shards(
     compiled, images, labels, tmp_path
 ):
     compiled().save(tmp_path / "cascade.keras")
@@ -302,7 +302,9 @@ def test_two_processes_share_a_folder(compiled, images, labels, tmp_path):
 
 
 @pytest.mark.large
-def test_who_only_reads_waits_for_nobody(compiled, images, labels, tmp_path):
+def test_a_process_that_only_reads_does_not_wait(
+    compiled, images, labels, tmp_path
+):
     folder = tmp_path / "read"
     cascade = compiled()
     cascade.save(tmp_path / "cascade.keras")

@@ -1,4 +1,6 @@
-"""Equal content has equal keys, and whatever may differ has others."""
+"""Equal content has equal keys, and anything that may differ has others."""
+
+import importlib
 
 import keras
 import numpy as np
@@ -20,7 +22,7 @@ def dense(**arguments):
     return layers.Dense(3, kernel_initializer="ones", **arguments)
 
 
-def test_it_is_the_same_for_the_same():
+def test_equal_layers_have_equal_keys():
     assert key_of(dense()) == key_of(dense(name="other"), name="another")
     assert key_of(dense(trainable=False)) == key_of(dense())
 
@@ -36,7 +38,7 @@ def test_it_is_the_same_for_the_same():
         layers.Dropout(0.5),
     ],
 )
-def test_another_layer_has_another(other):
+def test_another_layer_has_another_key(other):
     assert key_of(other) != key_of(dense())
 
 
@@ -81,7 +83,7 @@ def test_functions_count_by_what_they_do():
     assert key_of(scaled(2.0)) != key_of(scaled(3.0))
 
 
-def test_settings_that_are_not_told_are_like_no_others():
+def test_layers_without_a_config_have_a_key_of_their_own():
     class Untold(layers.Layer):
         def __init__(self, function):
             super().__init__()
@@ -105,7 +107,7 @@ def test_constant_tensors_count_by_their_values():
     assert key_of(added(one)) != key_of(added(other))
 
 
-def test_layers_whose_configs_fail_are_like_no_others():
+def test_layers_whose_configs_fail_have_a_key_of_their_own():
     class Broken(layers.Layer):
         def call(self, x):
             return x
@@ -152,3 +154,24 @@ def test_ids_of_several_inputs_depend_on_their_order():
     one, other = row_ids(np.arange(3)), row_ids(np.arange(3) + 10)
     assert joint_ids([one]) is one
     assert (joint_ids([one, other]) != joint_ids([other, one])).all()
+
+
+# The names of the package's own operations that are part of keys. Where one
+# moves, keys must have its earlier name, or features are computed again.
+OPERATIONS = [
+    "keras_cascade.adapters.dense.DenseAdapter",
+    "keras_cascade.adapters.label_map.LabelMapAdapter",
+    "keras_cascade.adapters.logits.LogitsAdapter",
+    "keras_cascade.adapters.pca.PCAAdapter",
+    "keras_cascade.adapters.spatial.SpatialAdapter",
+    "keras_cascade.adapters.tokens.TokenAdapter",
+    "keras_cascade.graph.as_input.AsInput",
+    "keras_cascade.injection.gate.Gate",
+]
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_operations_have_the_names_that_stored_features_have(name):
+    module, _, kind = name.rpartition(".")
+    operation = getattr(importlib.import_module(module), kind)
+    assert f"{operation.__module__}.{operation.__qualname__}" == name

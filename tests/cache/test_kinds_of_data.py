@@ -1,4 +1,4 @@
-"""All kinds of data can be cached, and what may change says so."""
+"""All kinds of data can be cached; data that may change needs a key."""
 
 import keras
 import numpy as np
@@ -158,7 +158,7 @@ def losses_of(compiled, data, cache):
 
 
 @pytest.mark.parametrize("kind", [tf_dataset, Random, Reordered])
-def test_what_may_change_needs_a_key(compiled, images, labels, kind):
+def test_data_that_may_change_needs_a_key(compiled, images, labels, kind):
     with pytest.raises(ValueError, match="FeatureCache\\(key="):
         compiled().fit(kind(images, labels), verbose=0, cache_features=True)
 
@@ -216,7 +216,7 @@ def test_under_a_key_data_is_not_read_again(
     assert sum(computed) == len(images)
 
 
-def test_a_key_is_not_taken_for_other_data(
+def test_a_key_that_was_used_for_other_data_is_not_read(
     still, images, labels, computed, tmp_path
 ):
     for x in (images, images + 1):
@@ -228,7 +228,7 @@ def test_a_key_is_not_taken_for_other_data(
     assert sum(computed) == 2 * len(images)
 
 
-def test_what_trains_live_keeps_its_order(compiled, images, labels):
+def test_live_training_keeps_the_order_of_the_data(compiled, images, labels):
     seen = []
 
     class InOrder(ByIndex):

@@ -1,4 +1,4 @@
-"""What cannot be cached says why, and trains live."""
+"""Layers that cannot be cached are named, and train live."""
 
 import keras
 import numpy as np
@@ -84,7 +84,7 @@ def with_layer(layer):
 
 
 @pytest.mark.parametrize("kind", [Counter, Penalty])
-def test_what_is_found_to_differ_is_named_and_cut_before(
+def test_a_random_layer_is_named_and_the_cut_is_before_it(
     compiled, images, labels, computed, kind
 ):
     cascade = compiled(with_layer(kind(name="odd")))
@@ -99,7 +99,7 @@ def mean_of_the_batch(x):
 
 
 @pytest.mark.parametrize("kind", [Centered, Numbered, mean_of_the_batch])
-def test_what_depends_on_the_batch_is_computed_in_each(
+def test_a_layer_that_depends_on_the_batch_is_computed_in_each_epoch(
     compiled, same_training, images, labels, computed, kind
 ):
     def build():
@@ -111,7 +111,7 @@ def test_what_depends_on_the_batch_is_computed_in_each(
     assert sum(computed) == len(images)
 
 
-def test_what_has_other_rows_than_samples_is_no_feature(
+def test_outputs_without_a_row_for_each_sample_are_not_cached(
     compiled, same_training, images, labels, computed
 ):
     def build():
@@ -130,7 +130,7 @@ def test_what_has_other_rows_than_samples_is_no_feature(
     assert sum(computed) == len(images)
 
 
-def test_what_is_seen_to_be_random_is_said(
+def test_layers_of_a_random_kind_are_named(
     compiled, images, labels, computed, capsys
 ):
     cascade = compiled(with_layer(Noise(name="odd")))
@@ -140,7 +140,7 @@ def test_what_is_seen_to_be_random_is_said(
     assert sum(computed) == len(images)
 
 
-def test_augmentation_in_front_of_all_trains_live(
+def test_augmentation_before_all_frozen_layers_trains_live(
     compiled, same_training, images, labels, computed
 ):
     def build():
@@ -158,7 +158,7 @@ def test_augmentation_in_front_of_all_trains_live(
     assert not computed
 
 
-def test_augmentation_behind_frozen_layers_stays_active(
+def test_augmentation_after_frozen_layers_stays_active(
     compiled, same_training, images, labels, computed
 ):
     def build():
@@ -168,7 +168,7 @@ def test_augmentation_behind_frozen_layers_stays_active(
     assert sum(computed) == len(images)
 
 
-def test_all_that_trains_is_said_to(compiled, images, labels):
+def test_a_cascade_that_trains_wholly_warns(compiled, images, labels):
     cascade = compiled(trainable=True)
     with pytest.warns(UserWarning, match="all of it trains"):
         cascade.fit(images, labels, verbose=0, cache_features=True)
@@ -200,9 +200,7 @@ def test_masks_are_kept(same_training):
     same_training(build, words, labels, batch_size=12)
 
 
-def test_what_learns_from_old_answers_trains_live(
-    compiled, images, labels, computed
-):
+def test_lwf_trains_live(compiled, images, labels, computed):
     cascade = compiled(
         trainable={"upstream/conv2..": True},
         retention={"upstream": kc.LwF(1.0, outputs="softmax_logits")},
@@ -227,7 +225,7 @@ def test_max_bytes_ends_the_caching_and_not_the_training(
     assert not list(tmp_path.rglob("*.npy"))
 
 
-def test_a_stream_that_outgrows_max_bytes_goes_on_live(
+def test_a_stream_that_outgrows_max_bytes_continues_live(
     compiled, images, labels, tmp_path
 ):
     def batches():
@@ -276,32 +274,3 @@ def test_weights_that_a_callback_changes_are_an_error(compiled, images, labels):
             cache_features=True,
             callbacks=[Loads()],
         )
-
-
-@pytest.mark.parametrize("cache", ["", 3, "force", object()])
-def test_what_is_no_cache_is_an_error(
-    compiled, images, labels, cache, tmp_path
-):
-    if isinstance(cache, str) and cache:
-        (tmp_path / cache).mkdir()
-        (tmp_path / cache / "mine.txt").write_text("mine")
-        cache = tmp_path / cache
-    with pytest.raises((TypeError, ValueError)):
-        compiled().fit(images, labels, verbose=0, cache_features=cache)
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        {"dtype": "int8"},
-        {"max_bytes": 0},
-        {"max_bytes": 1.5},
-        {"key": 7},
-        {"key": ""},
-        {"directory": 3},
-    ],
-)
-def test_arguments_of_a_cache_are_checked_at_once(arguments):
-    name = next(iter(arguments))
-    with pytest.raises((TypeError, ValueError), match=f"FeatureCache\\({name}"):
-        kc.FeatureCache(**arguments)

@@ -94,7 +94,7 @@ def test_each_stage_has_a_cut_of_its_own(
     assert sum(computed) == 2 * EVERYTHING_ONCE
 
 
-def test_a_stage_that_moves_no_cut_computes_nothing_again(
+def test_a_stage_with_the_same_cut_computes_nothing_again(
     compiled, network, same_training, images, labels, computed
 ):
     def build():
@@ -106,7 +106,7 @@ def test_a_stage_that_moves_no_cut_computes_nothing_again(
     assert sum(computed) == EVERYTHING_ONCE
 
 
-def test_what_still_holds_is_used_in_the_next_stage(
+def test_tensors_of_both_cuts_are_read_in_the_next_stage(
     compiled, network, head, same_training, images, labels, computed
 ):
     def build():
@@ -177,7 +177,9 @@ def test_evaluate_and_predict_answer_the_same(
     assert sum(computed) == EVERYTHING_ONCE
 
 
-def test_inputs_are_answered_as_ever_meanwhile(compiled, images, labels):
+def test_the_cascade_takes_inputs_while_it_trains_on_features(
+    compiled, images, labels
+):
     cascade, answers = compiled(), []
 
     class Asks(keras.callbacks.Callback):

@@ -1,4 +1,4 @@
-"""Whatever changes, nothing stale is read; what is the same is read at once."""
+"""Features are read if nothing changed, and computed again if anything did."""
 
 import json
 import os
@@ -56,7 +56,7 @@ def test_a_changed_moment_of_batch_normalization(known, compiled):
     assert known(cascade) == EVERYTHING
 
 
-def test_a_weight_behind_the_cut_changes_nothing(known, compiled):
+def test_a_weight_after_the_cut_changes_nothing(known, compiled):
     cascade = compiled()
     kernel = cascade.blocks["downstream"].get_layer("hidden").kernel
     kernel.assign(kernel * 2)

@@ -60,7 +60,7 @@ def test_the_names_of_the_inputs_serve_whatever_the_structure(structure):
     assert found["a"] is A and found["b"] is B
 
 
-def test_keys_go_before_names():
+def test_keys_count_before_names():
     paths = input_paths(model(lambda a, b: {"b": a, "a": b}).input)
     found = sort_inputs({"a": A, "b": B}, paths, "x")
     assert found["b"] is A and found["a"] is B

@@ -31,7 +31,7 @@ class Batches(keras.utils.PyDataset):
 
 
 class Reiterable:
-    """Starts anew each time, of unknown length."""
+    """Starts again each time, of unknown length."""
 
     def __iter__(self):
         return iter([(x, x[:, 0], x[:, 0]) for x in EXPECTED])
@@ -199,7 +199,7 @@ def test_data_without_labels_gives_none(kind: str):
     assert [y for _, y in found] == [None] * 3
 
 
-def test_labels_are_read_where_they_are_asked_for_alone():
+def test_labels_are_read_only_where_they_are_asked_for():
     unequal = (X, Y[:9])
     assert len(list(data.batches(unequal, 4))) == 3
     with pytest.raises(ValueError, match=r"labels where.*\[10, 9\]"):
@@ -308,7 +308,7 @@ def test_batches_to_train_on_come_in_order_over_and_over(make):
         assert len(y) == len(expected)
 
 
-def test_arrays_to_train_on_are_shuffled_anew_in_whole_batches():
+def test_arrays_to_train_on_are_shuffled_for_each_pass_in_whole_batches():
     before = np.random.get_state()[1].copy()
     given = {"a": X, "b": Y}, Y, X[:, 0]
     stream = taken(data.training_batches(given, 4, seed=1), 20)
@@ -346,6 +346,6 @@ def test_a_data_set_without_end_can_be_trained_on():
         ("text", TypeError, "object of type str"),
     ],
 )
-def test_what_cannot_be_trained_on_is_an_error(wrong, error, message):
+def test_data_that_cannot_be_trained_on_is_an_error(wrong, error, message):
     with pytest.raises(error, match=message):
         next(data.training_batches(wrong))

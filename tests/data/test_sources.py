@@ -70,7 +70,7 @@ def test_streams_give_their_batches_again():
         ((b for b in [(X, Y)]), "no index"),
     ],
 )
-def test_what_may_not_repeat_says_why(data, reason):
+def test_data_that_may_not_repeat_has_a_reason(data, reason):
     assert reason in open_data(data).not_repeatable_because
 
 
@@ -84,12 +84,12 @@ def test_an_empty_stream_is_an_error():
 
 
 @pytest.mark.parametrize("data", [Endless(), 3, "path", itertools.count])
-def test_what_has_no_end_or_is_no_data_is_an_error(data):
+def test_endless_data_and_other_objects_are_an_error(data):
     with pytest.raises((TypeError, ValueError)):
         open_data(data)
 
 
-def test_rows_have_to_be_as_many():
+def test_inputs_and_labels_of_unequal_length_are_an_error():
     with pytest.raises(ValueError, match="same number of rows"):
         _ = open_data((X, Y[:5])).rows
 
@@ -100,7 +100,7 @@ def test_labels_beside_a_stream_are_an_error():
 
 
 @pytest.mark.parametrize("share", [0.2, 0.25, 0.33])
-def test_it_splits_off_what_keras_does(share):
+def test_the_rows_split_off_are_those_of_keras(share):
     model = keras.Sequential([keras.layers.Input((2,)), keras.layers.Dense(1)])
     model.compile("sgd", "mse")
     seen = []
@@ -128,7 +128,7 @@ def test_nothing_to_split_off_is_an_error():
 
 
 def sparse(kind):
-    """The rows as something that keeps no zeros."""
+    """The rows as a sparse array."""
     if kind == "scipy":
         return scipy.sparse.csr_array(X)
     if kind == "tensorflow":
@@ -145,7 +145,7 @@ def sparse(kind):
 
 
 @pytest.mark.parametrize("kind", ["scipy", keras.config.backend()])
-def test_what_keeps_no_zeros_is_told_to_be_made_dense(kind):
+def test_sparse_data_is_an_error_that_says_how_to_make_it_dense(kind):
     told = "Sparse data is not read here, received an object of type"
     with pytest.raises(TypeError, match=told):
         open_data((X, Y, sparse(kind)))

@@ -124,11 +124,7 @@ class Column:
 class MemoryColumn(Column):
     """A column in memory.
 
-    Args:
-        shape: As in `Column`.
-        dtype: As in `Column`.
-        take: Called with the bytes that are about to be added; raises
-            `CacheFull` if there is no room for them.
+    Before bytes are added, `take` raises `CacheFull` if they have no room.
     """
 
     def __init__(

@@ -5,6 +5,7 @@ import itertools
 import json
 import re
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 from keras_cascade.cache.storage.columns import CacheFull
@@ -77,17 +78,19 @@ def _is_marker_to_be(path: Path) -> bool:
 
 def _make(path: Path) -> None:
     missing = [x for x in (path, *path.parents) if not x.exists()]
-    made = False
-    try:
+    with contextlib.ExitStack() as undo:
+        undo.callback(_remove_empty, missing)
         path.mkdir(parents=True, exist_ok=True)
         marker = {"program": PROGRAM, "format": FORMAT}
         write_small(path / MARKER, json.dumps(marker).encode())
-        made = True
-    finally:
-        for folder in [] if made else missing:
-            # One that another process has written to by now is not empty.
-            with contextlib.suppress(OSError):
-                folder.rmdir()
+        undo.pop_all()
+
+
+def _remove_empty(folders: Iterable[Path]) -> None:
+    for folder in folders:
+        # Another process may have written to it by now.
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
 
 def _check_marker(path: Path) -> None:

@@ -75,6 +75,7 @@ class DiskStore(Store[DiskColumn]):
         """Stores a value, all of it or nothing; also while others write."""
         path = self._value_path(name)
         text = checked_text(value)
+        # Values are small: their bytes are counted, not reserved.
         self._budget.check(len(text))
         with self._budget.writing(len(text)):
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -48,8 +48,8 @@ class DiskColumn(Column):
         path: The folder, which need not be there.
         shape: As in `Column`.
         dtype: As in `Column`.
-        description: The contents, as JSON; kept for people to read.
-        shard_bytes: How much is kept in memory until it is written.
+        description: As in `Store.column`.
+        shard_bytes: As in `DiskStore`.
         budget: The bytes that may be written.
         writer: The lock that whoever appends holds.
 

@@ -82,13 +82,10 @@ class WriterLock:
                 self._file.acquire()
         except OSError as error:
             raise unusable(self._path, error) from error
-        cleared = False
-        try:
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._file.release)
             remove_leftovers(self._path)
-            cleared = True
-        finally:
-            if not cleared:
-                self._file.release()
+            undo.pop_all()
 
 
 # One for each folder, as long as a store of this process uses it.

@@ -5,6 +5,7 @@
 written last, and makes them a shard: files without it are ignored.
 """
 
+import contextlib
 import io
 import re
 import zlib
@@ -43,20 +44,16 @@ def write_shard(
     Raises:
         OSError: It cannot be written; nothing is left of it.
     """
-    committed = False
-    try:
+    with contextlib.ExitStack() as undo:
+        undo.callback(remove_shard, folder, number)
+        paths = _arrays(folder, number)
         files = {
             path.name: _write_array(path, array)
-            for path, array in zip(
-                _arrays(folder, number), (rows, ids), strict=True
-            )
+            for path, array in zip(paths, (rows, ids), strict=True)
         }
         record = checked_text({"rows": len(ids), "files": files})
         write_whole(_record(folder, number), [record])
-        committed = True
-    finally:
-        if not committed:
-            remove_shard(folder, number)
+        undo.pop_all()
     return len(record) + sum(file["bytes"] for file in files.values())
 
 

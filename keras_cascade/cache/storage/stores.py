@@ -123,6 +123,7 @@ class MemoryStore(Store[MemoryColumn]):
     def save_json(self, name: str, value: object) -> None:
         """Stores a value, as in `Store`."""
         check_name(name)
+        # As text, so that both stores give back what JSON makes of a value.
         self._values[name] = json.dumps(value)
 
     def load_json(self, name: str) -> Any | None:

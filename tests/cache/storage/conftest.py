@@ -1,4 +1,4 @@
-"""What the tests of stores share."""
+"""Fixtures for tests of stores."""
 
 import os
 import subprocess

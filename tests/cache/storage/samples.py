@@ -28,7 +28,7 @@ def features(ids, shape=(4, 3), dtype="float32"):
 
 
 def fill(store, count=COUNT, columns=None):
-    """What a first epoch does: appends what is missing, batch by batch."""
+    """Appends missing rows batch by batch, as a first epoch does."""
     ids = digests(count)
     with store.writing():
         for start in range(0, count, BATCH):

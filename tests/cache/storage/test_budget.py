@@ -1,4 +1,4 @@
-"""What does not fit is told in time, and harms nothing that was stored."""
+"""Rows without room are an error in time, and harm nothing that was stored."""
 
 import errno
 import shutil
@@ -77,7 +77,7 @@ def test_a_value_without_room_is_refused(tmp_path):
     assert store.load_json("long") is None
 
 
-def test_a_disk_that_is_full_is_told_before_it_is_written_to(
+def test_a_full_disk_is_an_error_before_it_is_written_to(
     tmp_path, monkeypatch, snapshot
 ):
     store = DiskStore(tmp_path)
@@ -93,7 +93,7 @@ def test_a_disk_that_is_full_is_told_before_it_is_written_to(
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 @pytest.mark.parametrize("ending", [".npy", ".ids.npy", ".json"])
-def test_a_disk_that_turns_out_to_be_full_leaves_what_is_finished(
+def test_a_disk_that_turns_out_to_be_full_keeps_finished_shards(
     tmp_path, monkeypatch, number, ending
 ):
     whole = shards.write_whole
@@ -129,7 +129,7 @@ def test_a_disk_that_turns_out_to_be_full_leaves_what_is_finished(
 
 
 @pytest.mark.parametrize("own_error", [False, True])
-def test_a_full_disk_on_leaving_comes_after_an_error_of_one_s_own(
+def test_another_error_comes_before_that_of_a_full_disk(
     tmp_path, monkeypatch, own_error
 ):
     def full(path, parts):

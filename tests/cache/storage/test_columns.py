@@ -88,7 +88,7 @@ def test_each_sample_keeps_its_first_row(
     np.testing.assert_array_equal(read, wanted)
 
 
-def test_what_is_read_is_the_reader_s_own(store):
+def test_rows_that_are_read_are_copies(store):
     column = store.column("a1", (4, 3), "float32", {})
     ids = digests(25)
     with store.writing():
@@ -100,7 +100,7 @@ def test_what_is_read_is_the_reader_s_own(store):
     )
 
 
-def test_what_is_appended_may_change_afterwards(store):
+def test_rows_that_are_appended_are_copied(store):
     column = store.column("a1", (4, 3), "float32", {})
     ids = digests(5)
     rows = features(ids)
@@ -262,7 +262,7 @@ def test_interrupted_at_any_line_no_sample_gets_another_s_row(
     assert line > 30
 
 
-def test_floats_that_are_too_large_are_told(store):
+def test_floats_that_are_too_large_warn(store):
     column = store.column("a1", (1,), "float16", {})
     large = np.full((1, 1), 1e6, "float32")
     with store.writing(), pytest.warns(RuntimeWarning, match="overflow"):

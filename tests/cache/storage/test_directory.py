@@ -51,7 +51,7 @@ def test_a_store_is_found_to_be_one_and_is_not_written_to(tmp_path, snapshot):
         ({MARKER: marker(format=None)}, "in format None, of another version"),
     ],
 )
-def test_a_folder_of_something_else_is_left_alone(
+def test_a_folder_with_other_files_is_left_alone(
     tmp_path, snapshot, files, message
 ):
     for name, text in files.items():
@@ -64,14 +64,14 @@ def test_a_folder_of_something_else_is_left_alone(
 
 
 @pytest.mark.parametrize("name", ["file", "file/deeper"])
-def test_a_file_in_its_place_is_named_and_left_alone(tmp_path, name):
+def test_a_file_in_the_place_of_the_folder_is_left_alone(tmp_path, name):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(OSError, match=r"Cannot keep features in '.*file"):
         DiskStore(tmp_path / name)
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_what_a_process_leaves_that_is_killed_at_the_marker_does_not_bar(
+def test_a_folder_with_a_half_written_marker_becomes_a_store(
     tmp_path,
 ):
     left = tmp_path / f"{MARKER}.0123456789abcdef.tmp"
@@ -149,7 +149,7 @@ def test_a_store_that_may_only_be_read_is_read(visible):
     assert read.tobytes() == features(ids).tobytes()
 
 
-def test_leftovers_go_and_all_else_stays(tmp_path):
+def test_leftovers_are_removed_and_nothing_else(tmp_path):
     ids = digests(5)
     store = DiskStore(tmp_path)
     with store.writing():
@@ -175,9 +175,7 @@ def test_leftovers_go_and_all_else_stays(tmp_path):
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_folders_made_on_the_way_go_if_no_store_can_be_made(
-    tmp_path, monkeypatch
-):
+def test_new_folders_are_removed_if_no_store_can_be_made(tmp_path, monkeypatch):
     from keras_cascade.cache.storage import directory
 
     def full(path, text):

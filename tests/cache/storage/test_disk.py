@@ -1,4 +1,4 @@
-"""What a store has, the next process has."""
+"""A store on disk serves the next process too."""
 
 import contextlib
 import sys

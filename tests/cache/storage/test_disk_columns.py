@@ -1,4 +1,4 @@
-"""A column on disk leaves out what is damaged, and that alone."""
+"""A column on disk leaves out damaged files, and nothing else."""
 
 import json
 
@@ -109,7 +109,7 @@ def test_a_key_of_another_shape_or_dtype_is_an_error(folder):
             DiskStore(folder).column("a1", shape, dtype, {})
 
 
-def test_rows_are_appended_by_who_may_write(folder):
+def test_rows_are_appended_only_while_writing(folder):
     _, column = opened(folder)
     with pytest.raises(RuntimeError, match=r"within the store's writing\(\)"):
         column.append(digests(1, seed=9), features(digests(1)))
@@ -123,7 +123,7 @@ def test_a_row_larger_than_a_shard_is_a_shard(tmp_path):
     assert sorted(names) == ["000000.npy", "000001.npy", "000002.npy"]
 
 
-def test_what_waits_is_finished_on_leaving(tmp_path):
+def test_waiting_rows_are_finished_on_leaving(tmp_path):
     store = DiskStore(tmp_path)
     column = store.column("a1", *ONE["a1"], {})
     with store.writing():

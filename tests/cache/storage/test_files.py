@@ -1,4 +1,4 @@
-"""Files are whole under their names; JSON tells if it is not."""
+"""Files are whole under their names; damaged JSON is found."""
 
 import errno
 import json
@@ -33,7 +33,7 @@ def test_the_checksum_is_that_of_all_parts(tmp_path):
     assert [x.name for x in tmp_path.iterdir()] == ["file"]
 
 
-def test_what_fails_in_the_middle_leaves_the_earlier_file(tmp_path):
+def test_a_write_that_fails_leaves_the_earlier_file(tmp_path):
     path = tmp_path / "file"
     write_whole(path, [b"old"])
 
@@ -74,7 +74,7 @@ def test_values_come_back_as_from_json(tmp_path, value):
     assert json.loads(path.read_text())["value"] == read_checked(path)
 
 
-def test_no_number_comes_back_too(tmp_path):
+def test_nan_and_infinity_come_back(tmp_path):
     path = tmp_path / "value.json"
     write_whole(path, [checked_text([math.nan, math.inf])])
     nan, infinite = read_checked(path)
@@ -107,7 +107,7 @@ def test_other_json_is_none(tmp_path, text):
     assert read_checked(tmp_path / "missing.json") is None
 
 
-def test_full_disks_and_quotas_are_told_from_other_errors():
+def test_full_disks_and_quotas_differ_from_other_errors():
     numbers = [errno.ENOSPC, errno.EDQUOT, errno.EACCES, None]
     told = [is_full(OSError(number, "")) for number in numbers]
     assert told == [True, True, False, False]

@@ -24,7 +24,7 @@ WHOLE = np.arange(60, dtype=np.float32).reshape(20, 3)
     ],
     ids=["all", "a piece", "backward", "repeated", "one", "none", "shuffled"],
 )
-def test_rows_are_those_of_the_whole(dtype, cuts, positions):
+def test_rows_are_those_of_the_whole_array(dtype, cuts, positions):
     whole = WHOLE.astype(dtype)
     positions = np.array(positions, np.int64)
     rows = gather(np.split(whole, list(cuts)), positions)

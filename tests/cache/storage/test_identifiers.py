@@ -33,7 +33,7 @@ def test_a_dict_says_the_same(monkeypatch, few):
 
 
 @pytest.mark.parametrize("few", [0, 4096])
-def test_of_equal_ones_the_first_counts(monkeypatch, few):
+def test_of_equal_identifiers_the_first_counts(monkeypatch, few):
     monkeypatch.setattr(identifiers, "_FEW", few)
     first, second = digests(2)[:, None].view(IDS)
     index = IdentifierIndex()

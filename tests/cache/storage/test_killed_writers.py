@@ -1,4 +1,4 @@
-"""Killed at any moment, a writer leaves what the next one can go on from."""
+"""Killed at any moment, a writer leaves a store that the next can continue."""
 
 import os
 import re

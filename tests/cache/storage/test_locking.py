@@ -72,7 +72,7 @@ def test_a_reader_need_not_wait(writer, tmp_path):
 
 
 @pytest.mark.parametrize("stores", [1, 2])
-def test_within_a_process_it_may_be_nested(tmp_path, stores):
+def test_writing_may_be_nested_within_a_process(tmp_path, stores):
     outer = DiskStore(tmp_path, notify=pytest.fail)
     inner = DiskStore(tmp_path, notify=pytest.fail) if stores == 2 else outer
     lock = WriterLock.of(tmp_path)
@@ -106,7 +106,7 @@ def test_two_stores_of_a_process_write_at_once(tmp_path):
     check_rows(DiskStore(tmp_path), COUNT)
 
 
-def test_an_error_within_frees_it(tmp_path):
+def test_an_error_while_writing_frees_the_lock(tmp_path):
     store = DiskStore(tmp_path)
     with pytest.raises(RuntimeError, match="mine"), store.writing():
         raise RuntimeError("mine")
@@ -115,7 +115,7 @@ def test_an_error_within_frees_it(tmp_path):
     check(store, 20)
 
 
-def test_an_error_on_entry_frees_it(tmp_path, monkeypatch):
+def test_an_error_on_entry_frees_the_lock(tmp_path, monkeypatch):
     from keras_cascade.cache.storage import locking
 
     store = DiskStore(tmp_path)

@@ -1,4 +1,4 @@
-"""A shard is as it was written, or is none."""
+"""A shard is as it was written, or is not there."""
 
 import json
 import os
@@ -57,7 +57,7 @@ def test_numpy_and_json_alone_read_what_was_written(folder):
         assert record["files"][name]["crc32"] == zlib.crc32(content)
 
 
-def test_it_opens_as_it_was_written(folder):
+def test_a_shard_opens_as_it_was_written(folder):
     shard = open_it(folder)
     assert shard.ids.tobytes() == digests(5).tobytes()
     np.testing.assert_array_equal(shard.rows, features(digests(5), SHAPE))
@@ -67,7 +67,7 @@ def test_it_opens_as_it_was_written(folder):
 
 
 @pytest.mark.parametrize("shape", [(1,), (3, 3, 3, 3)])
-def test_the_bytes_that_are_told_are_those_on_disk(tmp_path, shape):
+def test_the_bytes_returned_are_those_on_disk(tmp_path, shape):
     ids = digests(7)
     rows = features(ids, shape)
     told = write_shard(tmp_path, 0, ids, rows)
@@ -171,7 +171,7 @@ def test_another_shape_or_dtype_than_asked_for_is_none(folder):
     assert open_it(folder, dtype="int32") is None
 
 
-def test_without_its_record_it_is_no_shard(folder):
+def test_files_without_a_record_are_no_shard(folder):
     (folder / "000003.json").unlink()
     assert shard_numbers(folder) == []
     assert unfinished_numbers(folder) == {3}
@@ -179,7 +179,7 @@ def test_without_its_record_it_is_no_shard(folder):
     assert list(folder.iterdir()) == []
 
 
-def test_nothing_is_left_of_one_that_cannot_be_written(folder, monkeypatch):
+def test_nothing_is_left_of_a_shard_that_cannot_be_written(folder, monkeypatch):
     from keras_cascade.cache.storage import shards
 
     whole = shards.write_whole
