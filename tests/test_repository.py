@@ -155,3 +155,23 @@ def test_links_between_files_lead_somewhere(path: Path):
 def test_a_broken_link_is_caught_and_code_is_no_link():
     text = "[a](b.md#c) [d](https://e.f) `[g](h)`\n```\n[i](j)\n```\n[k](#l)"
     assert relative_links(text) == ["b.md"]
+
+
+def failures(text: str) -> list[str]:
+    """Lines such as a test run prints for tests that fail."""
+    pattern = r"^\W*(?:FAIL|FAILED|ERROR)\b.*\btest_\w+.*$"
+    return re.findall(pattern, text, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    "path", tracked("*.md"), ids=lambda path: str(path.relative_to(ROOT))
+)
+def test_no_document_names_a_failing_test(path: Path):
+    assert failures(path.read_text("utf-8")) == []
+
+
+def test_a_failing_test_in_a_document_is_caught():
+    line = "FAIL torch test_a_file_answers_as_the_cascade"
+    pytests = "FAILED tests/test_zoo.py::test_it - AssertionError"
+    assert failures(f"| a |\n{line}\n| b |\n{pytests}\n") == [line, pytests]
+    assert failures("A test fails without the change: test_it.") == []
