@@ -1,4 +1,4 @@
-"""The base class carries a user's own adapter through its whole life."""
+"""An adapter of a user's own is fitted, saved, loaded and copied."""
 
 import doctest
 import importlib
@@ -57,7 +57,7 @@ def test_adapt_builds_and_learns_in_one_pass(batch_size: int):
     np.testing.assert_allclose(to_numpy(adapter.mean), X.mean(axis=0))
 
 
-def test_being_fitted_survives_save_and_load(tmp_path):
+def test_the_fitted_state_survives_save_and_load(tmp_path):
     inputs = keras.Input((2,))
     for learned in (False, True):
         adapter = Centre(name="centre")
@@ -86,12 +86,12 @@ def test_a_copy_is_independent_and_keeps_state_and_flag():
     np.testing.assert_allclose(to_numpy(adapter.mean), X.mean(axis=0))
 
 
-def test_a_copy_of_what_is_not_built_is_not_built():
+def test_a_copy_of_an_unbuilt_adapter_is_unbuilt():
     twin = Centre(name="centre").copy()
     assert (twin.name, twin.built, twin.fitted) == ("centre", False, False)
 
 
-def test_one_that_learns_nothing_reads_no_data():
+def test_an_adapter_that_learns_nothing_reads_no_data():
     def never_read():
         pytest.fail("The data was read.")
         yield X
@@ -102,14 +102,14 @@ def test_one_that_learns_nothing_reads_no_data():
     assert adapter.weights == []
 
 
-def test_its_width_is_not_open_unless_it_says_so():
+def test_a_width_is_not_open_by_default():
     adapter = Scale(name="twice")
     assert not adapter.open_width
     with pytest.raises(ValueError, match=r"'twice' \(Scale\) is not open"):
         adapter.with_units(3)
 
 
-def test_what_a_class_lacks_is_named():
+def test_a_missing_method_is_named_in_the_error():
     class NoUpdate(Adapter):
         needs_data = True
 

@@ -1,4 +1,4 @@
-"""Every cell of the table of automatic adapters, against sums by hand."""
+"""Automatic adapters compute what NumPy does, for each pair of shapes."""
 
 import keras
 import numpy as np
@@ -53,7 +53,7 @@ def spread(x, w, height, width):
     return x.reshape(len(x), height, width, -1)
 
 
-# Shape, target, what NumPy makes of it. Channels last.
+# Shape, target, the expected result in NumPy. Channels last.
 CELLS = {
     "vector to vector": ((6,), (4,), dense),
     "vector to map": (
@@ -166,7 +166,7 @@ def moved(shape, data_format):
 
 @pytest.mark.parametrize("data_format", FORMATS)
 @pytest.mark.parametrize("case", CELLS)
-def test_a_cell_of_the_table(case, data_format):
+def test_each_cell_of_the_table_gives_the_documented_adapter(case, data_format):
     shape, target, by_hand = CELLS[case]
     adapter = found(
         moved(shape, data_format), moved(target, data_format), data_format
@@ -177,7 +177,7 @@ def test_a_cell_of_the_table(case, data_format):
     y = to_numpy(adapter(given))
     w = weights(adapter)
     if first and "spread_kernel" in w:
-        # Columns of the weights stand channel by channel.
+        # The columns of the weights go through the channels of each position.
         for name in ("spread_kernel", "spread_bias"):
             value = w[name].reshape(*w[name].shape[:-1], -1, *target[:2])
             value = np.moveaxis(value, -3, -1)
@@ -203,14 +203,14 @@ def test_a_cell_of_the_table(case, data_format):
         ((2, 3, 2, 6), (2, 3, 2, 6)),
     ],
 )
-def test_where_shapes_go_together_nothing_is_inserted(shape, target):
+def test_no_adapter_is_inserted_between_equal_shapes(shape, target):
     assert found(shape, target) is None
 
 
 @pytest.mark.parametrize("target", [None, (None,)])
 @pytest.mark.parametrize("data_format", FORMATS)
 @pytest.mark.parametrize("shape", [(7, 6), (4, 3, 6), (2, 3, 2, 6)])
-def test_without_a_width_everything_is_averaged(shape, data_format, target):
+def test_any_width_lets_features_be_averaged(shape, data_format, target):
     x = sample(2, *shape)
     first = data_format == "channels_first" and x.ndim > 3
     adapter = found(moved(shape, data_format), target, data_format)
@@ -240,7 +240,7 @@ def test_without_a_target_a_sequence_is_averaged_under_its_mask():
         ((None, 3), (5,), (9, 3)),
     ],
 )
-def test_a_tap_of_unknown_size_gets_what_is_expected(shape, target, given):
+def test_a_tap_of_unknown_size_gets_the_expected_size(shape, target, given):
     inputs = keras.Input(shape)
     model = keras.Model(inputs, found(shape, target)(inputs))
     assert model.output_shape == (None, *target)
@@ -258,7 +258,7 @@ def test_a_tap_of_unknown_size_gets_what_is_expected(shape, target, given):
         "sequence to sequence",
     ],
 )
-def test_it_keeps_what_cascades_rely_on(case, data_format):
+def test_cascades_can_rely_on_it(case, data_format):
     shape, target, _ = CELLS[case]
     shape = moved(shape, data_format)
     adapter = found(shape, moved(target, data_format), data_format)
@@ -289,6 +289,6 @@ def test_without_a_rule_the_error_says_what_to_write(shape, target, message):
     assert target is None or len(target) == 1 or "'expert'" in str(caught.value)
 
 
-def test_a_padded_sequence_becomes_no_map():
+def test_a_padded_sequence_cannot_become_a_map():
     with pytest.raises(ValueError, match="a padded sequence fills no grid"):
         found((9, 3), (3, 3, 3), masked=True)

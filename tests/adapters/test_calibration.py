@@ -9,7 +9,7 @@ from keras_cascade.adapters.calibration import TemperatureFit
 
 
 def scores(temperature: float, rows: int = 600, classes: int = 7, seed=0):
-    """Logits that are right when they are divided by `temperature`."""
+    """Returns logits that are calibrated after division by `temperature`."""
     rng = np.random.default_rng(seed)
     logits = rng.normal(scale=2.5, size=(rows, classes))
     chances = softmax(logits, axis=1)
@@ -18,7 +18,7 @@ def scores(temperature: float, rows: int = 600, classes: int = 7, seed=0):
 
 
 def reference(logits: np.ndarray, targets: np.ndarray) -> float:
-    """The minimum of the negative log likelihood, by its definition."""
+    """Returns the minimum of the negative log likelihood, by definition."""
 
     def loss(log_temperature: float) -> float:
         scaled = log_softmax(logits / np.exp(log_temperature), axis=1)
@@ -32,7 +32,7 @@ def reference(logits: np.ndarray, targets: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("temperature", [0.05, 0.3, 1.0, 2.4, 20.0])
-def test_it_is_the_minimum_that_scipy_finds(temperature: float):
+def test_the_temperature_is_the_minimum_that_scipy_finds(temperature: float):
     logits, targets = scores(temperature)
     fit = TemperatureFit()
     for part in np.array_split(np.arange(len(logits)), 9):
@@ -43,7 +43,7 @@ def test_it_is_the_minimum_that_scipy_finds(temperature: float):
     )
 
 
-def test_soft_labels_and_a_constant_added_to_logits():
+def test_soft_labels_count_and_a_constant_added_to_logits_does_not():
     logits, targets = scores(1.7)
     targets = 0.9 * targets + 0.1 / targets.shape[1]
     fit = TemperatureFit()
@@ -63,7 +63,7 @@ def test_a_few_rows_have_a_sharp_minimum_that_is_still_found():
     )
 
 
-def test_what_it_is_given_stays_as_it_is():
+def test_the_arrays_passed_in_stay_as_they_are():
     logits, targets = scores(1.0, rows=20)
     before = logits.copy()
     TemperatureFit().update(logits, targets)

@@ -1,4 +1,4 @@
-"""DenseAdapter pools and projects, as the formula by hand says."""
+"""DenseAdapter pools and projects as the same formula in NumPy."""
 
 import keras
 import numpy as np
@@ -17,7 +17,7 @@ def by_hand(adapter: DenseAdapter, pooled: np.ndarray) -> np.ndarray:
     return pooled @ to_numpy(adapter.kernel) + to_numpy(adapter.bias)
 
 
-# Shape, pool, what NumPy makes of it.
+# Shape, pool, the pooling in NumPy.
 POOLS = {
     "vector": ((5, 6), "auto", lambda x: x),
     "vector, max": ((5, 6), "max", lambda x: x),

@@ -57,7 +57,7 @@ class CountedBatches(keras.utils.PyDataset):
 
 @keras.saving.register_keras_serializable(package="tests_of_adaptation")
 class Centre(Adapter):
-    """A user's own: subtracts the mean of the data."""
+    """An adapter of a user: subtracts the mean of the data."""
 
     needs_data = True
 
@@ -134,7 +134,7 @@ def test_one_pass_serves_all_adapters_of_a_level(network):
 
 @pytest.fixture
 def cascade_of_a_cascade(network):
-    """A PCA that is not fitted, and another on what it gives."""
+    """An unfitted PCA inside a network, and another on its output."""
     inner = kc.build_cascade(
         network, taps={"low": "hidden"}, adapters=PCAAdapter(4)
     )
@@ -143,7 +143,7 @@ def cascade_of_a_cascade(network):
     )
 
 
-def test_an_adapter_that_sees_another_waits_for_it(
+def test_an_adapter_that_reads_another_is_fitted_after_it(
     network, cascade_of_a_cascade
 ):
     data = CountedBatches(X)
@@ -155,7 +155,7 @@ def test_an_adapter_that_sees_another_waits_for_it(
     np.testing.assert_allclose(np.abs(result), np.abs(second), atol=1e-5)
 
 
-def test_what_a_network_has_learned_stays(network):
+def test_adapters_inside_a_network_stay_fitted(network):
     inner = kc.build_cascade(
         network, taps={"low": "hidden"}, adapters=PCAAdapter(4)
     ).adapt(X, verbose=False)
@@ -237,7 +237,7 @@ def test_the_progress_bar_can_be_switched_off(network, capsys):
     assert "2/2" in capsys.readouterr().out
 
 
-def test_adapting_again_after_predicting_is_seen(network):
+def test_predictions_change_when_adapted_again(network):
     cascade = kc.build_cascade(network, adapters=PCAAdapter(2))
     cascade.adapt(X, verbose=False)
     cascade.predict(X, verbose=0)
@@ -250,7 +250,7 @@ def test_adapting_again_after_predicting_is_seen(network):
 
 
 def test_adapt_learns_from_features_in_inference_mode():
-    """Also where the upstream is to be trained."""
+    """Holds also for an upstream that is trainable."""
     network = keras.Sequential(
         [
             keras.Input((6,)),
@@ -260,7 +260,7 @@ def test_adapt_learns_from_features_in_inference_mode():
     )
     cascade = kc.build_cascade(network, adapters=Centre(), trainable=True)
     cascade.adapt(X + 5, verbose=False)
-    # An untrained BatchNormalization passes its input in inference mode.
+    # In inference mode, an untrained BatchNormalization only scales a little.
     expected = (X + 5).mean(axis=0) / np.sqrt(1 + 1e-3)
     np.testing.assert_allclose(
         to_numpy(cascade.adapters["output"].mean), expected, rtol=1e-5
@@ -274,14 +274,14 @@ def masked_network(width=4):
 
 
 def sequences():
-    """Rows of ids that end in padding of different lengths."""
+    """Returns rows of ids that end in padding of different lengths."""
     ids = RNG.integers(1, 9, size=(40, 6))
     lengths = RNG.integers(1, 7, size=(40, 1))
     return np.where(np.arange(6) < lengths, ids, 0).astype("int32")
 
 
 @pytest.mark.parametrize("pool", ["auto", "max", None])
-def test_what_is_masked_is_not_learned_from(pool):
+def test_masked_steps_are_not_learned_from_in_a_cascade(pool):
     network, ids = masked_network(), sequences()
     cascade = kc.build_cascade(
         network,
@@ -372,7 +372,7 @@ def test_a_template_is_copied_for_each_tap(network):
     assert [first.mean.shape[0], second.mean.shape[0]] == [8, 5]
 
 
-def test_a_layer_and_a_network_stand_as_adapters(network):
+def test_a_layer_or_a_network_can_be_an_adapter(network):
     layer = layers.Dense(3, name="mine")
     small = keras.Sequential(
         [keras.Input((5,)), layers.Dense(2, "tanh", name="inner")], name="small"
@@ -404,7 +404,7 @@ def test_the_number_of_batches_need_not_be_known(network):
     )
 
 
-def test_what_fails_leaves_every_adapter_as_it_was(network):
+def test_a_failure_leaves_every_adapter_as_it_was(network):
     cascade = kc.build_cascade(
         network,
         taps={"low": "hidden", "high": "features", "twice": "hidden"},
@@ -439,7 +439,7 @@ LABELS = RNG.integers(0, 3, 50)
 
 @keras.saving.register_keras_serializable(package="tests_of_adaptation")
 class CentreOfClass(Centre):
-    """A user's own: subtracts the mean of the rows of class 0."""
+    """An adapter of a user: subtracts the mean of the rows of class 0."""
 
     def update_state(self, batch, labels):
         super().update_state(batch[labels == 0])
@@ -447,7 +447,7 @@ class CentreOfClass(Centre):
 
 @keras.saving.register_keras_serializable(package="tests_of_adaptation")
 class CentreOfClassIfKnown(CentreOfClass):
-    """Does without labels where there are none."""
+    """Uses the mean of all rows if there are no labels."""
 
     def update_state(self, batch, labels=None):
         known = np.zeros(len(batch)) if labels is None else labels
@@ -469,7 +469,7 @@ def labelled_generator():
     ],
     ids=["arrays", "dicts of one", "PyDataset", "generator"],
 )
-def test_what_learns_from_labels_gets_those_of_the_batch(network, make):
+def test_a_learner_from_labels_gets_those_of_the_batch(network, make):
     cascade = kc.build_cascade(
         network,
         taps={"low": "hidden", "high": "features"},
@@ -537,6 +537,36 @@ def test_several_labels_are_an_error_where_one_is_learned_from(
         cascade.adapt((X, labels), verbose=False)
     unaffected = kc.build_cascade(network, adapters=Centre())
     unaffected.adapt((X, labels), verbose=False)
+
+
+@keras.saving.register_keras_serializable(package="tests_of_adaptation")
+class CentreOfNeededClass(Centre):
+    """Has the signature of `Adapter.update_state`, and needs labels."""
+
+    needs_labels = True
+
+    def update_state(self, batch, labels=None, mask=None):
+        super().update_state(batch[labels == 0])
+
+
+def test_an_adapter_says_that_it_needs_labels(network):
+    cascade = kc.build_cascade(network, adapters=CentreOfNeededClass())
+    with pytest.raises(ValueError, match=r"learns from labels.*has none"):
+        cascade.adapt(X, verbose=False)
+    cascade.adapt((X, LABELS), verbose=False)
+    given = features(network, "features")
+    np.testing.assert_allclose(
+        to_numpy(cascade.adapters["output"].mean),
+        given[LABELS == 0].mean(axis=0),
+        atol=1e-6,
+    )
+
+
+def test_an_adapter_says_that_it_does_not_use_labels(network):
+    """Several arrays of labels are an error for an adapter that uses them."""
+    cascade = kc.build_cascade(network, adapters=PCAAdapter(2))
+    cascade.adapt((X, {"kind": LABELS, "size": LABELS}), verbose=False)
+    assert cascade.adapters["output"].fitted
 
 
 def test_an_adapter_alone_gets_its_labels_too():

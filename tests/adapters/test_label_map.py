@@ -11,7 +11,7 @@ import keras_cascade as kc
 from keras_cascade.adapters import LabelMapAdapter
 from keras_cascade.testing import check_adapter
 
-# Five source classes; the last is mapped nowhere.
+# Five source classes; the last has no target.
 MATRIX = np.array([[1, 0, 0], [2, 2, 0], [0, 1, 3], [0, 0, 5], [0, 0, 0]])
 SHARES = np.array(
     [[1, 0, 0], [0.5, 0.5, 0], [0, 0.25, 0.75], [0, 0, 1], [0, 0, 0]]
@@ -29,7 +29,7 @@ def probabilities(shape: tuple = (40, 5), seed: int = 0) -> np.ndarray:
 
 
 def mapped(given: np.ndarray, shares: np.ndarray = SHARES) -> np.ndarray:
-    """The distribution over the target classes, in float64."""
+    """Returns the distribution over the target classes, in float64."""
     x = given.astype("float64") @ shares
     return x / x.sum(axis=-1, keepdims=True)
 
@@ -62,7 +62,7 @@ def test_classes_are_given_by_name_as_well():
     ("unmapped", "row"),
     [("renormalize", [0, 0, 0]), ("spread", [1 / 3] * 3), (1, [0, 1, 0])],
 )
-def test_classes_that_are_mapped_nowhere_go_where_they_are_told(unmapped, row):
+def test_probability_without_a_target_goes_where_unmapped_says(unmapped, row):
     given = probabilities()
     shares = SHARES.copy()
     shares[4] = row
@@ -70,7 +70,7 @@ def test_classes_that_are_mapped_nowhere_go_where_they_are_told(unmapped, row):
     np.testing.assert_allclose(result, mapped(given, shares), rtol=1e-6)
 
 
-def test_where_nothing_is_mapped_each_target_class_is_as_likely():
+def test_without_any_mapped_probability_all_targets_are_equally_likely():
     nowhere = np.eye(5, dtype="float32")[4:]
     result = to_numpy(LabelMapAdapter(MAPPING)(nowhere))
     np.testing.assert_allclose(result, [[1 / 3] * 3], rtol=1e-6)
@@ -112,7 +112,7 @@ def test_each_position_has_a_distribution_of_its_own():
 
 
 @pytest.mark.parametrize("dtype", ["mixed_float16", "mixed_bfloat16"])
-def test_half_precision_loses_only_what_its_outputs_lose(dtype: str):
+def test_half_precision_loses_no_more_than_rounding_its_outputs(dtype: str):
     given = probabilities((10, 5))
     adapter = LabelMapAdapter(MAPPING, output="log_probabilities", dtype=dtype)
     result = adapter(given)
@@ -124,7 +124,7 @@ def test_half_precision_loses_only_what_its_outputs_lose(dtype: str):
 
 
 def learned_shares(given, targets, smoothing: float) -> np.ndarray:
-    """P(target | source), by a loop over samples."""
+    """Returns P(target | source), by a loop over samples."""
     counts = np.full((given.shape[1], targets.shape[1]), smoothing)
     counts /= targets.shape[1]
     for p, target in zip(given.astype("float64"), targets, strict=True):
@@ -196,14 +196,14 @@ def upstream_of_1000():
 
 
 def downstream_of_10():
-    """Wants ten log probabilities."""
+    """Takes ten log probabilities."""
     return keras.Sequential(
         [keras.Input((10,), name="log_p"), keras.layers.Dense(2, name="out")],
         name="expert",
     )
 
 
-def test_a_softmax_over_1000_feeds_what_wants_10_log_probabilities():
+def test_a_softmax_over_1000_classes_feeds_a_network_of_10():
     upstream, downstream = upstream_of_1000(), downstream_of_10()
     mapping = {source: source % 11 for source in range(900) if source % 11 < 10}
     cascade = kc.build_cascade(
@@ -235,7 +235,7 @@ def test_a_softmax_over_1000_feeds_what_wants_10_log_probabilities():
 
 @pytest.fixture(scope="module")
 def learned_cascade():
-    """One that learned its mapping from labels, and inputs to ask it."""
+    """A cascade that learned its mapping from labels, and inputs for it."""
     keras.utils.set_random_seed(0)
     x = np.random.default_rng(0).normal(size=(50, 12)).astype("float32")
     labels = np.random.default_rng(1).integers(0, 10, 50)
@@ -258,7 +258,7 @@ def test_a_cascade_learns_the_mapping_from_its_labels(learned_cascade):
     )
 
 
-def test_what_was_learned_is_saved_and_loaded(learned_cascade, tmp_path):
+def test_the_learned_mapping_is_saved_and_loaded(learned_cascade, tmp_path):
     cascade, x, _ = learned_cascade
     cascade.save(tmp_path / "cascade.keras")
     again = keras.models.load_model(tmp_path / "cascade.keras")
@@ -310,14 +310,14 @@ def test_the_config_passes_through_json_with_its_names(tmp_path):
     ],
     ids=["dict", "matrix", "learned", "trainable"],
 )
-def test_it_keeps_what_cascades_rely_on(adapter):
+def test_cascades_can_rely_on_it(adapter):
     given = probabilities((64, 5))
     assert "stock_layers_give_the_same" in check_adapter(
         adapter, data=given, labels=given.argmax(axis=1) % 3
     )
 
 
-def test_training_moves_the_shares_only_where_asked():
+def test_training_moves_the_shares_only_if_trainable():
     given, target = probabilities(), np.eye(3)[np.zeros(40, int)]
     adapter = LabelMapAdapter(MAPPING, output="logits", trainable=True)
     model = keras.Sequential([keras.Input((5,)), adapter])
@@ -351,7 +351,7 @@ def test_gradients_pass_through_to_the_network_before_it():
         chances = np.exp(log_softmax(x @ weights + bias, axis=1))
         return -(target * np.log(mapped(chances))).sum(axis=1).mean()
 
-    # By differences of the loss in float64, weight by weight.
+    # Finite differences of the loss in float64, weight by weight.
     slope, step = np.zeros((4, 5)), 1e-6
     for index in np.ndindex(4, 5):
         shift = np.zeros((4, 5))
@@ -407,7 +407,7 @@ def test_impossible_arguments_are_explained(mapping, arguments, message):
         LabelMapAdapter(mapping, name="species", **arguments)
 
 
-def test_source_classes_that_do_not_come_in_are_an_error_when_built():
+def test_a_source_class_that_the_input_lacks_is_an_error():
     with pytest.raises(ValueError, match=r"source class 3.*0 to 2"):
         LabelMapAdapter(MAPPING)(keras.Input((3,)))
     with pytest.raises(ValueError, match=r"maps 5 source classes.* has 6"):
@@ -425,7 +425,7 @@ def test_labels_outside_the_map_are_an_error():
         adapter.adapt((probabilities(), labels))
 
 
-def test_what_it_cannot_learn_from_is_an_error():
+def test_unusable_data_is_an_error():
     adapter = LabelMapAdapter(target_classes=3, name="species")
     given, labels = probabilities(), np.zeros(40, int)
     with pytest.raises(

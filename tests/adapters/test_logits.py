@@ -18,7 +18,7 @@ def to_numpy(x):
 
 
 def scores(temperature: float = 1.0, shape: tuple = (400, 5)):
-    """Logits, and labels that have the chances of `logits / temperature`."""
+    """Returns logits, and labels drawn by `logits / temperature`."""
     rng = np.random.default_rng(1)
     logits = rng.normal(scale=2.0, size=shape)
     noise = rng.gumbel(size=shape)
@@ -32,7 +32,7 @@ def probabilities(temperature: float = 1.0, shape: tuple = (400, 5)):
 
 
 def best_temperature(logits, labels) -> float:
-    """The one of lowest negative log likelihood on all rows at once."""
+    """Returns the temperature of lowest negative log likelihood, by SciPy."""
     logits = np.asarray(logits, "float64").reshape(-1, logits.shape[-1])
     rows = np.arange(len(logits))
 
@@ -73,7 +73,7 @@ def test_one_unit_is_a_sigmoid():
     np.testing.assert_allclose(result, expected, rtol=1e-6, atol=1e-6)
 
 
-def test_units_that_are_sigmoids_of_their_own_are_so_on_request():
+def test_independent_sigmoid_units_are_an_option():
     given = np.array([[0.5, 0.9, 0.2], [0.99, 0.5, 0.001]], "float32")
     result = to_numpy(LogitsAdapter(2.0, activation="sigmoid")(given))
     np.testing.assert_allclose(
@@ -105,7 +105,7 @@ def test_zero_and_one_give_finite_logits_in_every_precision(dtype, lowest):
     )
 
 
-def test_half_precision_loses_only_what_its_outputs_lose():
+def test_half_precision_loses_no_more_than_rounding_its_outputs():
     given, _ = probabilities(4.0)
     result = LogitsAdapter(1.5, dtype="mixed_float16")(given)
     expected = np.log(np.maximum(given, 2.0**-24)) / 1.5
@@ -136,10 +136,10 @@ def test_labels_come_as_ids_in_a_column_or_as_rows():
         assert adapter.temperature_ == pytest.approx(expected, rel=1e-5)
 
 
-def test_each_position_is_a_sample_and_masked_ones_are_none():
+def test_each_position_is_a_sample_unless_masked():
     given, labels = probabilities(2.0, (30, 20, 4))
     mask = np.arange(20) < np.random.default_rng(0).integers(1, 20, (30, 1))
-    # What pads is no class.
+    # The label of padding is no class.
     labels = np.where(mask, labels, -1)
     adapter = LogitsAdapter(temperature=None)
     adapter.update_state(given, labels, mask=mask)
@@ -173,7 +173,7 @@ def test_a_given_temperature_reads_no_data():
     assert not adapter.needs_data
 
 
-def test_gradients_reach_what_came_before_and_stay_finite_at_zero():
+def test_gradients_reach_earlier_layers_and_stay_finite_at_zero():
     hard = np.array([[0.0, 1.0, 0.0], [0.3, 0.3, 0.4]], "float32")
     network = keras.Sequential(
         [
@@ -187,14 +187,14 @@ def test_gradients_reach_what_came_before_and_stay_finite_at_zero():
     model.fit(hard, np.array([[1.0, 0, 0], [0, 0, 1]]), verbose=0)
     kernel = to_numpy(network.weights[0])
     assert np.isfinite(kernel).all()
-    # By hand: logits are -log(3) / 2; d loss/d logit, through log softmax.
+    # The gradient of the loss by the logits, -log(3) / 2, by hand.
     error = np.full((2, 3), -np.log(3) / 2) - [[1.0, 0, 0], [0, 0, 1]]
     slope = 2 * error / 6 / 2
     slope -= slope.sum(axis=1, keepdims=True) / 3
     np.testing.assert_allclose(kernel, -0.5 * hard.T @ slope, atol=1e-6)
 
 
-def test_training_moves_the_temperature_only_where_asked():
+def test_training_moves_the_temperature_only_if_trainable():
     given, labels = probabilities(3.0)
     adapter = LogitsAdapter(trainable=True)
     model = keras.Sequential([keras.Input((5,)), adapter])
@@ -208,7 +208,7 @@ def test_training_moves_the_temperature_only_where_asked():
 
 
 def fitted_cascade(dtype: str = "float32"):
-    """A network of five classes, and a temperature fitted behind it."""
+    """A network of five classes, and a temperature fitted after it."""
     x, labels = scores(2.0)
     inputs = keras.Input((5,), name="x")
     outputs = keras.layers.Activation("softmax", dtype=dtype)(inputs)
@@ -273,7 +273,7 @@ def test_a_copy_has_the_fitted_temperature():
     ],
     ids=["given", "fitted", "sigmoid", "trainable"],
 )
-def test_it_keeps_what_cascades_rely_on(adapter):
+def test_cascades_can_rely_on_it(adapter):
     given, labels = probabilities(2.0, (64, 5))
     labels = np.eye(5)[labels]
     assert "stock_layers_give_the_same" in check_adapter(
@@ -308,7 +308,7 @@ def test_negative_probabilities_and_nan_are_an_error():
         sigmoid.adapt((np.array([[-3.0], [2.0]]), np.array([0, 1])))
 
 
-def test_what_half_precision_rounds_still_sums_to_one():
+def test_probabilities_rounded_to_half_precision_are_accepted():
     shape = (50, 1000)
     logits = np.random.default_rng(0).normal(size=shape) * 2
     given = keras.ops.cast(softmax(logits, axis=1), "float16")
@@ -329,7 +329,7 @@ def test_what_half_precision_rounds_still_sums_to_one():
     ],
     ids=["outside", "between", "text", "shape", "rows", "nan"],
 )
-def test_labels_that_are_none_of_the_classes_are_an_error(labels, message):
+def test_labels_outside_the_classes_are_an_error(labels, message):
     given, _ = probabilities()
     with pytest.raises(ValueError, match=message):
         LogitsAdapter(None).adapt((given[:4], labels))

@@ -12,7 +12,7 @@ to_numpy = keras.ops.convert_to_numpy
 
 
 def features(offset: float = 0.0, rows: int = 400) -> np.ndarray:
-    """Correlated features; `offset` is their mean by their spread."""
+    """Returns correlated features; `offset` is their mean by their spread."""
     rng = np.random.default_rng(3)
     spread = np.geomspace(3.0, 0.3, 12)
     mixed = rng.normal(size=(rows, 12)) * spread
@@ -28,7 +28,7 @@ def reference(x: np.ndarray, n_components, whiten: bool = False) -> PCA:
 
 @pytest.mark.parametrize("offset", [0.0, 1000.0])
 @pytest.mark.parametrize("whiten", [False, True])
-def test_it_equals_the_exact_pca_of_scikit_learn(offset, whiten):
+def test_components_equal_the_exact_pca_of_scikit_learn(offset, whiten):
     x = features(offset)
     adapter = PCAAdapter(5, whiten=whiten).adapt(x)
     exact = reference(x, 5, whiten)
@@ -152,7 +152,7 @@ def test_masked_steps_are_not_learned_from():
     )
 
 
-def test_its_weights_carry_its_name_and_are_frozen_unless_asked():
+def test_weights_carry_the_name_and_are_frozen_by_default():
     names = {"mean", "components"}
     adapter = PCAAdapter(2, name="texture").adapt(features())
     found = {weight.path for weight in adapter.weights}
@@ -216,7 +216,7 @@ def test_stock_layers_compute_the_same(shape: tuple, whiten: bool):
     for layer in adapter.to_plain():
         assert layer.__module__.startswith("keras.")
         y = layer(y)
-    # Subtracting a mean of 1,000 leaves what float32 keeps of it.
+    # After subtracting a mean of 1,000, float32 has fewer digits left.
     np.testing.assert_allclose(
         to_numpy(y), to_numpy(adapter(x)), rtol=1e-3, atol=2e-3
     )

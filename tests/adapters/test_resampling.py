@@ -1,4 +1,4 @@
-"""Weights of a resampling: of cells by hand, and Keras's own resize."""
+"""The weights of a resampling are those by hand, and those of Keras."""
 
 import keras
 import numpy as np
@@ -9,12 +9,12 @@ from keras_cascade.adapters.resampling import Resampling
 to_numpy = keras.ops.convert_to_numpy
 
 
-def test_a_half_is_made_of_triangles_over_two_cells():
+def test_half_the_size_averages_triangles_over_two_cells():
     expected = np.array([[3, 3, 1, 0], [0, 1, 3, 3]]) / 7
     np.testing.assert_allclose(Resampling(1, 2).kernel(4).T, expected)
 
 
-def test_twice_as_many_lie_between_their_neighbours():
+def test_twice_the_size_interpolates_between_neighbours():
     expected = [[1, 0], [0.75, 0.25], [0.25, 0.75], [0, 1]]
     np.testing.assert_allclose(Resampling(1, 4).kernel(2).T, expected)
 
@@ -35,7 +35,7 @@ def test_weights_add_up_to_one(count, size):
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "nearest"])
 @pytest.mark.parametrize(("count", "size"), [(33, 7), (7, 33), (13, 12)])
-def test_keras_resizes_so_too(count, size, interpolation):
+def test_the_weights_are_those_of_keras_resizing(count, size, interpolation):
     x = np.random.default_rng(0).normal(size=(2, count, 3)).astype("float32")
     expected = keras.ops.image.resize(
         x[:, :, None],

@@ -1,4 +1,4 @@
-"""SpatialAdapter resizes and projects, as sums over pixels by hand say."""
+"""SpatialAdapter resizes and projects as sums over pixels in NumPy."""
 
 import keras
 import numpy as np
@@ -16,7 +16,7 @@ def sample(*shape: int) -> np.ndarray:
 
 
 def shrunk(row: np.ndarray, size: int) -> np.ndarray:
-    """A triangle over each cell, as wide as the ratio of the sizes."""
+    """Averages by a triangle over each cell, as wide as the size ratio."""
     ratio = len(row) / size
     result = []
     for i in range(size):
@@ -176,7 +176,7 @@ def test_a_wide_map_that_grows_is_projected_first(monkeypatch):
 
 
 @pytest.mark.parametrize("data_format", FORMATS)
-def test_training_reaches_what_stands_before_the_resize(data_format):
+def test_gradients_reach_the_layers_before_the_resize(data_format):
     inputs = keras.Input(placed(sample(1, 6, 6, 3), data_format).shape[1:])
     before = keras.layers.Rescaling(1.0)
     first = SpatialAdapter(None, 3, data_format=data_format, name="first")
@@ -187,7 +187,7 @@ def test_training_reaches_what_stands_before_the_resize(data_format):
     x = placed(sample(4, 6, 6, 3), data_format)
     kernel = to_numpy(first.kernel).copy()
     model.fit(x, np.ones((4, *model.output_shape[1:])), verbose=0)
-    # By hand: of mean (y - 1)**2, resizing being linear in the kernel.
+    # The gradient of mean (y - 1)**2 by hand: resizing is linear.
     maps = np.moveaxis(x, 1, -1) if data_format == "channels_first" else x
     small, last = resized(maps, 3, 2), to_numpy(second.kernel)
     error = 2 * (small @ kernel @ last - 1) / (4 * 3 * 2 * 2)
@@ -301,7 +301,7 @@ def test_save_and_load_give_the_same_outputs(shape, tmp_path):
     ],
     ids=["map", "channels first", "vector"],
 )
-def test_it_keeps_what_cascades_rely_on(adapter, shape):
+def test_cascades_can_rely_on_it(adapter, shape):
     assert "stock_layers_give_the_same" in check_adapter(adapter, shape, 8)
 
 

@@ -1,4 +1,4 @@
-"""Widths that are open are shared out; shapes that fit stay untouched."""
+"""Open widths are shared among streams; fitting shapes stay untouched."""
 
 import keras
 import pytest
@@ -10,7 +10,7 @@ from keras_cascade.adapters.streams import adapt_streams as adapt
 
 
 def adapt_streams(given, extras, choices, target):
-    """One stream for each tensor, all on their way to one target."""
+    """Adapts one stream for each tensor, all to one target."""
     streams = [
         Stream(name, name, choices[name], target, name in extras)
         for name in given
@@ -36,7 +36,7 @@ AUTO = {"a": "auto", "b": "auto", "c": "auto"}
 @pytest.mark.parametrize(
     ("width", "expected"), [(9, [3, 3, 3]), (11, [5, 3, 3]), (3, [1, 1, 1])]
 )
-def test_open_widths_are_shared_evenly_the_rest_to_the_first(width, expected):
+def test_open_widths_are_shared_evenly_rest_to_the_first(width, expected):
     given = streams(a=(8,), b=(8,), c=(8,))
     assert widths(adapt_streams(given, [], AUTO, to(width))) == expected
 
@@ -57,7 +57,7 @@ def test_an_adapter_with_an_open_width_is_settled_and_stays_itself():
     assert template.units is None
 
 
-def test_where_streams_are_merged_each_gets_the_full_width():
+def test_merged_streams_each_get_the_full_width():
     given = streams(a=(8,), b=(4,), side=(2,))
     choices = {"a": "auto", "b": "auto", "side": None}
     found = adapt_streams(given, ["side"], choices, to(6, False))
@@ -65,7 +65,7 @@ def test_where_streams_are_merged_each_gets_the_full_width():
     assert found["b"] is given["b"]
 
 
-def test_what_fits_stays_untouched():
+def test_fitting_streams_stay_untouched():
     given = streams(a=(6,))
     assert adapt_streams(given, [], {"a": "auto"}, to(6)) == given
     maps = streams(a=(4, 4, 3))
@@ -91,7 +91,7 @@ def test_without_a_target_everything_is_pooled_to_a_vector():
     ]
 
 
-def test_none_passes_what_there_is():
+def test_a_choice_of_none_passes_the_tensor():
     given = streams(a=(3, 3, 2))
     assert adapt_streams(given, [], {"a": None}, Target()) == given
 

@@ -1,4 +1,4 @@
-"""TokenAdapter: sequences, vectors and maps, as sums over tokens by hand."""
+"""TokenAdapter computes the same as sums over tokens in NumPy."""
 
 import keras
 import numpy as np
@@ -16,7 +16,7 @@ def sample(*shape: int) -> np.ndarray:
 
 
 def shrunk(row: np.ndarray, size: int, counts=None) -> np.ndarray:
-    """A triangle over each cell, over those of the row that count."""
+    """Averages by a triangle over each cell, of the values that count."""
     ratio = len(row) / size
     counts = np.ones(len(row)) if counts is None else counts
     result = []
@@ -51,7 +51,7 @@ def projected(adapter: TokenAdapter, x: np.ndarray) -> np.ndarray:
     return x @ to_numpy(adapter.kernel) + to_numpy(adapter.bias)
 
 
-# The constructor's arguments, the number of tokens, what NumPy makes of them.
+# The constructor's arguments, the number of tokens, the pooling in NumPy.
 VECTORS = {
     "no square: the mean": ({}, 6, lambda x: x.mean(axis=1)),
     "a square: the mean": ({}, 9, lambda x: x.mean(axis=1)),
@@ -228,7 +228,7 @@ def test_masked_steps_do_not_bleed_into_a_resampled_sequence(size):
 
 
 @pytest.mark.parametrize("size", [2, 3, 9])
-def test_a_resampled_step_counts_where_any_that_it_is_made_of_does(size):
+def test_a_resampled_step_counts_if_any_step_in_it_counts(size):
     adapter = TokenAdapter("sequence", size)
     adapter.build((None, 6, 3))
     mask = to_numpy(adapter.compute_mask(None, MASK))
@@ -288,14 +288,14 @@ def test_masked_tokens_of_a_grid_are_zero():
     np.testing.assert_array_equal(y, expected.reshape(4, 2, 3, 3))
 
 
-def test_what_was_resampled_under_a_mask_has_no_stock_layers():
+def test_resampling_under_a_mask_has_no_stock_layers():
     adapter = TokenAdapter("sequence", 3, name="tap")
     adapter(sample(4, 6, 3), mask=MASK)
     with pytest.raises(NotImplementedError, match="'tap' gets masked"):
         adapter.to_plain()
 
 
-def test_what_is_only_projected_under_a_mask_has_stock_layers():
+def test_projecting_under_a_mask_has_stock_layers():
     adapter = TokenAdapter("sequence", channels=2)
     x = sample(4, 6, 3)
     y = to_numpy(adapter(x, mask=MASK))
@@ -321,7 +321,7 @@ def test_training_reaches_the_tokens(to, arguments):
     x = sample(2, 9, 3)
     zeros = np.zeros((2, *model.output_shape[1:]))
     model.fit(x, zeros, verbose=0)
-    # The adapter alone is linear, and so known by what it does to a basis.
+    # The adapter is linear: its results on a basis determine it.
     basis = np.eye(9)[None].repeat(1, 0).astype("float32")
     twin = TokenAdapter(to, data_format="channels_last", **arguments)
     matrix = to_numpy(twin(basis)).reshape(-1, 9)
@@ -386,7 +386,7 @@ def test_mixed_precision_computes_in_the_compute_dtype():
     ],
     ids=["class token", "mean", "map", "sequence", "of a map", "of a vector"],
 )
-def test_it_keeps_what_cascades_rely_on(adapter, shape):
+def test_cascades_can_rely_on_it(adapter, shape):
     assert "stock_layers_give_the_same" in check_adapter(adapter, shape, 8)
 
 

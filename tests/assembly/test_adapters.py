@@ -1,4 +1,4 @@
-"""The block of adapters: what is in it, and what passes it by."""
+"""The block of adapters has those that change a stream, and no others."""
 
 import keras
 import numpy as np
@@ -33,7 +33,7 @@ def test_an_adapter_has_the_name_of_its_tap():
     assert paths(cascade) == ["adapters/a/kernel", "adapters/a/bias"]
 
 
-def test_what_fits_passes_by():
+def test_streams_that_fit_bypass_the_block():
     cascade = kc.build_cascade(
         encoder(), expert(), taps={"a": "low", "b": "high"}
     )

@@ -1,4 +1,4 @@
-"""Taps are merged as NumPy says; extra inputs are joined behind them."""
+"""Taps are merged as in NumPy; extra inputs are concatenated after them."""
 
 import keras
 import numpy as np
@@ -56,7 +56,7 @@ def test_a_merging_layer_is_copied():
     assert not layer.built
 
 
-def test_one_stream_passes_as_it_is():
+def test_a_single_stream_is_not_merged():
     taps = inputs(4)
     assert fuse(taps, {}, "add") is taps["a"]
 
@@ -79,7 +79,7 @@ def test_widths_that_differ_cannot_be_merged_by_position(fusion):
         fuse(inputs(4, 3), {}, fusion)
 
 
-def test_an_extra_vector_does_not_join_a_map():
+def test_an_extra_vector_cannot_be_concatenated_to_a_map():
     taps = {"map": keras.Input((3, 3, 2), name="map")}
     extras = {"side": keras.Input((2,), name="side")}
     with pytest.raises(ValueError, match="concatenating the extra inputs"):

@@ -1,4 +1,4 @@
-"""What stands at the end: classifiers, layers, several outputs."""
+"""Heads are classifiers, layers or several named outputs."""
 
 import keras
 import numpy as np
@@ -92,7 +92,7 @@ def test_named_heads_are_named_outputs_and_may_read_a_tap(network):
 
 @keras.saving.register_keras_serializable(package="keras_cascade_tests")
 class Last(layers.Layer):
-    """A merge of a user's: the last stream alone."""
+    """A merging layer of a user: the last stream alone."""
 
     def call(self, inputs):
         return inputs[-1]
@@ -118,7 +118,7 @@ def test_a_network_can_be_the_head(network):
     )
 
 
-def test_a_head_stands_behind_the_downstream(network):
+def test_a_head_reads_the_downstream(network):
     downstream = keras.Sequential(
         [keras.Input((3,)), layers.Dense(6, name="out")], name="expert"
     )
@@ -163,7 +163,7 @@ def test_a_head_under_a_taps_name_leaves_the_downstreams_output(network):
     )
 
 
-def test_a_head_of_another_name_stands_behind_the_downstream(network):
+def test_a_head_of_another_name_reads_the_downstream(network):
     cascade = kc.build_cascade(
         network,
         expert(),
@@ -174,7 +174,7 @@ def test_a_head_of_another_name_stands_behind_the_downstream(network):
     assert list(cascade.predict(X, verbose=0)) == ["digit"]
 
 
-def test_heads_of_both_kinds_stand_side_by_side(network):
+def test_heads_on_a_tap_and_on_the_downstream_go_together(network):
     cascade = kc.build_cascade(
         network,
         expert(),
@@ -191,7 +191,7 @@ def test_heads_of_both_kinds_stand_side_by_side(network):
     np.testing.assert_allclose(result["v"], softmax(found), atol=1e-6)
 
 
-def test_a_head_behind_several_outputs_needs_the_name_of_a_tap(network):
+def test_a_head_on_several_outputs_needs_the_name_of_a_tap(network):
     x = keras.Input((3,))
     two = keras.Model(x, [layers.Dense(2)(x), layers.Dense(1)(x)], name="two")
     arguments = {"taps": {"v": "vector"}, "adapters": None}

@@ -1,4 +1,4 @@
-"""Between the cascade's inputs and its networks': images resized, made fit."""
+"""Shared images are resized and preprocessed for each network."""
 
 import keras
 import numpy as np
@@ -13,7 +13,7 @@ IMAGES = RNG.integers(0, 256, (3, 12, 12, 3)).astype("float32")
 
 
 def reader(size, name, dtype=None):
-    """A network of images that gives the image itself, and a layer."""
+    """A network that returns its image, and the output of a layer."""
     inputs = keras.Input((*size, 3), name="pixels", dtype=dtype)
     x = layers.Identity(name="seen")(inputs)
     x = layers.Conv2D(2, 3, name="conv")(x)
