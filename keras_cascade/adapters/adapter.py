@@ -1,4 +1,4 @@
-"""The base class of adapters: what the library asks of one."""
+"""The base class of adapters, and the checks of their arguments."""
 
 import operator
 from collections.abc import Iterator, Mapping, Sequence
@@ -40,11 +40,11 @@ def layer_arguments(given: Mapping[str, Any]) -> LayerArguments:
 
 @keras.saving.register_keras_serializable(package="keras_cascade")
 class Adapter(keras.layers.Layer):
-    """A layer between a tap and where its features go; extend it.
+    """The class to extend for layers between taps and other networks.
 
-    Any Keras layer can stand as an adapter. This class is for those that
-    learn from data before training, leave their width to the builder, or
-    are to be written in stock Keras layers.
+    Any Keras layer can be an adapter. This class is for adapters that learn
+    from data before training, leave their width to the builder, or can be
+    replaced by stock Keras layers.
 
     An adapter of your own has `call` (and `build`, `get_config`) like every
     layer. One that learns from data also has `needs_data`, and three methods:

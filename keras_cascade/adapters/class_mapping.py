@@ -1,6 +1,6 @@
 """A mapping of classes as its user writes it, as a matrix of shares.
 
-The errors say what is wrong; the adapter adds its name to them.
+Errors do not name the adapter: the adapter adds its name to them.
 
 Tested by `tests/adapters/test_label_map.py`.
 """

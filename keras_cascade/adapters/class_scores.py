@@ -97,7 +97,7 @@ class ClassAdapter(LearningAdapter):
     ) -> tuple[np.ndarray, np.ndarray]:
         """Returns scores, in the precision of work, and labels as arrays.
 
-        What is masked is left out: padding may have any label.
+        Masked positions are left out: padding may have any label.
         """
         if labels is None:
             raise ValueError("it learns from labels, and there are none.")
@@ -115,7 +115,7 @@ class ClassAdapter(LearningAdapter):
     def _check_scores(
         self, rows: np.ndarray, batch: Tensor, instead: str
     ) -> None:
-        """Raises a ValueError for rows that are not what the input is."""
+        """Raises a ValueError if rows are not finite or no probabilities."""
         if not self.from_probabilities:
             check_finite(rows)
             return

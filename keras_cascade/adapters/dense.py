@@ -23,9 +23,9 @@ from keras_cascade.adapters.projection import ProjectedAdapter
 class DenseAdapter(PooledAdapter, ProjectedAdapter):
     """Pools a tap to a vector and projects it to `units` features.
 
-    The adapter for features whose width must change and that training is to
-    shape. Without `units` its width is open: the builder gives it what is
-    left of the downstream's input.
+    The adapter for features of another width than the downstream's, with
+    weights that training learns. Without `units` the width is open: the
+    builder gives it what the other streams leave of the downstream's input.
 
     Args:
         units: int, number of output features; None leaves it to the builder.

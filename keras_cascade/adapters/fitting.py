@@ -203,7 +203,7 @@ class InnerFeatures(keras.Model):
 
     def __init__(self, graph: Graph, wanted: Mapping[str, Reference]):
         super().__init__(name="features")
-        # Not copies: what one pass has fitted is there for the next.
+        # Not copies, so that a pass sees the adapters fitted in earlier ones.
         self.network, _ = Replay(share=True).build(graph, "features", wanted)
 
     @property

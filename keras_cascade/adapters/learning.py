@@ -15,8 +15,8 @@ from keras_cascade.adapters.adapter import Adapter
 class LearningAdapter(Adapter):
     """An adapter that sums up batches and sets its weights after the last.
 
-    It is built with `autocast=False`: what it learns is more precise than
-    the compute dtype.
+    It is built with `autocast=False`: its weights are more precise than the
+    compute dtype.
     """
 
     # On the class, as `update_state` may come without `reset_state`.

@@ -17,7 +17,7 @@ from keras_cascade._keras_compat.annotations import (
 from keras_cascade.adapters.adapter import Adapter
 from keras_cascade.adapters.plain import with_weights
 
-# The constructor's arguments for the weights, by what makes objects of them.
+# The constructor's arguments for the weights, and Keras's modules for them.
 _RULES: dict[str, Any] = {
     "kernel_initializer": keras.initializers,
     "bias_initializer": keras.initializers,

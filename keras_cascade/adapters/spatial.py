@@ -19,8 +19,8 @@ from keras_cascade.adapters.plain import Layers
 from keras_cascade.adapters.pooling import channel_axis
 from keras_cascade.adapters.resizing import ResizingAdapter
 
-# How many numbers a vector gives each position at most, before a projection
-# makes the channels of them. The weights grow with it times all positions.
+# The most numbers for each position that a vector is projected to at first.
+# The dense layer's weights are as many times the positions.
 SPREAD_CHANNELS = 8
 
 
@@ -34,9 +34,8 @@ class SpatialAdapter(ResizingAdapter):
     channels may come first on TensorFlow's CPU too. Resize and projection
     commute; the order is the one that costs less.
 
-    It also makes a map of a vector, where `size` and `channels` are given: a
-    dense layer to a few numbers for each position, of which the projection
-    makes the channels.
+    It also makes a map of a vector, if `size` and `channels` are given: by a
+    dense layer to a few numbers for each position, which are then projected.
 
     Args:
         size: int or pair (height, width) of the output; None, for either,

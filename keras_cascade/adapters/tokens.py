@@ -41,33 +41,30 @@ class TokenAdapter(ResizingAdapter):
 
     - `"vector"`: the class token if there is one, else the mean of the steps
       that are not masked; then a projection.
-    - `"map"`: the class token, if there is one, is left out; the other tokens
-      are laid out on their grid, row by row, resized to `size` as by
-      `SpatialAdapter`, and projected.
+    - `"map"`: the tokens without the class token, laid out on their grid row
+      by row, resized to `size` as by `SpatialAdapter`, and projected.
     - `"sequence"`: a map's positions, row by row, or the tokens, resampled
-      along time to `size` steps (antialiased where they get fewer) and
-      projected. A vector becomes one by a dense layer, where `size` and
+      along time to `size` steps (antialiased if they get fewer) and
+      projected. A vector becomes a sequence by a dense layer, if `size` and
       `channels` are given.
 
-    Under a mask, a step of a resampled sequence is made of the steps that
-    count, their weights scaled to add up to one, and it counts itself where
-    there are any. Steps keep their place in time: a padded sequence remains
-    a padded sequence, with a mask. A vector or map has no mask; masked
-    tokens of a grid are zero.
+    Under a mask, a step of a resampled sequence averages the steps that are
+    not masked; it is masked if there are none. Steps keep their place in
+    time, so a padded sequence stays padded. A vector or map has no mask;
+    masked tokens of a grid are zero.
 
     Args:
         to: `"vector"`, `"map"` or `"sequence"`.
         size: steps of the output as int for a sequence; (height, width), or
-            an int for both, for a map; None keeps what there is. Defaults to
+            an int for both, for a map; None keeps the size. Defaults to
             `None`.
         channels: int, number of output features; `"auto"` leaves it to the
             builder; None leaves out the projection. Defaults to `None`.
-        class_token: bool, whether the first token is one: a vector is made
-            of it, maps and sequences leave it out. `"auto"`, for vectors and
-            maps: if the number of tokens is no square and one less is; for
-            sequences: no. Defaults to `"auto"`.
-        grid: (height, width) of the tokens, for a map; None is the square
-            that they fill. Defaults to `None`.
+        class_token: bool, whether the first token is a class token; or
+            `"auto"`: for a vector or map, if the number of tokens is no
+            square and one less is; for a sequence, no. Defaults to `"auto"`.
+        grid: (height, width) of the tokens, for a map; None is a square.
+            Defaults to `None`.
         interpolation: `"bilinear"` or `"nearest"`. Defaults to
             `"bilinear"`.
         antialias: bool, whether every position counts if the output has
