@@ -32,7 +32,6 @@ LAZY = BACKENDS | {
     "jax2onnx",
     "onnx",
     "onnxruntime",
-    "ray",
     "scipy",
     "sklearn",
     "tf2onnx",
