@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import track
 
 import keras_cascade as kc
-from keras_cascade.demo.strategies import Inputs, predictions
+from keras_cascade.demo.strategies import Inputs
 
 FILES = {
     "keras": "digits_cascade.keras",
@@ -70,8 +70,9 @@ def write_files(
 def _save(cascade: kc.Cascade, path: Path, inputs: Inputs) -> Check:
     """Saves the cascade itself, which can train on after it is loaded."""
     cascade.save(path)
-    answers = predictions(keras.models.load_model(path), inputs)
-    expected = predictions(cascade, inputs)
+    loaded = keras.models.load_model(path)
+    answers = loaded.predict(inputs, verbose=0)
+    expected = cascade.predict(inputs, verbose=0)
     difference = np.abs(answers - expected).max() / expected.std()
     agreement = (answers.argmax(1) == expected.argmax(1)).mean()
     size = path.stat().st_size

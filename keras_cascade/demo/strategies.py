@@ -87,8 +87,12 @@ def make_cascades(
     with Progress(console=console) as progress:
 
         def learn(name: str, cascade: kc.Cascade) -> kc.Cascade:
-            bar = _Bar(progress, name, strategies[name].epochs)
-            return _train(cascade, task, strategies[name], bar)
+            strategy = strategies[name]
+            bar = progress.add_task(name, total=strategy.epochs)
+            callback = keras.callbacks.LambdaCallback(
+                on_epoch_end=lambda epoch, logs: progress.advance(bar)
+            )
+            return _train(cascade, task, strategy, callback)
 
         adapted = learn("adapted", adapt(*networks, task))
         tuned = learn("jointly fine-tuned", unfreeze(adapted))
@@ -154,13 +158,8 @@ def reinitialize(
 def accuracy(cascade: kc.Cascade, task: Task) -> float:
     """Returns the share of the test images that are read right."""
     inputs, labels = task.test
-    answers = predictions(cascade, inputs)
+    answers = cascade.predict(inputs, verbose=0)
     return float((answers.argmax(1) == labels).mean())
-
-
-def predictions(model: keras.Model, inputs: Inputs) -> np.ndarray:
-    """Returns a model's answers, without a progress bar."""
-    return model.predict(inputs, verbose=0)
 
 
 def _inputs(part: kc.zoo.Digits) -> Inputs:
@@ -171,7 +170,7 @@ def _train(
     cascade: kc.Cascade,
     task: Task,
     strategy: Strategy,
-    bar: keras.callbacks.Callback,
+    callback: keras.callbacks.Callback,
 ) -> kc.Cascade:
     inputs, labels = task.few
     steps = strategy.epochs * math.ceil(len(labels) / BATCH_SIZE)
@@ -185,19 +184,6 @@ def _train(
         batch_size=BATCH_SIZE,
         epochs=strategy.epochs,
         verbose=0,
-        callbacks=[bar],
+        callbacks=[callback],
     )
     return cascade
-
-
-class _Bar(keras.callbacks.Callback):
-    """Advances a progress bar after each epoch."""
-
-    def __init__(self, progress: Progress, title: str, epochs: int):
-        super().__init__()
-        self._progress = progress
-        self._task = progress.add_task(title, total=epochs)
-
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Advances the bar: Keras calls this method."""
-        self._progress.advance(self._task)

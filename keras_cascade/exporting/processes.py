@@ -43,27 +43,25 @@ def run_child(
             error.
         TimeoutError: The child took longer than the timeout.
     """
-    with log.open("w", encoding="utf-8", errors="replace") as stream:
-        child = subprocess.Popen(
+    # Unbuffered, the log has output and errors in their true order.
+    own = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    with (
+        log.open("w", encoding="utf-8", errors="replace") as stream,
+        subprocess.Popen(
             # -P keeps a script's folder off the path: a module there could
             # hide one that the child needs.
             [sys.executable, "-P", *command],
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=subprocess.STDOUT,
-            env={
-                **os.environ,
-                # Output and errors are in the log in their true order.
-                "PYTHONUNBUFFERED": "1",
-                **(environment or {}),
-            },
-        )
+            env={**own, **(environment or {})},
+        ) as child,
+    ):
         try:
             _watch(child, log, timeout, what, report)
         finally:
-            if child.poll() is None:
-                child.kill()
-                child.wait()
+            # Does nothing to a child that has ended.
+            child.kill()
     if child.returncode:
         raise RuntimeError(_failure(what, child.returncode, log))
 

@@ -166,10 +166,8 @@ def _image_input(folder: Path, model: keras.Model) -> keras.KerasTensor:
 
 def _size(tensor: keras.KerasTensor) -> tuple[int | None, int | None, Any]:
     """Returns height, width and channels; None where any will do."""
-    _, *shape = tensor.shape
-    if _channels_first():
-        shape = [*shape[1:], shape[0]]
-    return shape[0], shape[1], shape[2]
+    a, b, c = tensor.shape[1:]
+    return (b, c, a) if _channels_first() else (a, b, c)
 
 
 def _channels_first() -> bool:

@@ -33,11 +33,8 @@ class Scaling:
 def is_float32(layer: keras.Layer) -> bool:
     """Whether a layer computes in float32 with plain weights."""
     policy = layer.dtype_policy
-    return (
-        policy.compute_dtype == "float32"
-        and policy.variable_dtype == "float32"
-        and policy.quantization_mode is None
-    )
+    dtypes = {policy.compute_dtype, policy.variable_dtype}
+    return dtypes == {"float32"} and policy.quantization_mode is None
 
 
 def is_linear(layer: keras.Layer) -> bool:
@@ -50,11 +47,8 @@ def mixes_channels(layer: keras.Layer) -> bool:
     """Whether a layer is a Dense, or a convolution of size and stride one."""
     if not _is_plain(layer, _MIXERS):
         return False
-    if type(layer) is keras.layers.Dense:
-        return True
-    return layer.groups == 1 and all(
-        x == 1 for x in (*layer.kernel_size, *layer.strides)
-    )
+    is_dense = type(layer) is keras.layers.Dense
+    return is_dense or {layer.groups, *layer.kernel_size, *layer.strides} == {1}
 
 
 def can_absorb_mixer(layer: keras.Layer) -> bool:
@@ -66,11 +60,9 @@ def can_absorb_mixer(layer: keras.Layer) -> bool:
 
 def _is_plain(layer: keras.Layer, kinds: tuple[type, ...]) -> bool:
     """Whether a layer of some kinds has float32 weights without LoRA."""
-    return (
-        type(layer) in kinds
-        and is_float32(layer)
-        and not getattr(layer, "lora_enabled", False)
-    )
+    if type(layer) not in kinds or getattr(layer, "lora_enabled", False):
+        return False
+    return is_float32(layer)
 
 
 def channel_axis(layer: keras.Layer, rank: int) -> int:

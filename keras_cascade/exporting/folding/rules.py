@@ -85,23 +85,15 @@ def _fold_once(
     """Folds from the first step to the last; returns `program` if nothing."""
     place = 0
     while place < len(program.steps):
-        found = _fold_at(program, program.steps[place], rules)
-        if found is None:
-            place += 1
+        step = program.steps[place]
+        for name, rule in rules.items():
+            if (new := rule(program, step)) is not None:
+                program, place = new, max(0, place - _LOOK_BACK)
+                counts[name] += 1
+                break
         else:
-            program, name = found
-            counts[name] += 1
-            place = max(0, place - _LOOK_BACK)
+            place += 1
     return program
-
-
-def _fold_at(
-    program: Program, step: Step, rules: _Rules
-) -> tuple[Program, str] | None:
-    for name, rule in rules.items():
-        if (new := rule(program, step)) is not None:
-            return new, name
-    return None
 
 
 def _drop_no_op(program: Program, step: Step) -> Program | None:

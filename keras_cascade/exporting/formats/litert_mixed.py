@@ -172,12 +172,10 @@ class _HalfConstants:
         """Returns the index of DEQUANTIZE, which is added if it is missing."""
         number = self._schema.BuiltinOperator.DEQUANTIZE
         codes = self._model.operatorCodes
-        for place, code in enumerate(codes):
-            if code.builtinCode == number:
-                code.version = max(code.version, _DEQUANTIZE_VERSION)
-                return place
-        code = self._schema.OperatorCodeT()
+        found = [x for x in codes if x.builtinCode == number]
+        code = found[0] if found else self._schema.OperatorCodeT()
         code.builtinCode = code.deprecatedBuiltinCode = number
-        code.version = _DEQUANTIZE_VERSION
-        codes.append(code)
-        return len(codes) - 1
+        code.version = max(code.version, _DEQUANTIZE_VERSION)
+        if not found:
+            codes.append(code)
+        return codes.index(code)
