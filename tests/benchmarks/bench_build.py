@@ -1,4 +1,4 @@
-"""build_cascade against clone_model and set_weights on the same networks."""
+"""Compares build_cascade with clone_model and set_weights on two networks."""
 
 import os
 import statistics
@@ -23,13 +23,13 @@ TAPS = {
 def run(
     taps: Mapping[str, Sequence[str]] = TAPS, pairs: int = 7, size: int = SIZE
 ) -> list[dict]:
-    """Measures; a row a network.
+    """Returns a row for each network.
 
     Args:
-        taps: The Keras applications that are upstreams, with their taps.
-            Defaults to `TAPS`.
-        pairs: How often both ways are timed, in turns, behind one that does
-            not count. Defaults to `7`.
+        taps: The upstreams, Keras applications, with their taps. Defaults to
+            `TAPS`.
+        pairs: The number of pairs of times, taken in turns after a pair that
+            does not count. Defaults to `7`.
         size: Height and width of the images. Defaults to `SIZE`.
 
     Returns:
@@ -99,7 +99,7 @@ def _clone(*networks: "keras.Model") -> list:
 def _interleaved(
     ours: Callable[[], Any], reference: Callable[[], Any], pairs: int
 ) -> list[tuple[float, float]]:
-    """Times of both in turns, each first in every other pair."""
+    """Times both in turns; each is first in every other pair."""
     times = []
     for number in range(pairs + 1):
         if number % 2:
@@ -113,7 +113,7 @@ def _interleaved(
 def _seconds(action: Callable[[], Any]) -> float:
     import keras
 
-    # Collects garbage as well: what one way left is not the other's to clear.
+    # Collects garbage too, so that neither pays for what the other left.
     keras.utils.clear_session()
     start = time.perf_counter()
     action()

@@ -1,4 +1,4 @@
-"""Training on cached features: all of it, and its first epoch."""
+"""Times training on cached features: all epochs, and the first one."""
 
 import os
 import statistics
@@ -24,11 +24,12 @@ CLASSES = 10
 
 
 class Times(NamedTuple):
-    """What a training took, in seconds.
+    """The seconds of a training.
 
     Attributes:
-        total: All of it.
-        first: From the call of `fit` to the end of its first epoch.
+        total: The seconds of all epochs.
+        first: The seconds from the call of `fit` to the end of the first
+            epoch.
     """
 
     total: float
@@ -42,19 +43,19 @@ def run(
     batch_size: int = 32,
     repetitions: int = 5,
 ) -> list[dict]:
-    """Measures; a row a claim.
+    """Returns a row for each bound.
 
-    Every training starts on models that were just built, so that each counts
-    what it compiles. Those that are compared follow one another, as machines
-    are faster at one time than at another: cached training between the limit
-    and a live epoch. All of live training takes long and is measured once.
+    Every training starts on new models, so that its time includes compiling.
+    Trainings that are compared run one after the other, as the machine's speed
+    varies over time: cached training between the limit and a live epoch. Live
+    training of all epochs takes long and is measured once.
 
     Args:
-        samples: How many images there are. Defaults to `4096`.
-        epochs: How often each is trained on. Defaults to `10`.
+        samples: The number of images. Defaults to `4096`.
+        epochs: The number of epochs. Defaults to `10`.
         size: Height and width of the images. Defaults to `96`.
-        batch_size: Images a step. Defaults to `32`.
-        repetitions: How many times each way is measured. Defaults to `5`.
+        batch_size: The number of images in a step. Defaults to `32`.
+        repetitions: The number of times each way is measured. Defaults to `5`.
 
     Returns:
         Rows with `name`, the medians of the seconds `ours_s` and
@@ -95,7 +96,7 @@ def run(
     ]
 
 
-# What is measured
+# The measurements
 
 
 def _cached(
@@ -113,7 +114,7 @@ def _live(
 def _by_hand(
     network: "keras.Model", x: np.ndarray, y: np.ndarray, size: int, epochs: int
 ) -> Times:
-    """The frozen part once, then the head on what it gave."""
+    """Times the frozen part once, then the head on its features."""
     import keras
 
     frozen, head = _parts(network)
@@ -160,9 +161,10 @@ def _fit(
 
 
 def settled(size: int) -> "keras.Model":
-    """MobileNetV3Small without its top, whose answers depend on the input.
+    """Returns MobileNetV3Small without its top, settled on images.
 
-    With random weights they hardly do, unless the moments are those of images.
+    With random weights its outputs hardly depend on the input, unless the
+    moments of its normalizations are those of images.
     """
     import keras
 
@@ -186,7 +188,7 @@ def settled(size: int) -> "keras.Model":
 
 
 def cascade(network: "keras.Model", **changes: Any) -> "kc.Cascade":
-    """The network, frozen and pooled, with a head that trains.
+    """Returns a cascade of the frozen network, pooled, and a trainable head.
 
     Args:
         network: The network.
@@ -204,7 +206,7 @@ def cascade(network: "keras.Model", **changes: Any) -> "kc.Cascade":
 
 
 def _parts(network: "keras.Model") -> tuple["keras.Model", "keras.Layer"]:
-    """The same by hand: a model that is not trained, and a head."""
+    """Returns the same by hand: the frozen model, and the head."""
     import keras
 
     clone = keras.models.clone_model(network)
@@ -224,11 +226,11 @@ def _compiling() -> dict[str, Any]:
     }
 
 
-# The data, and the figures
+# The data, and the rows
 
 
 def images(count: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Random pixels in [0, 255], and labels."""
+    """Returns random pixels in [0, 255], and labels."""
     rng = np.random.default_rng(0)
     x = rng.uniform(0, 255, (count, size, size, 3)).astype("float32")
     return x, rng.integers(0, CLASSES, count).astype("int32")
@@ -237,10 +239,9 @@ def images(count: int, size: int) -> tuple[np.ndarray, np.ndarray]:
 def in_turns(
     ways: Mapping[str, Callable[[], Any]], repetitions: int
 ) -> dict[str, list[Any]]:
-    """What each way gave, each time; every other time in reverse.
+    """Returns the results of each way; every other turn is in reverse.
 
-    What comes first in a process takes longer, so there is a turn before that
-    does not count.
+    The first call in a process takes longer, so the first turn does not count.
     """
     names = list(ways)
     found: dict[str, list[Any]] = {name: [] for name in names}
@@ -253,7 +254,7 @@ def in_turns(
 def as_row(
     name: str, ours: Sequence[float], reference: Sequence[float], bound: float
 ) -> dict:
-    """The figures of two ways that were measured side by side."""
+    """Returns the row of two ways that were measured in turns."""
     pairs = zip(ours, reference, strict=True)
     ratio = statistics.median(own / other for own, other in pairs)
     return {

@@ -1,4 +1,4 @@
-"""Epochs on cached maps: read from a disk, by read from memory."""
+"""Times epochs on cached maps, read from a disk and from memory."""
 
 import os
 import runpy
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
     import keras_cascade as kc
 
-# The cascade, the turns and the rows are those of the whole training.
+# Its cascade, turns and rows are used here too.
 CACHE = runpy.run_path(str(Path(__file__).with_name("bench_cache.py")))
 TITLE, COLUMNS = CACHE["TITLE"], CACHE["COLUMNS"]
-# A network that gives them, as small as can be: what counts is the reading.
+# The network is as small as possible: reading is measured, not computing.
 SIDE, STRIDE, CHANNELS = 28, 4, 96
 
 
@@ -27,16 +27,17 @@ def run(
     repetitions: int = 5,
     epochs: int = 3,
 ) -> list[dict]:
-    """Measures; a row.
+    """Returns one row.
 
-    Both caches are filled before, and both trainings have compiled what they
-    run: what counts is an epoch that reads.
+    Before the measurement both caches are filled and both trainings compiled,
+    so that an epoch only reads.
 
     Args:
-        samples: How many maps there are. Defaults to `4096`.
-        batch_size: Maps a step. Defaults to `32`.
-        repetitions: How many times the two take turns. Defaults to `5`.
-        epochs: Epochs a turn, of which the median counts. Defaults to `3`.
+        samples: The number of maps. Defaults to `4096`.
+        batch_size: The number of maps in a step. Defaults to `32`.
+        repetitions: The number of turns. Defaults to `5`.
+        epochs: The number of epochs of which a time is the median. Defaults
+            to `3`.
 
     Returns:
         A row as `bench_cache` gives them.
@@ -68,11 +69,11 @@ class _Training:
     """A cascade that trains a convolution on maps from a cache.
 
     Args:
-        network: Where the maps come from.
-        cache: Where they are kept; it is filled here.
+        network: The network that computes the maps.
+        cache: The cache of the maps, which is filled here.
         x: The images.
-        y: Their labels.
-        batch_size: Maps a step.
+        y: The labels.
+        batch_size: The number of maps in a step.
     """
 
     def __init__(
@@ -99,7 +100,7 @@ class _Training:
         self._cascade.fit(epochs=2, **self._arguments)
 
     def seconds(self, epochs: int) -> float:
-        """The median of an epoch, from its begin to its end."""
+        """Returns the median of the seconds of an epoch."""
         import keras
 
         begins: list[float] = []

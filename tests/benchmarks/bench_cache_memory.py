@@ -1,4 +1,4 @@
-"""How much memory a training takes while it caches features on a disk."""
+"""Measures the memory of a training that caches features on a disk."""
 
 import math
 import os
@@ -29,7 +29,7 @@ GB = 10**9
 SIDE, CHANNELS = 64, 64
 SAMPLE_BYTES = SIDE * SIDE * CHANNELS * 4
 BOUND_GB = 1.5
-# What else lies in the folder, and what a disk needs beside it.
+# Room for the other files in the folder, and for the rest of the disk.
 SPARE = 1.05
 INTERVAL_S = 0.005
 
@@ -40,29 +40,28 @@ def run(
     epochs: int = 2,
     directory: str = tempfile.gettempdir(),
 ) -> list[dict]:
-    """Measures; a row an epoch.
+    """Returns a row for each epoch.
 
-    Data are made from their numbers, batch by batch, and take no memory. Maps
-    of files count as memory of files, and not as anonymous: the system takes
-    that back whenever it needs to.
+    The data are computed batch by batch and take no memory. Memory-mapped
+    files are not anonymous memory: the system may free them at any time.
 
     Args:
-        gigabytes: What the features take at least. Defaults to `4.0`.
-        batch_size: Samples a step. Defaults to `32`.
-        epochs: The first one writes features, all others read them. Defaults
-            to `2`.
-        directory: Where a folder for them is made, which is removed in the
-            end. Defaults to the system's folder for temporary files.
+        gigabytes: The least size of the features. Defaults to `4.0`.
+        batch_size: The number of samples in a step. Defaults to `32`.
+        epochs: The number of epochs; the first writes features, the others
+            read them. Defaults to `2`.
+        directory: The folder in which a folder for the features is made and
+            removed. Defaults to the system's folder for temporary files.
 
     Returns:
-        Rows with `name`; `peak_gb`, the most anonymous memory up to the end of
-        that epoch, above what there was after one batch; `features_gb`, what
-        was written; `bound` as text, and whether it `holds`.
+        Rows with `name`; `peak_gb`, the peak of anonymous memory up to the end
+        of that epoch, less that after one batch; `features_gb`, the size of
+        the files; `bound` as text, and whether it `holds`.
 
     Raises:
-        RuntimeError: The system does not tell of anonymous memory, or what
-            was written is not what was to be.
-        OSError: The disk has no room for the features.
+        RuntimeError: If the system does not report anonymous memory, or the
+            files have another size than the features.
+        OSError: If the disk has no room for the features.
     """
     _check_told()
     batches = math.ceil(gigabytes * GB / SAMPLE_BYTES / batch_size)
@@ -81,7 +80,7 @@ def run(
     return [_row(epoch, peak, written) for epoch, peak in enumerate(peaks)]
 
 
-# What is measured
+# The measurements
 
 
 def _fit(
@@ -90,7 +89,7 @@ def _fit(
     folder: str,
     epochs: int,
 ) -> list[int]:
-    """Trains, and tells the peak up to the end of each epoch, in bytes."""
+    """Trains, and returns the peak in bytes up to the end of each epoch."""
     import keras
 
     import keras_cascade as kc
@@ -114,7 +113,7 @@ def _fit(
 
 @contextmanager
 def _peak() -> Iterator[list[int]]:
-    """Watches from a thread; the one entry is the most there was so far."""
+    """Yields a list whose one entry is the peak so far, kept by a thread."""
     peak, done = [_anonymous()], threading.Event()
 
     def watch() -> None:
@@ -131,7 +130,7 @@ def _peak() -> Iterator[list[int]]:
 
 
 def _anonymous() -> int:
-    """Anonymous memory of this process, in bytes."""
+    """Returns the anonymous memory of this process, in bytes."""
     for line in STATUS.read_text().splitlines():
         if line.startswith("RssAnon:"):
             return int(line.split()[1]) * 1024
@@ -157,7 +156,7 @@ def _row(epoch: int, peak: int, features: int) -> dict:
 
 
 def _cascade() -> "kc.Cascade":
-    """Frozen, a convolution that gives large maps; what trains is small."""
+    """Returns a cascade of a frozen convolution and a small trainable head."""
     import keras
 
     import keras_cascade as kc
@@ -184,7 +183,7 @@ def _data(batches: int, batch_size: int) -> "keras.utils.PyDataset":
     import keras
 
     class Made(keras.utils.PyDataset):
-        """Batches that are made from their numbers."""
+        """Batches that are computed from their indices."""
 
         @property
         def num_batches(self) -> int:
@@ -199,7 +198,7 @@ def _data(batches: int, batch_size: int) -> "keras.utils.PyDataset":
     return Made()
 
 
-# What there has to be
+# Requirements
 
 
 def _check_told() -> None:

@@ -1,4 +1,4 @@
-"""A cascade's LiteRT file against what people ship without it."""
+"""Compares a cascade's LiteRT file with files written without the library."""
 
 import os
 import runpy
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 as_row = runpy.run_path(str(Path(__file__).with_name("timing.py")))["as_row"]
 NETWORKS = ("glyph_encoder", "MobileNetV3Small")
-# The upstream's inner layer that is tapped beside its output.
+# The inner layer of each upstream that is tapped, besides its output.
 TAPS = {
     "glyph_encoder": "stage2_out",
     "MobileNetV3Small": "expanded_conv_7_add",
 }
 COMPONENTS, UNITS, METADATA = 32, 96, 2
 SAMPLES = 64
-# In deviations of the answers over the samples.
+# Relative to the standard deviation of the outputs over the samples.
 TOLERANCE = 1e-3
 
 Inputs = dict[str, np.ndarray]
@@ -33,13 +33,13 @@ Route = Callable[[Inputs], np.ndarray]
 
 
 class Parts(NamedTuple):
-    """A cascade, and what it was made of.
+    """A cascade, and the networks that it is built from.
 
     Attributes:
-        cascade: the cascade, its PCA fitted.
-        upstream: the first network.
-        downstream: the second one.
-        tap: the layer of the upstream that is tapped beside its output.
+        cascade: The cascade, with a fitted PCA.
+        upstream: The upstream.
+        downstream: The downstream.
+        tap: The inner layer of the upstream that is tapped.
     """
 
     cascade: "kc.Cascade"
@@ -54,13 +54,14 @@ def run(
     runs: int = 200,
     size: int = 96,
 ) -> list[dict]:
-    """Measures one sample on one thread; three rows a network.
+    """Returns three rows for each network; one sample on one thread.
 
     Args:
         networks: The upstreams. Defaults to `NETWORKS`.
-        pairs: How many pairs of times are taken. Defaults to `7`.
-        runs: Runs a block, of which the median counts. The two files take
-            blocks in turns, so that noise meets both alike. Defaults to `200`.
+        pairs: The number of pairs of times. Defaults to `7`.
+        runs: The number of runs in a block, of which a time is the median.
+            The two files take turns block by block, so that noise affects both
+            alike. Defaults to `200`.
         size: Height and width of MobileNetV3Small's images. Defaults to `96`.
 
     Returns:
@@ -69,8 +70,8 @@ def run(
         as text, and whether it `holds`.
 
     Raises:
-        RuntimeError: the backend is not TensorFlow, the only one on which
-            Keras writes such files of all networks; or answers differ.
+        RuntimeError: If the backend is not TensorFlow, the only one on which
+            Keras writes such files of all networks, or if outputs differ.
     """
     import keras
 
@@ -115,7 +116,7 @@ def _rows(
 
 
 def _make(name: str, size: int) -> tuple[Parts, Inputs]:
-    """The README's cascade on an upstream, and samples for it."""
+    """Returns the README's cascade on an upstream, and samples for it."""
     import keras
 
     import keras_cascade as kc
@@ -156,7 +157,7 @@ def _upstream(name: str, size: int) -> tuple["keras.Model", np.ndarray]:
         network = getattr(keras.applications, name)(
             weights=None, include_top=False, input_shape=shape
         )
-    # Brighter and darker ones, that answers may differ.
+    # Brighter and darker images, so that outputs differ.
     brightest = random.uniform(20, 255, (SAMPLES, 1, 1, 1))
     images = random.uniform(0, 1, (SAMPLES, *shape)) * brightest
     images = images.astype("float32")
@@ -166,9 +167,10 @@ def _upstream(name: str, size: int) -> tuple["keras.Model", np.ndarray]:
 
 
 def _settle(network: "keras.Model", images: np.ndarray) -> None:
-    """Makes the moments of random weights those of the images.
+    """Sets the moments of normalizations to those of the images.
 
-    Without, what a network answers hardly depends on its input.
+    With random weights and initial moments, the outputs of a network hardly
+    depend on its input.
     """
     import keras
 
@@ -201,7 +203,7 @@ def _by_keras(model: "keras.Model", path: Path) -> Route:
 
 
 def _apart(parts: Parts, folder: Path) -> Route:
-    """Each network in its own file, and NumPy for what is between."""
+    """Returns a function of a file for each network, with NumPy in between."""
     _write_by_keras(_features(parts), folder / "first.tflite")
     _write_by_keras(parts.downstream, folder / "second.tflite")
     first, second = (
@@ -224,7 +226,7 @@ def _apart(parts: Parts, folder: Path) -> Route:
 
 
 def _by_hand(parts: Parts) -> "keras.Model":
-    """The cascade as one writes it in stock Keras."""
+    """Returns the cascade as one writes it in stock Keras."""
     import keras
     from keras import layers
 
@@ -254,7 +256,7 @@ def _features(parts: Parts) -> "keras.Model":
 
 
 def _adapters(cascade: "kc.Cascade") -> tuple[np.ndarray, ...]:
-    """Mean and components of the PCA; kernel and bias of the Dense."""
+    """Returns mean and components of the PCA, kernel and bias of the Dense."""
     pca = cascade.adapters["texture"]
     dense = cascade.adapters["shape"]
     found = pca.mean, pca.components, *dense.weights
@@ -276,12 +278,12 @@ def _write_by_keras(model: "keras.Model", path: Path) -> None:
 
 
 def _open(path: Path) -> Callable[[Inputs], Inputs]:
-    """A file as a function of one sample, on one thread."""
+    """Returns a file as a function of one sample, on one thread."""
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(str(path), num_threads=1)
     interpreter.allocate_tensors()
-    # By their indices, which costs less than a signature's names.
+    # By indices, which costs less than the names of a signature.
     runner = interpreter.get_signature_runner("serving_default")
     given = {k: x["index"] for k, x in runner.get_input_details().items()}
     found = {k: x["index"] for k, x in runner.get_output_details().items()}
@@ -325,7 +327,7 @@ def _check_same_answers(
 def _in_turns(
     routes: Sequence[Route], sample: Inputs, pairs: int, runs: int
 ) -> list[list[float]]:
-    """Seconds a sample of each route: pairs of medians of blocks in turns."""
+    """Returns pairs of medians: the seconds of a sample by each route."""
     for route in routes:
         _block(route, sample, runs)  # warms up
     times = []

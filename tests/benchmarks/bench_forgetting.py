@@ -1,4 +1,4 @@
-"""What a network that knows letters still knows after it learned digits."""
+"""Measures the accuracy on letters that is left after learning digits."""
 
 import importlib.util
 import os
@@ -22,9 +22,8 @@ COLUMNS = {
 }
 BOUND = "kept >= 95 %, lost <= 1"
 
-# Chosen by `search()` on seeds that are not reported: of those that are within
-# the bound there the one that keeps most; of L2SP, where none is, the one that
-# keeps enough.
+# Chosen by `search()` on seeds that are not reported: the strength within the
+# bound that keeps most; for L2SP, which has none, one that keeps enough.
 STRENGTHS = {"L2SP": 10.0, "EWC": 1000.0, "LwF": 10.0}
 SEARCHED = {
     "L2SP": (1.0, 3.0, 10.0),
@@ -34,13 +33,13 @@ SEARCHED = {
 SEEDS = (0, 1, 2, 3, 4)
 SEARCH_SEEDS = (100, 101)
 EPOCHS = 40
-# Digits a class that have a label.
+# The number of labelled digits in each class.
 LABELS = 10
-# Letters for the old head and for EWC, and half as many for the test.
+# Letters for the old head and for EWC; the test has half as many.
 LETTERS = 4096
 RATE = 1e-3
 BATCH_SIZE = 20
-# Moments of normalisation are no weights: no method could hold them.
+# Moving moments are not trained by gradients: no penalty can keep them.
 TRAINABLE = {"upstream": True, "upstream/*norm*": False}
 
 
@@ -52,13 +51,13 @@ class Labelled(NamedTuple):
 
 
 class Old(NamedTuple):
-    """The network that knows letters, and the letters.
+    """The network that was trained on letters, and the letters.
 
     Attributes:
-        network: The zoo's encoder with a head of letters.
-        seen: Letters that the head was trained on.
-        test: Letters in fonts that it has not seen.
-        accuracy: Of the network on the latter, in percent.
+        network: The zoo's encoder with a head for letters.
+        seen: The letters that the head was trained on.
+        test: Letters in other fonts.
+        accuracy: The network's accuracy on `test`, in percent.
     """
 
     network: "keras.Model"
@@ -71,19 +70,19 @@ def run(
     seeds: Sequence[int] = SEEDS,
     strengths: Mapping[str, float] = STRENGTHS,
 ) -> list[dict]:
-    """Measures; a row a method.
+    """Returns a row for each method.
 
     Args:
-        seeds: Of the digits that are drawn and of the new head's weights.
+        seeds: The seeds of the choice of digits and of the new head's weights.
             Defaults to `SEEDS`.
         strengths: Method to strength. Defaults to `STRENGTHS`.
 
     Returns:
         Rows with `name`; `letters` and `digits`, the means of the accuracies
         on the test parts in percent, and their standard deviations over the
-        seeds; `kept`, the letters' accuracy in percent of what it was before;
-        `lost`, how many points of the digits' plain fine-tuning has more;
-        `bound` as text, and whether it `holds`.
+        seeds; `kept`, the accuracy on letters in percent of that before;
+        `lost`, by how many points the accuracy on digits is below that of
+        plain fine-tuning; `bound` as text, and whether it `holds`.
     """
     old = old_network()
     found = {
@@ -99,7 +98,7 @@ def run(
 
 
 def search() -> None:
-    """Prints what each strength gives on seeds that `run` does not use."""
+    """Prints the rows of each strength, on seeds that `run` does not use."""
     old = old_network()
     print(f"before: {old.accuracy:.1f}", flush=True)
     candidates = [(name, s) for name in SEARCHED for s in SEARCHED[name]]
@@ -114,7 +113,7 @@ def search() -> None:
 
 
 def old_network() -> Old:
-    """The zoo's encoder, which ships without its head, with one of letters."""
+    """Returns the zoo's encoder, which ships without a head, with one."""
     import keras
 
     import keras_cascade as kc
@@ -137,7 +136,7 @@ def old_network() -> Old:
 def train_head(
     head: "keras.Layer", features: np.ndarray, labels: np.ndarray
 ) -> None:
-    """Trains a head on features that stay as they are."""
+    """Trains a head on fixed features."""
     import keras
 
     model = keras.Sequential([keras.Input(features.shape[1:]), head])
@@ -151,7 +150,7 @@ def train_head(
 
 
 def import_glyphs() -> ModuleType:
-    """The module that rendered what the zoo was trained on."""
+    """Returns the module that rendered the zoo's training data."""
     from keras_cascade._resources import folder
 
     path = folder("saved_models") / "glyphs.py"
@@ -167,7 +166,7 @@ def import_glyphs() -> ModuleType:
 
 
 def render(glyphs: Any, faces: list, count: int, seed: int) -> Labelled:
-    """Letters without digits, and without what looks like one."""
+    """Returns letters, without digits and letters that look like digits."""
     classes = np.array([c for c in glyphs.CLASSES if not c.isdigit()])
     rng = np.random.default_rng(seed)
     labels = rng.integers(len(classes), size=count)
@@ -176,7 +175,7 @@ def render(glyphs: Any, faces: list, count: int, seed: int) -> Labelled:
 
 
 def method(name: str, strength: float, old: Old) -> Any:
-    """A method of retention by its name; None for plain fine-tuning."""
+    """Returns a retention method by its name; None for plain fine-tuning."""
     import keras_cascade as kc
 
     return {
@@ -190,7 +189,7 @@ def method(name: str, strength: float, old: Old) -> Any:
 def fine_tune(
     old: Old, seed: int, retention: Any = None, trainable: Any = TRAINABLE
 ) -> tuple[float, float]:
-    """Accuracies on letters and digits after learning digits, in percent."""
+    """Returns accuracies on letters and digits after training, in percent."""
     import keras
 
     import keras_cascade as kc
@@ -223,7 +222,7 @@ def fine_tune(
 
 
 def draw(labels: np.ndarray, seed: int) -> np.ndarray:
-    """The rows of as many digits of each class as have a label."""
+    """Returns the indices of the labelled digits, as many of each class."""
     rng = np.random.default_rng(seed)
     return np.concatenate(
         [
@@ -234,7 +233,7 @@ def draw(labels: np.ndarray, seed: int) -> np.ndarray:
 
 
 def with_old_head(cascade: Any, old: Old) -> "keras.Model":
-    """The old task's network: what the encoder became, its old head."""
+    """Returns the trained encoder with its old head."""
     import keras
 
     encoder = cascade.blocks["upstream"]
@@ -243,7 +242,7 @@ def with_old_head(cascade: Any, old: Old) -> "keras.Model":
 
 
 def accuracy(model: Any, data: Labelled) -> float:
-    """Percent of the images whose most probable class is their label."""
+    """Returns the percentage of images whose likeliest class is the label."""
     found = model.predict(data.images, 256, verbose=0).argmax(axis=1)
     return 100 * float((found == data.labels).mean())
 
@@ -251,7 +250,7 @@ def accuracy(model: Any, data: Labelled) -> float:
 def row(
     name: str, old: Old, found: Sequence[tuple[float, float]], plain: float
 ) -> dict:
-    """The figures of a method over the seeds."""
+    """Returns the row of a method over the seeds."""
     letters, digits = zip(*found, strict=True)
     kept = 100 * statistics.mean(letters) / old.accuracy
     lost = plain - statistics.mean(digits)
@@ -269,7 +268,7 @@ def row(
 
 
 def spread(values: Sequence[float]) -> float:
-    """The standard deviation of a sample; 0 of one."""
+    """Returns the standard deviation of a sample; 0 of a single value."""
     return statistics.stdev(values) if len(values) > 1 else 0.0
 
 

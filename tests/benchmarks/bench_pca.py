@@ -1,4 +1,4 @@
-"""PCAAdapter against scikit-learn's IncrementalPCA: time, and memory."""
+"""Compares PCAAdapter with scikit-learn's IncrementalPCA: time and memory."""
 
 import os
 import statistics
@@ -13,12 +13,12 @@ PAIRS = 3
 
 
 def run() -> list[dict]:
-    """Measures; a row a claim.
+    """Returns a row for each bound.
 
     Returns:
-        Rows with `name`, `ours_s`, `reference_s`, `ratio` (ours by the
-        reference), its `bound` as text, and whether it `holds`. In the row on
-        memory the two are MiB at 20,000 and at 5,000 rows.
+        Rows with `name`, `ours_s`, `reference_s`, `ratio` (ours / reference),
+        its `bound` as text, and whether it `holds`. In the row on memory the
+        two are MiB at 20,000 and at 5,000 rows.
     """
     return [_time_row(), _memory_row()]
 
@@ -66,7 +66,7 @@ def _reference(features: np.ndarray) -> float:
 
 
 def _peak_mib(rows: int) -> float:
-    """Peak of the memory allocated while adapting to streamed rows."""
+    """Returns the peak of allocated memory while adapting to a stream."""
     from keras_cascade.adapters import PCAAdapter
 
     tracemalloc.start()
@@ -83,7 +83,7 @@ def _stream(rows: int) -> Iterator[np.ndarray]:
 
 
 def _features(rows: int, rng: np.random.Generator) -> np.ndarray:
-    """Features whose variance falls off along the axes, off the origin."""
+    """Returns features of falling variance along the axes, with a mean."""
     spread = np.geomspace(1.0, 0.01, WIDTH, dtype="float32")
     normal = rng.standard_normal((rows, WIDTH), dtype="float32")
     return normal * spread + np.float32(3.0)

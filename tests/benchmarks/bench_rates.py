@@ -1,4 +1,4 @@
-"""A training step with many rates against one optimizer with one rate."""
+"""Compares a training step with many rates to one with a single rate."""
 
 import os
 import runpy
@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import keras
 
-# The networks, and the stock model by hand, are those of the step's benchmark.
+# Its networks, and the stock model by hand, are used here too.
 STEP = runpy.run_path(str(Path(__file__).with_name("bench_step.py")))
 
 
 def variants() -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
-    """Learning rates of ours, and what both optimizers are made with."""
+    """Returns our learning rates, and the arguments of both optimizers."""
     from keras.optimizers.schedules import CosineDecay
 
     import keras_cascade as kc
@@ -37,15 +37,14 @@ def run(
     batch_size: int = 32,
     size: int = 96,
 ) -> list[dict]:
-    """Measures; a row a variant.
+    """Returns a row for each variant.
 
     Args:
-        only: The variants, as `variants()` gives them. Defaults to `None`,
-            all of these.
-        pairs: How many pairs of times are taken. Defaults to `7`.
-        steps: Training steps a pair, of which the median counts. Defaults to
-            `5`.
-        batch_size: Images a step. Defaults to `32`.
+        only: Some of `variants()`. Defaults to `None`, all of them.
+        pairs: The number of pairs of times. Defaults to `7`.
+        steps: The number of training steps of which a time is the median.
+            Defaults to `5`.
+        batch_size: The number of images in a step. Defaults to `32`.
         size: Height and width of the images. Defaults to `96`.
 
     Returns:
@@ -62,7 +61,7 @@ def run(
 def _models(
     size: int, rates: dict, arguments: dict
 ) -> tuple["keras.Model", "keras.Model"]:
-    """All trains: ours with the rates, by hand with the optimizer's own."""
+    """Returns our model with the rates, and the one by hand; all trains."""
     import keras
 
     ours, reference = STEP["models"](size, True, rates)

@@ -1,4 +1,4 @@
-"""A training step of a cascade against the same graph written by hand."""
+"""Compares a training step of a cascade with the same graph by hand."""
 
 import os
 import runpy
@@ -34,19 +34,20 @@ def run(
     batch_size: int = 32,
     size: int = 96,
 ) -> list[dict]:
-    """Measures; a row a variant.
+    """Returns a row for each variant.
 
     Args:
         variants: Whether the upstream trains, and the learning rates of the
             blocks, by name. Defaults to `VARIANTS`.
-        pairs: How many pairs of times are taken. Defaults to `7`.
-        steps: Training steps a pair, of which the median counts. The two take
-            them in turns, so that noise meets both alike. Defaults to `5`.
-        batch_size: Images a step. Defaults to `32`.
+        pairs: The number of pairs of times. Defaults to `7`.
+        steps: The number of training steps of which a time is the median. The
+            models take turns, so that noise affects both alike. Defaults to
+            `5`.
+        batch_size: The number of images in a step. Defaults to `32`.
         size: Height and width of the images. Defaults to `96`.
 
     Returns:
-        Rows with `name`, the medians of the seconds a step `ours_s` and
+        Rows with `name`, the medians of the seconds per step `ours_s` and
         `reference_s`, `ratio` (the median of the pairs' ratios), its `bound`
         as text, and whether it `holds`.
     """
@@ -61,7 +62,7 @@ def run(
 def models(
     size: int, trainable: bool, rates: dict | None
 ) -> tuple["keras.Model", "keras.Model"]:
-    """Both ways to the same graph with the same weights, compiled."""
+    """Returns a cascade and the same graph by hand, with equal weights."""
     import keras
 
     keras.utils.clear_session()

@@ -1,4 +1,4 @@
-"""A step in each stage of a fit against a cascade built with those flags."""
+"""Compares a step in each stage of a fit with a cascade of those flags."""
 
 import os
 import runpy
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import keras
 
 STEP = runpy.run_path(str(Path(__file__).with_name("bench_step.py")))
-# What is unfrozen by then, on top of adapters and downstream.
+# The patterns that are unfrozen by then, besides adapters and downstream.
 STAGES = {
     "the upstream frozen": [],
     "its last blocks joined": ["upstream/expanded_conv_8_*.."],
@@ -25,14 +25,15 @@ def run(
     batch_size: int = 32,
     size: int = 96,
 ) -> list[dict]:
-    """Measures; a row a stage.
+    """Returns a row for each stage.
 
     Args:
-        stages: What is unfrozen in each, by name. Defaults to `STAGES`.
-        pairs: How many pairs of times are taken. Defaults to `7`.
-        steps: Training steps a pair, of which the median counts. Defaults to
-            `5`.
-        batch_size: Images a step. Defaults to `32`.
+        stages: The unfrozen patterns of each stage, by name. Defaults to
+            `STAGES`.
+        pairs: The number of pairs of times. Defaults to `7`.
+        steps: The number of training steps of which a time is the median.
+            Defaults to `5`.
+        batch_size: The number of images in a step. Defaults to `32`.
         size: Height and width of the images. Defaults to `96`.
 
     Returns:
@@ -49,9 +50,9 @@ def run(
 
 
 def _reach(cascade: "keras.Model", patterns: list[str], x, y) -> None:
-    """The cascade in a stage of one fit: two epochs, the stage in the second.
+    """Trains the cascade for two epochs; the second is in the stage.
 
-    Its optimizer knows all that trains later from the beginning.
+    Its optimizer has the slots of all stages from the beginning.
     """
     later = {1: patterns, 2: "upstream"} if patterns else {2: "upstream"}
     if patterns == ["upstream"]:
@@ -75,7 +76,7 @@ def _stop_after(epochs: int) -> "keras.callbacks.Callback":
 
 
 def _built_with(staged: "keras.Model", patterns: list[str]) -> "keras.Model":
-    """A cascade of the same graph and weights that has these flags at once."""
+    """Returns a cascade of the same graph and weights, built with the flags."""
     return staged.rebuild(trainable=dict.fromkeys(patterns, True) or None)
 
 
