@@ -17,17 +17,9 @@ from keras_cascade._keras_compat.graphs_and_layers import set_untracked
 class GroupRates(Protocol):
     """The rates of groups of variables; group 0 has the optimizer's own."""
 
-    def group_of(self, key: object) -> int:
-        """Returns the group of the variable with this identity key."""
-        ...
-
-    def rates_at(self, own_rate: object, step: object) -> list:
-        """Returns the rate of each group."""
-        ...
-
-    def rate_at(self, group: int, own_rate: object, step: object) -> Any:
-        """Returns the rate of one group."""
-        ...
+    def group_of(self, key: object) -> int: ...
+    def rates_at(self, own_rate: object, step: object) -> list: ...
+    def rate_at(self, group: int, own_rate: object, step: object) -> Any: ...
 
 
 class RatedUpdates(keras.optimizers.Optimizer):
@@ -199,11 +191,7 @@ def copy_slots(
 
     Every optimizer keeps its slots in lists in the order of the variables
     that it was built on, and state that all variables share in attributes.
-
-    Args:
-        source: The optimizer.
-        target: One of the same class, built.
-        positions: A variable's position in the source to that in the target.
+    `positions` are those of a variable in the source and in the target.
     """
     for name, own in list(vars(source).items()):
         other: Any = vars(target).get(name)

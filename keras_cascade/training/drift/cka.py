@@ -22,20 +22,10 @@ class LinearCKA:
     norms is subtracted; equal streams still give 1, and other values have an
     error of a few `1 / sqrt(max_features)` at most.
 
-    Args:
-        max_features: The most features that are kept apart; the memory is
-            that of three matrices of this size. Defaults to `2048`.
-
     References:
         Kornblith et al. 2019, Similarity of Neural Network Representations
         Revisited, equation 3 and the linear case of section 3. Charikar,
         Chen, Farach-Colton 2002, Finding Frequent Items in Data Streams.
-
-    Example:
-    >>> products = LinearCKA()
-    >>> for x, y in batches:
-    ...     products.update(x, y)
-    >>> products.similarity()
     """
 
     def __init__(self, max_features: int = 2048):
@@ -48,12 +38,7 @@ class LinearCKA:
         self._diagonals: list[np.ndarray] = []
 
     def update(self, x: np.ndarray, y: np.ndarray) -> None:
-        """Adds samples.
-
-        Args:
-            x: Features of one representation, `(samples, features)`.
-            y: Those of the other, of the same shape.
-        """
+        """Adds samples: features of both, `(samples, features)`."""
         if not len(x):
             return
         if not self._count:
@@ -126,10 +111,6 @@ class Sketch:
 
     Inner products between samples are preserved on average. The seed is fixed:
     every sketch of these sizes has the same sums.
-
-    Args:
-        features: The number of features.
-        sums: The number of sums, which is smaller.
     """
 
     def __init__(self, features: int, sums: int):

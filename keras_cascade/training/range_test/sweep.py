@@ -11,12 +11,7 @@ from keras import ops
 class Sweep(keras.optimizers.schedules.LearningRateSchedule):
     """A learning rate that rises exponentially from update to update.
 
-    Args:
-        minimum: The rate of the first update.
-        maximum: The rate of the last.
-        updates: The number of updates.
-        every: Steps for each update, with gradient accumulation. Defaults to
-            `1`.
+    An update takes `every` steps, with gradient accumulation.
     """
 
     def __init__(

@@ -56,13 +56,9 @@ def resolve_reference_rate(learning_rate: object) -> float:
 class BlockRates:
     """The rates of groups of variables, and the group of each variable.
 
-    Group 0 has the optimizer's own rate.
-
-    Args:
-        rates: Group name to rate.
-        reference: The optimizer's initial rate.
-        own_is_schedule: Whether the optimizer's own rate is a schedule, which
-            blocks with a schedule of their own then do not follow.
+    Group 0 has the optimizer's own rate. The reference is the initial rate of
+    the optimizer. If its own rate is a schedule, groups with a schedule of
+    their own do not follow it.
     """
 
     def __init__(

@@ -26,21 +26,10 @@ def with_block_rates(
     optimizer: str | dict | keras.optimizers.Optimizer,
     rates: Mapping[str, Rate],
 ) -> keras.optimizers.Optimizer:
-    """Returns a copy of an optimizer with a learning rate per block.
+    """Returns a copy of an optimizer with a learning rate per group.
 
-    Args:
-        optimizer: Anything that `keras.optimizers.get` takes, a
-            `LossScaleOptimizer` or a `BlockwiseOptimizer` included, whose
-            rates are replaced. It stays as it is.
-        rates: Group name (a path pattern) to rate.
-
-    Returns:
-        A `BlockwiseOptimizer`, inside a `LossScaleOptimizer` where one was
-        passed. `find_blockwise` finds it there.
-
-    Raises:
-        ValueError: If a rate is invalid, or the optimizer has not exactly one
-            learning rate to scale.
+    It is a `BlockwiseOptimizer`, inside a `LossScaleOptimizer` where one was
+    passed. Of a `BlockwiseOptimizer` the rates are replaced.
     """
     found: Any = keras.optimizers.get(optimizer)
     if isinstance(found, keras.optimizers.LossScaleOptimizer):
@@ -79,41 +68,27 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
     the group's rate as well; clipping, accumulation and averaging see all
     variables together. `learning_rate` is the optimizer's own rate.
 
-    Variables may join later and be frozen: `extend` adds variables and keeps
-    the slots of the others, and `activate` sets which train from now on. Each
+    `extend` adds variables, and `activate` sets which train from now on. Each
     variable counts its own steps, so that an Adam whose block begins late
     corrects the bias of its moments from there, and takes its first steps at
-    its rate.
-
-    The groups of variables are not in the config: call `route` again after
-    loading, before the optimizer is used.
+    its rate. The groups of variables are not in the config: call `route` again
+    after loading, before the optimizer is used.
 
     Args:
-        inner_optimizer: The optimizer to copy, decay exclusions included. It
-            stays as it is.
+        inner_optimizer: The optimizer to copy, decay exclusions included.
         rates: Group name to float or `LearningRateSchedule`.
-        reference_rate: The initial rate of the optimizer, saved in the config
-            as callbacks change the current one. Defaults to `None`, which
-            reads it from the optimizer.
+        reference_rate: The initial rate, saved in the config as callbacks
+            change the current one. Defaults to `None`: that of the optimizer.
         undecayed: The indices of variables that weight decay leaves out, as
             Keras numbers slots; a plain optimizer forgets them when saved.
             Defaults to `()`.
         undecayed_names: A regular expression for the names of further
             variables, such as join later. Defaults to `None`.
-        name: Defaults to `None`, the name of the optimizer copied.
+        name: Defaults to `None`: the name of the optimizer.
 
     Raises:
         ValueError: If a rate is invalid, or the optimizer has not exactly one
             positive initial learning rate.
-
-    Example:
-    ```python
-    optimizer = BlockwiseOptimizer(
-        keras.optimizers.AdamW(1e-3), {"upstream": 1e-5}
-    )
-    optimizer.route({"upstream": upstream.variables})
-    model.compile(optimizer, loss="mse")
-    ```
     """
 
     def __init__(
@@ -169,15 +144,8 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
     def route(self, groups: Mapping[str, Iterable[keras.Variable]]) -> Self:
         """Sets which variables have which rate, and returns the optimizer.
 
-        Call it before training.
-
-        Args:
-            groups: Group name to variables, also frozen ones. Of several
-                groups of a variable the last counts; without a group it has
-                the optimizer's own rate. Groups of earlier calls are replaced.
-
-        Raises:
-            ValueError: If a group has no rate.
+        Of several groups of a variable the last counts; without a group it
+        has the optimizer's own rate. Groups of earlier calls are replaced.
         """
         key = self._var_key
         self._rates.route({n: [key(v) for v in vs] for n, vs in groups.items()})
@@ -200,12 +168,9 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
     def extend(self, variables: Iterable[keras.Variable]) -> Self:
         """Adds slots for variables, and returns the optimizer itself.
 
-        Known variables keep their slots; new ones do not train before
+        Slots are stored in the order of `variables`, those of missing ones
+        last. Known variables keep theirs; new ones do not train before
         `activate` names them. Call it between steps.
-
-        Args:
-            variables: All variables, in the order in which slots are stored.
-                Known ones that are missing stay, after the others.
         """
         # Each once, and by identity: variables compare value by value.
         every = {id(v): v for v in (*variables, *self.known_variables)}
@@ -219,11 +184,8 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
     def activate(self, variables: Iterable[keras.Variable]) -> Self:
         """Sets which variables train from now on, and returns the optimizer.
 
-        The others keep their slots and step counts. Call it between steps.
-
-        Args:
-            variables: The variables that train, in the order of the gradients
-                that `apply(gradients)` gets.
+        `apply(gradients)` takes gradients in this order. The other variables
+        keep their slots and step counts. Call it between steps.
         """
         variables = list(variables)
         active = {id(variable) for variable in variables}

@@ -30,21 +30,9 @@ def fisher_diagonal(
     """Returns the diagonal of the Fisher information of trainable weights.
 
     It is that of the network's own distribution over outputs, not of labels
-    ("empirical"), averaged over the samples. It takes one pass over the data.
-
-    Args:
-        network: The network, which stays as it is and runs in inference mode.
-        data: Inputs of the network, in any form that `fit` takes.
-        kinds: The kind of each output.
-        probes: As in `EWC`, like all further arguments.
-        batch_size: The size of a batch.
-        seed: The seed of random directions.
-
-    Returns:
-        An array for each of `network.trainable_variables`.
-
-    Raises:
-        ValueError: If a value is not finite, or the data are empty.
+    ("empirical"), averaged over the samples in one pass. The network stays as
+    it is and runs in inference mode; `kinds` are those of its outputs, and
+    further arguments as in `EWC`. There is an array for each trainable weight.
     """
     optimizer = SquaredGradients(learning_rate=0.0)
     model = _Statistics(network, kinds)

@@ -52,23 +52,15 @@ class Keeper(keras.Layer):
     A cascade has it beside its blocks, so that its values are saved with the
     cascade and are part of its state, and gets the penalties from it. None of
     its variables trains, whatever flag is set.
-
-    Args:
-        methods: Path pattern to method.
-        weights: The weights that the methods pull, by the pattern of the
-            method.
-        teachers: The networks as they were, by their blocks.
-        taught: Block to the pattern of its `LwF`.
-        kinds: Block to the kind of each output of its network.
     """
 
     def __init__(
         self,
-        methods: Mapping[str, Retention],
-        weights: Mapping[str, Sequence[Weight]],
-        teachers: Mapping[str, Block],
-        taught: Mapping[str, str],
-        kinds: Mapping[str, Sequence[Kind]],
+        methods: Mapping[str, Retention],  # by pattern
+        weights: Mapping[str, Sequence[Weight]],  # by pattern of the method
+        teachers: Mapping[str, Block],  # the networks as they were, by block
+        taught: Mapping[str, str],  # block to pattern of its `LwF`
+        kinds: Mapping[str, Sequence[Kind]],  # of the outputs, by block
         **kwargs: Any,
     ):
         super().__init__(**{"name": PREFIX, **kwargs})
@@ -120,11 +112,7 @@ class Keeper(keras.Layer):
         return {p: to_numpy_copy(fisher) for p, fisher in self.fishers.items()}
 
     def attach(self, cascade: CascadeView) -> None:
-        """Finds the weights and blocks of the cascade that are penalised.
-
-        Raises:
-            ValueError: If a network that is distilled lacks an input.
-        """
+        """Finds the weights and blocks of the cascade that are penalised."""
         layers = dict(leaf_layers(as_model(cascade)))
         pulls = {
             pattern: [self._pull(weight, layers) for weight in several]
@@ -137,11 +125,7 @@ class Keeper(keras.Layer):
         self._attached = _Attached(pulls, distillations)
 
     def penalties(self, x: object) -> list[Any]:
-        """Returns the penalty of each method, and updates its metric.
-
-        Args:
-            x: A batch as the cascade takes it, for `LwF`.
-        """
+        """Returns the penalty of each method for a batch of the cascade."""
         values = [self._penalty(pattern, x) for pattern in self._methods]
         first: Any = None if x is None else keras.tree.flatten(x)[0]
         shape: Any = (None,) if x is None else ops.shape(first)
