@@ -1,7 +1,7 @@
 """Reads graphs and layers where Keras 3.15.1 has no public way to."""
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from types import MethodType
 from typing import Any, NamedTuple
 
@@ -185,30 +185,33 @@ def set_untracked(owner: object, name: str, value: object) -> None:
 # frozen kernel stays among the variables that `layer.trainable = True` sets.
 
 
-@contextmanager
-def low_rank_hidden(layer: keras.Layer) -> Iterator[None]:
+def low_rank_hidden(layer: keras.Layer) -> AbstractContextManager[None]:
     """Makes a layer show and write its kernel without its low-rank update."""
-    layer.lora_enabled = False
-    try:
-        yield
-    finally:
-        layer.lora_enabled = True
+    return _temporarily([layer], "lora_enabled", False)
 
 
-@contextmanager
-def without_low_rank_configs(layers: Iterable[keras.Layer]) -> Iterator[None]:
+def without_low_rank_configs(
+    layers: Iterable[keras.Layer],
+) -> AbstractContextManager[None]:
     """Makes layers leave their low-rank updates out of their configs.
 
     A layer made of such a config has the plain layer's variables.
     """
-    ranks = [(layer, vars(layer)["lora_rank"]) for layer in layers]
-    for layer, _ in ranks:
-        layer.lora_rank = None
+    return _temporarily(layers, "lora_rank", None)
+
+
+@contextmanager
+def _temporarily(
+    layers: Iterable[keras.Layer], name: str, value: object
+) -> Iterator[None]:
+    before = [(layer, getattr(layer, name)) for layer in layers]
+    for layer, _ in before:
+        setattr(layer, name, value)
     try:
         yield
     finally:
-        for layer, rank in ranks:
-            layer.lora_rank = rank
+        for layer, old in before:
+            setattr(layer, name, old)
 
 
 def never_train(

@@ -21,7 +21,6 @@ from keras_cascade.training.layer_lookup import LayerLookup
 from keras_cascade.training.rates.block_rates import to_float
 from keras_cascade.training.rates.blockwise_optimizer import (
     find_blockwise,
-    is_multi_optimizer,
     with_block_rates,
 )
 from keras_cascade.training.rates.rate_groups import group_rates
@@ -172,7 +171,9 @@ class Compiled(OnFeatures):
     def _own_optimizer(self, optimizer: Any, rates: Mapping[str, Any]) -> Any:
         """Returns a copy of the optimizer that knows each block's rate."""
         own = optimizer_compat.copy_optimizer(keras.optimizers.get(optimizer))
-        if own is None or (is_multi_optimizer(own) and not rates):
+        if own is None or (
+            isinstance(own, keras.optimizers.MultiOptimizer) and not rates
+        ):
             return own
         groups = group_rates(LayerLookup(self), rates)
         known = find_blockwise(own)

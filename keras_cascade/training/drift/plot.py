@@ -27,7 +27,7 @@ def draw(table: Mapping[str, list[float]]) -> Any:
     }
     lines = {kind: names for kind, names in lines.items() if names}
     figure, axes = _figures.figure(len(lines), 3, "DriftMonitor.plot")
-    styles: dict[str, dict[str, str]] = {}
+    styles: dict[str, dict[str, Any]] = {}
     for (kind, names), axis in zip(lines.items(), axes, strict=True):
         for name in names:
             label = name.removeprefix(f"{kind}/")
@@ -35,7 +35,8 @@ def draw(table: Mapping[str, list[float]]) -> Any:
             axis.plot(table["epochs"], table[name], label=label, **style)
         title, label = PANELS[kind]
         axis.set(title=title, xlabel="epochs of training", ylabel=label)
-        axis.xaxis.get_major_locator().set_params(integer=True)
+        locator: Any = axis.xaxis.get_major_locator()
+        locator.set_params(integer=True)
         axis.set_ylim(*_limits(kind, [table[name] for name in names]))
         axis.legend(framealpha=0.85, edgecolor="none")
     return figure

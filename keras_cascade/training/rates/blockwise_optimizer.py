@@ -52,11 +52,6 @@ def find_blockwise(
     return None
 
 
-def is_multi_optimizer(optimizer: keras.optimizers.Optimizer) -> bool:
-    """Whether the optimizer consists of several, each with its own rate."""
-    return isinstance(optimizer, keras.optimizers.MultiOptimizer)
-
-
 @keras.saving.register_keras_serializable(package="keras_cascade")
 class BlockwiseOptimizer(keras.optimizers.Optimizer):
     """A copy of an optimizer with a learning rate per group of variables.

@@ -5,7 +5,7 @@ Tested by `tests/training/retention/test_retention_of_cascades.py`.
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import keras
@@ -143,7 +143,7 @@ class Keeper(keras.Layer):
             "name": self.name,
             "methods": {k: serialize(m) for k, m in self._methods.items()},
             "weights": {
-                pattern: [weight.get_config() for weight in several]
+                pattern: [asdict(weight) for weight in several]
                 for pattern, several in self._pulled.items()
             },
             "teachers": {k: serialize(t) for k, t in self.teachers.items()},

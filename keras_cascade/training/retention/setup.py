@@ -33,7 +33,7 @@ from keras_cascade.training.retention.targets import (
     find_pulled_layers,
     find_taught_blocks,
     original_layers,
-    weights_at,
+    pair_weights,
     weights_of,
 )
 
@@ -89,7 +89,13 @@ def _find_weights(
     layers = find_pulled_layers(lookup, retention, graphs)
     found = {}
     for pattern, paths in layers.items():
-        found[pattern] = weights_at(paths, lookup.layers, originals)
+        # Layers that were added by an injection have no original.
+        found[pattern] = [
+            pair
+            for path in paths
+            if path in originals
+            for pair in pair_weights(path, lookup.layers[path], originals[path])
+        ]
         if not found[pattern]:
             raise ValueError(
                 f"retention['{pattern}'] covers no weights that were "

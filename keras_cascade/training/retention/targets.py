@@ -1,7 +1,7 @@
 """Finds the weights and networks that a mapping of retention covers."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -32,10 +32,6 @@ class Weight:
     number: int  # among the weights of the layer
     shape: tuple[int, ...]
     dtype: str
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns plain values."""
-        return asdict(self)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "Weight":
@@ -155,26 +151,14 @@ def find_taught_blocks(
     return deciding
 
 
-def weights_at(
-    paths: Iterable[LayerPath],
-    layers: Mapping[LayerPath, keras.Layer],
-    originals: Mapping[LayerPath, keras.Layer],
+def pair_weights(
+    path: LayerPath, layer: keras.Layer, original: keras.Layer
 ) -> list[tuple[Weight, Callable[[], Any]]]:
-    """Returns the weights of layers, and functions that read the originals.
-
-    Layers that were added by an injection have no original and are left out.
-    """
+    """Returns the weights of a layer, with readers of the original values."""
+    pairs = zip(weights_of(layer), value_readers(original), strict=True)
     return [
-        (_weight(path, number, variable), original)
-        for path in paths
-        if path in originals
-        for number, (variable, original) in enumerate(
-            zip(
-                weights_of(layers[path]),
-                value_readers(originals[path]),
-                strict=True,
-            )
-        )
+        (_weight(path, number, variable), read)
+        for number, (variable, read) in enumerate(pairs)
     ]
 
 
