@@ -21,14 +21,7 @@ from keras_cascade.data.sources import Batch
 
 
 class ArrayDataset(Dataset):
-    """Samples in arrays.
-
-    Args:
-        cascade: The cascade whose inputs the samples are.
-        samples: The samples.
-        batch_size: The rows of a batch.
-        shuffle: Whether each epoch has another order.
-    """
+    """Samples in arrays, in another order in each epoch if shuffled."""
 
     def __init__(
         self,

@@ -19,9 +19,7 @@ Logs = dict[str, Any] | None
 class SegmentedCallbacks(keras.callbacks.CallbackList):
     """Callbacks whose training begins once and ends once.
 
-    Args:
-        callbacks: The user's: a list, one, or a `CallbackList`.
-        **arguments: Arguments of Keras's `CallbackList`.
+    The arguments are those of Keras's `CallbackList`, or such a list.
     """
 
     def __init__(self, callbacks: Any, **arguments: Any):

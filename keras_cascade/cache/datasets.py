@@ -19,12 +19,7 @@ from keras_cascade.graph.program import as_program
 
 
 class Dataset:
-    """Samples, with or without the features that are computed from them.
-
-    Args:
-        cascade: The cascade whose inputs the samples are.
-        steps: The number of batches, where it is known.
-    """
+    """Samples of inputs of a cascade, with or without their features."""
 
     def __init__(self, cascade: CascadeView, steps: int | None):
         self.steps = steps
@@ -42,9 +37,8 @@ class Dataset:
     def arguments(self, features: Features, in_memory: bool) -> dict[str, Any]:
         """Returns the arguments of Keras's `fit` on features.
 
-        Args:
-            features: The features. Missing ones are computed on the way.
-            in_memory: Whether complete features may come as arrays.
+        Missing features are computed on the way; complete ones that are in
+        memory may come as arrays.
         """
         raise NotImplementedError
 

@@ -7,7 +7,7 @@ by the others in its batch.
 Tested by `tests/cache/test_refusing.py`.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -121,35 +121,22 @@ def _first_difference(program: Program, inputs: Arrays) -> dict[str, str]:
     """Returns the first step that answers otherwise when it is run again."""
     few = {name: array[:_ROWS] for name, array in inputs.items()}
     rows = len(next(iter(few.values())))
-    others = _among_others(few)
-    for step, outputs, again in _run_both(program, few, few):
+    convert = keras.ops.convert_to_tensor
+    runs = [
+        {port.reference: convert(x[port.name]) for port in program.inputs}
+        for x in (few, few, _among_others(few))
+    ]
+    for step in program.steps:
+        found = [run_step(step, values) for values in runs]
+        outputs, again, changed = ([*map(_array, x)] for x in found)
         if not all(map(_equal, outputs, again)):
             return {step.name: "gives something else each time"}
-    for step, outputs, changed in _run_both(program, few, others):
         if not _are_kept(outputs, changed, rows):
             return {step.name: "answers by the other samples in a batch"}
-    return {
-        step.name: "is part of what gives something else each time"
-        for step in program.steps[-1:]
-    }
-
-
-def _run_both(
-    program: Program, one: Arrays, other: Arrays
-) -> Iterator[tuple[Step, list[np.ndarray], list[np.ndarray]]]:
-    """Yields each step with its outputs on either inputs."""
-    values, others = (
-        {
-            port.reference: keras.ops.convert_to_tensor(inputs[port.name])
-            for port in program.inputs
-        }
-        for inputs in (one, other)
-    )
-    for step in program.steps:
-        outputs, changed = run_step(step, values), run_step(step, others)
-        yield step, [*map(_array, outputs)], [*map(_array, changed)]
-        values.update(zip(step.outputs, outputs, strict=True))
-        others.update(zip(step.outputs, changed, strict=True))
+        for values, tensors in zip(runs, found, strict=True):
+            values.update(zip(step.outputs, tensors, strict=True))
+    reason = "is part of what gives something else each time"
+    return {step.name: reason for step in program.steps[-1:]}
 
 
 def _are_kept(

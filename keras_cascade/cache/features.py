@@ -28,7 +28,7 @@ class Features:
 
     Args:
         part: The part that computes them.
-        store: The store that keeps them.
+        store: The store of their columns.
         dtype: The dtype that floats are stored in.
 
     Attributes:
@@ -118,8 +118,7 @@ class Features:
         Args:
             inputs: Returns the inputs of the rows that a mask selects.
             ids: The ids of all rows.
-            size: The rows that are computed at once, however few are missing:
-                the compiled function has one shape.
+            size: The rows that are computed at once, however few are missing.
         """
         # Keras may read batches in several threads.
         with self._lock:

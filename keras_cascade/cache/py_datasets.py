@@ -66,10 +66,7 @@ class IndexedBatches(keras.utils.PyDataset):
 class OnePassBatches(keras.utils.PyDataset):
     """Batches that come one after the other, once, by their numbers.
 
-    Args:
-        found: The batches.
-        count: The number of batches.
-        again: Returns the same batches by their numbers, once all have come.
+    When all have come, `again` returns the same batches for further passes.
     """
 
     # TensorFlow reads two batches before it starts, and the first ones again

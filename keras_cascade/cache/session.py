@@ -23,13 +23,7 @@ from keras_cascade.graph.program_model import ProgramModel
 
 
 class Session:
-    """Finds what can be cached, for the flags that a cascade has.
-
-    Args:
-        cascade: The cascade.
-        cache: The cache of the features.
-        verbose: Whether to print what is cached.
-    """
+    """Finds what can be cached, for the flags that a cascade has."""
 
     def __init__(
         self, cascade: CascadeView, cache: FeatureCache, verbose: bool

@@ -33,11 +33,10 @@ class StreamDataset(Dataset):
     its samples; all further passes read the record.
 
     Args:
-        cascade: The cascade whose inputs the samples are.
+        cascade: The cascade.
         samples: The samples.
         original: The data as the user passed it.
-        key: The name by which the user says that the samples come again, or
-            None.
+        key: The name by which the user says that samples repeat, or None.
         role: The use of the data: two streams under one key differ in it.
         shuffle: Whether each further pass has another order.
     """

@@ -14,12 +14,7 @@ _STAYS = "What was stored before stays valid."
 
 
 class Budget:
-    """The bytes that may still be written, by a limit and by the disk.
-
-    Args:
-        path: The folder.
-        max_bytes: What everything in it together may take, or None.
-    """
+    """The bytes that may still be written, by a limit and by the disk."""
 
     def __init__(self, path: Path, max_bytes: int | None):
         self._path = path

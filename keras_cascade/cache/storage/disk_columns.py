@@ -44,14 +44,8 @@ class _Stored(NamedTuple):
 class DiskColumn(Column):
     """A column in a folder.
 
-    Args:
-        path: The folder, which need not be there.
-        shape: As in `Column`.
-        dtype: As in `Column`.
-        description: As in `Store.column`.
-        shard_bytes: As in `DiskStore`.
-        budget: The bytes that may be written.
-        writer: The lock that whoever appends holds.
+    The folder need not be there. Other arguments are as in `Store.column` and
+    `DiskStore`.
 
     Raises:
         ValueError: There is one of another shape or dtype.

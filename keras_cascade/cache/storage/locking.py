@@ -20,9 +20,6 @@ class WriterLock:
     All stores of one process on one folder share the lock, which the process
     can hold many times at once. The operating system takes it from a process
     that dies.
-
-    Args:
-        path: The folder.
     """
 
     @classmethod
