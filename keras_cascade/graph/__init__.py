@@ -1,1 +1,1 @@
-"""Reading, addressing and copying networks as graphs."""
+"""Reads, addresses, changes and copies networks as graphs."""

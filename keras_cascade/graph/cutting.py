@@ -6,17 +6,17 @@ store than to compute again. The cut is the cheapest by the bytes that cross it
 and the operations that are run again: a minimum cut.
 """
 
-import re
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from typing import TYPE_CHECKING
 
 import keras
+import numpy as np
 
 from keras_cascade.graph.as_input import AsInput
 from keras_cascade.graph.cacheable import BlockedStep, find_cacheable
-from keras_cascade.graph.flops import flops_of, sum_flops
+from keras_cascade.graph.flops import flops_of, inner_sizes, sum_flops
 from keras_cascade.graph.graph import Reference
 from keras_cascade.graph.program import Port, Program, Step
 
@@ -46,23 +46,17 @@ _REARRANGING = (
 
 
 @dataclass(frozen=True)
-class Border:
+class Border(Port):
     """A tensor that the trainable part takes.
 
+    Its name is the path of the step that gives it, or that of the input.
+
     Attributes:
-        name: The path of the step that gives it, or the name of the input.
-        reference: The tensor.
-        shape: The shape with the batch, which is None, as other open sizes.
-        dtype: The dtype of the values.
         is_input: Whether it is an input of the cascade, passed on unchanged.
         bytes: The bytes of one sample, without its mask; None if a size is
             open, and for text.
     """
 
-    name: str
-    reference: Reference
-    shape: tuple[int | None, ...]
-    dtype: str
     is_input: bool
     bytes: int | None
 
@@ -128,7 +122,6 @@ def find_cut(
     borders = _borders(program, after.steps)
     outputs = {x.name: x.reference for x in borders if not x.is_input}
     before = replace(program, outputs=outputs).pruned(outputs)
-    ports = (Port(x.name, x.shape, x.dtype, x.reference) for x in borders)
     saved = [step for step in before.steps if step not in after.steps]
     again = [
         step
@@ -137,7 +130,7 @@ def find_cut(
     ]
     return Cut(
         before,
-        replace(after, inputs=tuple(ports)),
+        replace(after, inputs=borders),
         borders,
         sum_flops(step_flops(program, step) for step in saved),
         sum_flops(step_flops(program, step) for step in again),
@@ -259,9 +252,9 @@ def _borders(program: Program, rest: Sequence[Step]) -> tuple[Border, ...]:
     return tuple(
         Border(
             names[tensor],
-            tensor,
             tuple(program.shapes[tensor]),
             program.dtypes[tensor],
+            tensor,
             tensor in inputs,
             _bytes(program, tensor),
         )
@@ -274,23 +267,15 @@ def _bytes(
     program: Program, tensor: Reference, open_size: int | None = None
 ) -> int | None:
     """Returns the bytes of one sample; None if a size is open, and for text."""
-    sizes = _filled(program.shapes[tensor], open_size)[1:]
-    known = [size for size in sizes if size is not None]
-    itemsize = _itemsize(program.dtypes[tensor])
-    if len(known) < len(sizes) or itemsize is None:
+    sizes = inner_sizes(_filled(program.shapes[tensor], open_size))
+    dtype = program.dtypes[tensor]
+    if sizes is None or dtype == "string":
         return None
-    return prod(known) * itemsize
+    # Keras imports ml_dtypes, which tells NumPy of bfloat16.
+    return prod(sizes) * np.dtype(dtype).itemsize
 
 
 def _filled(
     shape: Sequence[int | None], open_size: int | None
 ) -> tuple[int | None, ...]:
     return tuple(open_size if size is None else size for size in shape)
-
-
-def _itemsize(dtype: str) -> int | None:
-    """Returns the bytes of a number: 4 for `float32`; None for text."""
-    if dtype == "bool":
-        return 1
-    bits = re.search(r"\d+", dtype)
-    return max(1, int(bits[0]) // 8) if bits else None

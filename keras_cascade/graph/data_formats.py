@@ -39,11 +39,6 @@ def data_format_at(graph: Graph, reference: Reference) -> str | None:
         `"channels_last"`, `"channels_first"`, or None if no layer decides
         (`keras.config.image_data_format()` applies then), and for vectors and
         sequences, which have no such format.
-
-    Example:
-    >>> graph = read_graph(keras.applications.VGG16(weights=None))
-    >>> data_format_at(graph, graph.reference(graph.inputs[0]))
-    'channels_last'
     """
     flat = flatten(graph)
     tensor = flat.resolve(reference)

@@ -107,13 +107,7 @@ class FlatGraph:
 
 
 def flatten(graph: Graph) -> FlatGraph:
-    """Returns the calls of a graph and of the networks nested in it.
-
-    Example:
-    >>> flat = flatten(read_graph(keras.applications.VGG16(weights=None)))
-    >>> flat.consumers[flat.inputs[0]][0].name
-    "Conv2D 'block1_conv1'"
-    """
+    """Returns the calls of a graph and of the networks nested in it."""
     flat = FlatGraph()
     origins: _Origins = {}
     for tensor in graph.inputs:

@@ -38,7 +38,14 @@ def flops_up_to(graph: Graph, reference: Reference) -> int | None:
 
     The number is None if a size is open.
     """
-    return sum_flops(map(_node_flops, _needed_calls(graph, [reference])))
+    return sum_flops(
+        flops_of(
+            node.operation,
+            [x.shape for x in node.tensors],
+            [x.shape for x in node.outputs],
+        )
+        for node in _needed_calls(graph, [reference])
+    )
 
 
 def parameters_up_to(graph: Graph, reference: Reference) -> int:
@@ -84,7 +91,7 @@ def flops_of(
     """
     if not outputs or not inputs:
         return 0
-    first, out = _sizes(inputs[0]), _sizes(outputs[0])
+    first, out = inner_sizes(inputs[0]), inner_sizes(outputs[0])
     if first is None or out is None:
         return None
     if isinstance(operation, _CONVOLUTIONS):
@@ -92,7 +99,7 @@ def flops_of(
     if isinstance(operation, _TRANSPOSED):
         return 2 * _kernel_size(operation) * _positions(operation, first)
     if isinstance(operation, layers.MultiHeadAttention):
-        keys = first if len(inputs) == 1 else _sizes(inputs[1])
+        keys = first if len(inputs) == 1 else inner_sizes(inputs[1])
         if keys is None:
             return None
         return _attention(operation, first, keys, out)
@@ -105,15 +112,7 @@ def flops_of(
     return prod(out)
 
 
-def _node_flops(node: Node) -> int | None:
-    return flops_of(
-        node.operation,
-        [x.shape for x in node.tensors],
-        [x.shape for x in node.outputs],
-    )
-
-
-def _sizes(shape: Shape) -> tuple[int, ...] | None:
+def inner_sizes(shape: Shape) -> tuple[int, ...] | None:
     """Returns a shape without its batch, or None if a size is open."""
     sizes = tuple(size for size in shape[1:] if size is not None)
     return sizes if len(sizes) == len(shape[1:]) else None

@@ -123,7 +123,10 @@ def _insert(graph: Graph, insertion: Insertion) -> Graph:
         if node.key == key:
             tensor = node.outputs[0]
             steps = list(insertion.merge(tensor, entering))
-            nodes += [_step_node(step, graph) for step in steps]
+            for step in steps:
+                name = numbered_name(step.name, graph.calls)
+                given = (name, name, step.operation, step.args, {})
+                nodes.append(Node(*given, (step.output,)))
             replaced[id(tensor)] = steps[-1].output if steps else entering[0]
     inputs = [*graph.inputs, *entering]
     return _rebuild(graph, [*added, *nodes], inputs, replaced)
@@ -173,11 +176,6 @@ def _input_node(name: str, tensor: keras.KerasTensor) -> Node:
     )
     output: Any = layer.output
     return Node(name, name, layer, (), {}, (output,), is_input=True)
-
-
-def _step_node(step: MergeStep, graph: Graph) -> Node:
-    name = numbered_name(step.name, graph.calls)
-    return Node(name, name, step.operation, step.args, {}, (step.output,))
 
 
 def _rebuild(

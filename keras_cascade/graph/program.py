@@ -4,7 +4,7 @@ Exported files are written from such a program, and caching cuts it in two.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -57,7 +57,11 @@ class Step:
     @cached_property
     def inputs(self) -> tuple[Reference, ...]:
         """The tensors that the step takes, masks included."""
-        return tuple(_references((self.args, self.kwargs)))
+        return tuple(
+            x.reference
+            for x in keras.tree.flatten((self.args, self.kwargs))
+            if isinstance(x, Source) and x.reference is not None
+        )
 
     @property
     def only_input(self) -> Reference | None:
@@ -286,9 +290,3 @@ def _is_lost(mask: object) -> bool:
         x is None or (isinstance(x, Source) and x.reference is None)
         for x in keras.tree.flatten(mask)
     )
-
-
-def _references(structure: object) -> Iterator[Reference]:
-    for x in keras.tree.flatten(structure):
-        if isinstance(x, Source) and x.reference is not None:
-            yield x.reference

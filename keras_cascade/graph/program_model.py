@@ -45,7 +45,11 @@ class ProgramModel(keras.Model):
         super().__init__(autocast=False, **kwargs)
         # In a closure: Keras would track the layers in an attribute twice.
         self._held = lambda: (program, structure, taken)
-        self.shared = _layers(program)
+        # All of them: Keras clears the losses only of layers that it tracks.
+        operations = {id(x.operation): x.operation for x in program.steps}
+        self.shared = [
+            x for x in operations.values() if isinstance(x, keras.Layer)
+        ]
         self.supports_masking = True
         self.built = True
 
@@ -72,12 +76,6 @@ class ProgramModel(keras.Model):
             f"'{self.name}' is a part of a cascade and shares its variables. "
             "Save the cascade, and split it again when it is loaded."
         )
-
-
-def _layers(program: Program) -> list[keras.Layer]:
-    # All of them: Keras clears the losses only of layers that it tracks.
-    found = {id(step.operation): step.operation for step in program.steps}
-    return [x for x in found.values() if isinstance(x, keras.Layer)]
 
 
 def _tensors(inputs: Any, program: Program, taken: Any) -> Iterator[Any]:

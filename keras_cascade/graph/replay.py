@@ -152,12 +152,13 @@ class Replay:
         inner: _Inner,
     ) -> None:
         """Calls the copy of a nested network, whole or with some outputs."""
-        if wanted is not None and _is_whole(graph, wanted):
-            wanted = None
+        own = [graph.reference(tensor) for tensor in graph.outputs]
+        if wanted is not None and set(wanted) == set(own):
+            positions = find_needed(graph, wanted).inputs
+            wanted = wanted if len(positions) < len(graph.inputs) else None
         block, positions = self._nested(node, graph, wanted)
         flat = [values[id(node.inner_arguments[i])] for i in positions]
         results = block(keras.tree.pack_sequence_as(block.input, flat))
-        own = [graph.reference(tensor) for tensor in graph.outputs]
         if wanted is None:
             pairs = zip(own, keras.tree.flatten(results), strict=True)
         else:
@@ -216,12 +217,6 @@ def _copy_input(graph: Graph, position: int) -> keras.KerasTensor:
     node, _ = graph.sources[id(tensor)]
     optional = getattr(node.operation, "optional", False)
     return input_like(tensor, node.name, optional)
-
-
-def _is_whole(graph: Graph, wanted: Iterable[Reference]) -> bool:
-    own = {graph.reference(tensor) for tensor in graph.outputs}
-    inputs = find_needed(graph, wanted).inputs
-    return set(wanted) == own and len(inputs) == len(graph.inputs)
 
 
 def _output_key(ref: Reference) -> str:

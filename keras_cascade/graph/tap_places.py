@@ -61,7 +61,10 @@ def find_places(graph: Graph, pattern: object, label: str) -> list[Place]:
     if addresses and is_exact(pattern):
         _check_one_call(addresses, pattern)
         _warn_of_other_name(graph, addresses[0], pattern)
-    found = [_place(graph, address) for address in addresses] or [
+    found = [
+        Place(x[-1], "/".join(x), (*x, 0), len(graph.node(x).outputs) == 1)
+        for x in addresses
+    ] or [
         place
         for place in named_places(graph)
         if fnmatchcase(place.path_by_name, short)
@@ -104,11 +107,6 @@ def check_is_tensor(graph: Graph, place: Place, label: str) -> None:
         "tensors; a tap is one. Tap an operation before or after it."
         f"{hint}"
     )
-
-
-def _place(graph: Graph, address: Address) -> Place:
-    is_tensor = len(graph.node(address).outputs) == 1
-    return Place(address[-1], "/".join(address), (*address, 0), is_tensor)
 
 
 def _check_one_call(addresses: Sequence[Address], pattern: str) -> None:

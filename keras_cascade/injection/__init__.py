@@ -1,3 +1,3 @@
-"""Adapted features merged into inner layers of the downstream."""
+"""Merges adapted features into inner layers of the downstream."""
 
 from keras_cascade.injection.arguments import Injection as Injection

@@ -1,4 +1,4 @@
-"""Gate: a factor a channel."""
+"""Scales features by a factor for each channel."""
 
 from typing import Any
 
@@ -9,13 +9,13 @@ from keras_cascade.adapters import Adapter
 
 @keras.saving.register_keras_serializable(package="keras_cascade")
 class Gate(Adapter):
-    """Multiplies features by a factor a channel, and keeps their mask.
+    """Multiplies features by a factor for each channel, and keeps their mask.
 
-    Keras's own layer that does so, `EinsumDense`, loses masks and says so.
+    Keras's own layer for it, `EinsumDense`, loses masks, with a warning.
 
     Args:
         axis: The axis of the channels, batch included. Defaults to `-1`.
-        initializer: What the factors begin with. Defaults to `"zeros"`.
+        initializer: The initializer of the factors. Defaults to `"zeros"`.
         trainable: Whether training moves them. Defaults to `True`.
         dtype: dtype name or policy. Defaults to `None`, the global policy.
         name: The name of the layer. Defaults to `None`.
@@ -36,7 +36,7 @@ class Gate(Adapter):
         self.kernel: Any = None
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
+        """Returns the constructor's arguments."""
         config = super().get_config()
         for name in ("autocast", "activity_regularizer"):
             config.pop(name, None)
@@ -53,18 +53,18 @@ class Gate(Adapter):
         )
 
     def call(self, inputs: Any) -> Any:
-        """The features, scaled."""
+        """Returns the scaled features."""
         shape = [1] * len(inputs.shape)
         shape[self.axis] = -1
         factors = keras.ops.reshape(self.kernel, shape)
         return keras.ops.multiply(inputs, factors)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
-        """That of the input."""
+        """Returns the shape of the input."""
         return input_shape
 
     def to_plain(self) -> list[keras.layers.Layer]:
-        """An `EinsumDense`, which takes the factors as its kernel."""
+        """Returns an `EinsumDense` with the factors as its kernel."""
         config: Any = self.get_build_config()
         shape = config["input_shape"]
         letters = "abcdefg"[: len(shape)]

@@ -144,20 +144,12 @@ def _film_side(site: Site, features: keras.KerasTensor) -> Tensors:
     }
 
 
-def _concat_side(site: Site, features: keras.KerasTensor) -> Tensors:
-    return {site.label: _project(site, features, "projection")}
-
-
-def _replace_side(site: Site, features: keras.KerasTensor) -> Tensors:
-    return {site.label: features}
-
-
 _FEATURE_SIDES = {
     "add": partial(_gate_side, plus=0.0),
     "multiply": partial(_gate_side, plus=1.0),
     "film": _film_side,
-    "concat": _concat_side,
-    "replace": _replace_side,
+    "concat": lambda site, x: {site.label: _project(site, x, "projection")},
+    "replace": lambda site, x: {site.label: x},
 }
 
 
@@ -254,18 +246,12 @@ def _concat_steps(
     return [*steps, join]
 
 
-def _replace_steps(
-    site: Site, x: keras.KerasTensor, entering: Sequence[keras.KerasTensor]
-) -> list[MergeStep]:
-    return []
-
-
 _MERGE_STEPS = {
     "add": partial(_elementwise_steps, layer=keras.layers.Add),
     "multiply": partial(_elementwise_steps, layer=keras.layers.Multiply),
     "film": _film_steps,
     "concat": _concat_steps,
-    "replace": _replace_steps,
+    "replace": lambda site, x, entering: [],
 }
 
 

@@ -140,7 +140,9 @@ def recognise(network: keras.Model) -> Recognised | None:
         The module and the preprocessing that the network needs, or None.
     """
     operations = _after_input(network)
-    stem = list(dropwhile(_scales, operations))
+    # Layers with which applications scale their input themselves.
+    scalings = (keras.layers.Rescaling, keras.layers.Normalization)
+    stem = list(dropwhile(lambda x: isinstance(x, scalings), operations))
     found = _find_signature(stem)
     if found is not None and len(stem) < len(operations):
         return Recognised(found.module, None)
@@ -276,12 +278,6 @@ def _after_input(network: keras.Model) -> list[keras.Operation]:
         return []
     inputs = keras.layers.InputLayer
     return [x for x in network.operations if not isinstance(x, inputs)]
-
-
-def _scales(operation: keras.Operation) -> bool:
-    """Whether it is a layer with which applications scale their input."""
-    scalings = (keras.layers.Rescaling, keras.layers.Normalization)
-    return isinstance(operation, scalings)
 
 
 def _find_signature(stem: Sequence[keras.Operation]) -> Recognised | None:

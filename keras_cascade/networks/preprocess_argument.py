@@ -103,7 +103,9 @@ def _automatic(
     role: str, source: object, network: keras.Model
 ) -> Preprocess | None:
     if isinstance(source, str) and source.startswith(presets.PREFIX):
-        return _of_preset(source, role, network)
+        scaling = presets.preset_scaling(source, role, network)
+        preset = source.removeprefix(presets.PREFIX)
+        return scaling and _scaled(preset, scaling, role, network)
     if isinstance(source, str) and source in APPLICATIONS:
         return _of_module(APPLICATIONS[source][0], role, network)
     found = recognise(network)
@@ -130,12 +132,6 @@ def _of_module(name: str, role: str, network: keras.Model) -> Preprocess:
     if mode is None:
         return Preprocess(f"{module}: done by its networks themselves")
     return _scaled(module, MODE_SCALINGS[mode], role, network)
-
-
-def _of_preset(name: str, role: str, network: keras.Model) -> Preprocess | None:
-    scaling = presets.preset_scaling(name, role, network)
-    preset = name.removeprefix(presets.PREFIX)
-    return scaling and _scaled(preset, scaling, role, network)
 
 
 def _scaled(
