@@ -19,8 +19,9 @@ from keras_cascade.analysis.value_ranges import (
     ValueRange,
     pixels_for,
 )
-from keras_cascade.graph.flattening import FlatCall, FlatGraph, flatten
+from keras_cascade.graph.flattening import flatten
 from keras_cascade.graph.graph import Reference
+from keras_cascade.graph.program import Program, Step
 from keras_cascade.networks.applications import (
     APPLICATIONS,
     MODES,
@@ -55,7 +56,7 @@ class Requirement:
 
 
 def required_range(
-    flat: FlatGraph, reference: Reference, network: keras.Model
+    flat: Program, reference: Reference, network: keras.Model
 ) -> ValueRange:
     """Returns the range that a network expects at an input, if layers show.
 
@@ -144,18 +145,18 @@ def _application_range(found: Recognised) -> ValueRange:
     )
 
 
-def _expected_by(call: FlatCall) -> ValueRange | None:
+def _expected_by(call: Step) -> ValueRange | None:
     operation = call.operation
     if isinstance(operation, keras.layers.Rescaling):
         # 1 / 255, 1 / 127.5 and their like make pixels small.
         if np.max(np.abs(np.asarray(operation.scale))) <= 1 / 50:
-            return pixels_for(call.name)
-        return ValueRange(source=f"rescaled by {call.name}")
+            return pixels_for(call.label)
+        return ValueRange(source=f"rescaled by {call.label}")
     moments = trained_moments(operation)
     if moments is not None:
-        return _range_of_moments(call.name, *moments)
+        return _range_of_moments(call.label, *moments)
     if isinstance(operation, NORMALISATIONS):
-        return ValueRange(source=f"normalised first, by {call.name}")
+        return ValueRange(source=f"normalised first, by {call.label}")
     return None
 
 
@@ -213,7 +214,7 @@ def _requirement(plan: Plan, fed: NetworkInput) -> Requirement:
         graph = plan.graphs[fed.network]
         flat = flatten(graph)
         names = [graph.sources[id(x)][0].name for x in graph.inputs]
-        reference = flat.inputs[names.index(fed.name)]
+        reference = flat.inputs[names.index(fed.name)].reference
         values = required_range(flat, reference, network)
     title = f"{fed.network} '{network.name}'"
     return Requirement(fed.network, title, values, found, fix)

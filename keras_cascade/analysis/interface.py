@@ -39,8 +39,9 @@ from keras_cascade.arguments import (
     check_names,
     takes_arguments,
 )
-from keras_cascade.graph.flattening import FlatGraph, flatten
+from keras_cascade.graph.flattening import flatten
 from keras_cascade.graph.graph import read_graph
+from keras_cascade.graph.program import Program
 from keras_cascade.planning.plan import Plan, make_plan
 
 
@@ -184,11 +185,11 @@ def _arriving(one: AdaptedStream, known: ValueRange) -> ValueRange:
     graph = read_graph(one.network)
     flat = flatten(graph)
     output = graph.reference(graph.outputs[0])
-    return infer_range(flat, output, {flat.inputs[0]: known})
+    return infer_range(flat, output, {flat.inputs[0].reference: known})
 
 
 def _places(
-    plan: Plan, run: DryRun, stream: Stream, flat: Mapping[str, FlatGraph]
+    plan: Plan, run: DryRun, stream: Stream, flat: Mapping[str, Program]
 ) -> list[tuple[Place, ValueRange]]:
     """Returns the destinations of a stream, and the ranges expected there."""
     if plan.downstream is None:
@@ -232,14 +233,12 @@ def _name_of(fusion: str | keras.Layer | None) -> str | None:
     return fusion.name if isinstance(fusion, keras.Layer) else fusion
 
 
-def _expected_at_input(
-    plan: Plan, stream: Stream, flat: FlatGraph
-) -> ValueRange:
+def _expected_at_input(plan: Plan, stream: Stream, flat: Program) -> ValueRange:
     fed = {source: name for name, source in (plan.wiring.fed or {}).items()}
     name = fed.get(stream.source)
     position = plan.downstream_inputs.index(name) if name else 0
     network = plan.networks["downstream"]
-    return required_range(flat, flat.inputs[position], network)
+    return required_range(flat, flat.inputs[position].reference, network)
 
 
 def _range_findings(

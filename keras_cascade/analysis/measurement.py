@@ -34,8 +34,9 @@ from keras_cascade.assembly.networks import (
 from keras_cascade.assembly.preprocessing import prepare_inputs
 from keras_cascade.cascade.cascade import Cascade
 from keras_cascade.data.inputs import input_paths, sort_inputs
-from keras_cascade.graph.flattening import FlatGraph, flatten
+from keras_cascade.graph.flattening import flatten
 from keras_cascade.graph.graph import Reference, read_graph
+from keras_cascade.graph.program import Program
 from keras_cascade.planning.inputs import make_inputs, packed, side_inputs
 from keras_cascade.planning.plan import Plan
 
@@ -102,7 +103,7 @@ class _Trial:
         self.cascade = Cascade(packed({**main, **side}), named, spec=plan.spec)
         # Names in a cascade are stable, also those that look like Keras's.
         self.graph = read_graph(self.cascade, keep_names=True)
-        self.flat: FlatGraph = flatten(self.graph)
+        self.flat: Program = flatten(self.graph)
         self.sources = {
             name: self._reference(x) for name, x in {**features, **side}.items()
         }
@@ -164,7 +165,7 @@ def _comparisons(trial: _Trial) -> Iterator[_Comparison]:
                 names = (stream.name,)
                 yield from _compare(trial, flat, place, names, replaces)
     for name, source in (wiring.fed or {}).items():
-        place = flat.inputs[plan.downstream_inputs.index(name)]
+        place = flat.inputs[plan.downstream_inputs.index(name)].reference
         yield from _compare(trial, flat, place, (source,))
     # Features that join the input change nothing before training.
     if wiring.fused and wiring.joint is None:
@@ -173,7 +174,7 @@ def _comparisons(trial: _Trial) -> Iterator[_Comparison]:
 
 def _compare(
     trial: _Trial,
-    flat: FlatGraph,
+    flat: Program,
     place: Reference,
     streams: tuple[str, ...],
     look_further: bool = True,
@@ -190,14 +191,14 @@ def _compare(
         yield _Comparison(reference, trained, streams)
     elif look_further:
         for call in first_normalisations_after(trial.flat, reference):
-            trained, origin = statistics_before(call), call.inputs[0]
+            trained, origin = statistics_before(call), call.data_inputs[0]
             if call.address[0] == "downstream" and trained and origin:
                 yield _Comparison(origin, trained, streams)
 
 
-def _compare_fused(trial: _Trial, flat: FlatGraph) -> Iterator[_Comparison]:
+def _compare_fused(trial: _Trial, flat: Program) -> Iterator[_Comparison]:
     """Compares each stream of a concatenation with its own channels."""
-    names, place = trial.plan.wiring.fused, flat.inputs[0]
+    names, place = trial.plan.wiring.fused, flat.inputs[0].reference
     trained = statistics_at(flat, place)
     tensors = [trial.graph.tensor(trial.streams[name]) for name in names]
     widths = [int(tensor.shape[-1] or 0) for tensor in tensors]

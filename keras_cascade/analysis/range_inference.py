@@ -22,12 +22,12 @@ from keras_cascade.analysis.value_ranges import (
     total,
 )
 from keras_cascade.graph.as_input import AsInput
-from keras_cascade.graph.flattening import FlatCall, FlatGraph
 from keras_cascade.graph.graph import Reference
+from keras_cascade.graph.program import Program, Step
 
 
 def infer_range(
-    flat: FlatGraph,
+    flat: Program,
     reference: Reference,
     known: dict[Reference, ValueRange] | None = None,
 ) -> ValueRange:
@@ -59,9 +59,9 @@ def infer_range(
     return known[reference]
 
 
-def consumers_of(flat: FlatGraph, reference: Reference) -> Iterator[FlatCall]:
+def consumers_of(flat: Program, reference: Reference) -> Iterator[Step]:
     """Yields the calls that read a tensor, those after an identity included."""
-    for call in flat.consumers.get(flat.resolve(reference), []):
+    for call in flat.data_consumers.get(flat.resolve(reference), []):
         if is_identity(call.operation):
             yield from consumers_of(flat, call.outputs[0])
         else:
@@ -87,7 +87,7 @@ def activation_name(layer: keras.Layer) -> str | None:
 
 
 def _output_range(
-    flat: FlatGraph, call: FlatCall, known: dict[Reference, ValueRange]
+    flat: Program, call: Step, known: dict[Reference, ValueRange]
 ) -> ValueRange:
     operation: Any = call.operation
     if isinstance(operation, keras.layers.TimeDistributed):
@@ -103,7 +103,7 @@ def _output_range(
     return rule(
         [
             UNKNOWN if x is None else infer_range(flat, x, known)
-            for x in call.inputs
+            for x in call.data_inputs
         ]
     )
 

@@ -23,8 +23,8 @@ from keras_cascade.analysis.range_inference import (
     consumers_of,
     is_identity,
 )
-from keras_cascade.graph.flattening import FlatCall, FlatGraph
 from keras_cascade.graph.graph import Reference
+from keras_cascade.graph.program import Program, Step
 
 Moments = tuple[np.ndarray, np.ndarray]
 
@@ -59,7 +59,7 @@ class TrainedStatistics:
 
 
 def statistics_at(
-    flat: FlatGraph, reference: Reference
+    flat: Program, reference: Reference
 ) -> TrainedStatistics | None:
     """Returns the statistics that a tensor had in training, if layers show."""
     for call in consumers_of(flat, reference):
@@ -69,19 +69,19 @@ def statistics_at(
     return _statistics_after(flat, flat.resolve(reference))
 
 
-def statistics_before(call: FlatCall) -> TrainedStatistics | None:
+def statistics_before(call: Step) -> TrainedStatistics | None:
     """Returns the statistics of a layer's input, if the layer has them."""
     moments = trained_moments(call.operation)
     return None if moments is None else _statistics(call, "before", *moments)
 
 
 def first_normalisations_after(
-    flat: FlatGraph, reference: Reference
-) -> Iterator[FlatCall]:
+    flat: Program, reference: Reference
+) -> Iterator[Step]:
     """Yields on each way from a tensor the first layer with statistics."""
     waiting, seen = [flat.resolve(reference)], set()
     while waiting:
-        for call in flat.consumers.get(waiting.pop(0), []):
+        for call in flat.data_consumers.get(waiting.pop(0), []):
             if call.address in seen:
                 continue
             seen.add(call.address)
@@ -159,13 +159,13 @@ def _normal_distribution(a: np.ndarray) -> np.ndarray:
 
 
 def _statistics_after(
-    flat: FlatGraph, reference: Reference
+    flat: Program, reference: Reference
 ) -> TrainedStatistics | None:
     """Returns the statistics of a BatchNormalization's (rectified) output."""
     call, at = _producer(flat, reference), "after"
     limit = _relu_limit(call.operation) if call else None
-    if call and limit is not None and call.inputs[0] is not None:
-        call, at = _producer(flat, call.inputs[0]), "after the ReLU of"
+    if call and limit is not None and call.data_inputs[0] is not None:
+        call, at = _producer(flat, call.data_inputs[0]), "after the ReLU of"
     layer: Any = call and call.operation
     if not call or not isinstance(layer, keras.layers.BatchNormalization):
         return None
@@ -179,11 +179,11 @@ def _statistics_after(
     return _statistics(call, at, mean, variance)
 
 
-def _producer(flat: FlatGraph, reference: Reference) -> FlatCall | None:
+def _producer(flat: Program, reference: Reference) -> Step | None:
     """Returns the call that makes a tensor, the one before identities."""
     call = flat.producers.get(reference)
     while call is not None and is_identity(call.operation):
-        origin = call.inputs[0]
+        origin = call.data_inputs[0]
         call = None if origin is None else flat.producers.get(origin)
     return call
 
@@ -205,7 +205,7 @@ def _relu_limit(operation: keras.Operation) -> float | None:
 
 
 def _statistics(
-    call: FlatCall, at: str, mean: np.ndarray, variance: np.ndarray
+    call: Step, at: str, mean: np.ndarray, variance: np.ndarray
 ) -> TrainedStatistics | None:
     """Returns moments with their layer; None if its axes are several."""
     layer: Any = call.operation
@@ -216,7 +216,7 @@ def _statistics(
     floor = float(getattr(layer, "epsilon", keras.backend.epsilon()))
     untrained = is_untrained(*(trained_moments(layer) or (mean, variance)))
     return TrainedStatistics(
-        call.name, at, mean, variance, int(axis[0]), floor, untrained
+        call.label, at, mean, variance, int(axis[0]), floor, untrained
     )
 
 

@@ -15,7 +15,7 @@ from keras_cascade.cache.features import Features
 from keras_cascade.cache.py_datasets import IndexedBatches, ModelBatch
 from keras_cascade.data.inputs import as_input, input_paths, sort_inputs
 from keras_cascade.data.sources import Batch
-from keras_cascade.graph.program import as_program
+from keras_cascade.graph.flattening import as_program
 
 
 class Dataset:

@@ -21,7 +21,8 @@ from keras_cascade.cache.storage.columns import CacheFull
 from keras_cascade.cache.storage.stores import Store
 from keras_cascade.data.inputs import as_input
 from keras_cascade.graph.cutting import Cut, find_cut
-from keras_cascade.graph.program import Port, Program, as_program
+from keras_cascade.graph.flattening import as_program
+from keras_cascade.graph.program import Port, Program
 from keras_cascade.graph.program_model import MASK_SUFFIX, ProgramModel
 
 # Each layer that is found to be random moves the cut; this ends the search.

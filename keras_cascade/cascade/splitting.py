@@ -5,7 +5,7 @@ from typing import Any
 import keras
 
 from keras_cascade.graph.cutting import find_cut
-from keras_cascade.graph.program import as_program
+from keras_cascade.graph.flattening import as_program
 from keras_cascade.graph.program_model import ProgramModel
 
 

@@ -11,7 +11,7 @@ import keras
 from keras_cascade import _tables
 from keras_cascade._messages import listed
 from keras_cascade.graph.cutting import find_cut
-from keras_cascade.graph.program import as_program
+from keras_cascade.graph.flattening import as_program
 
 
 def describe_cut(network: keras.Model) -> dict[str, Any]:

@@ -30,7 +30,8 @@ from keras_cascade.exporting.options import (
     make_options,
 )
 from keras_cascade.exporting.report import ExportReport, ParityError
-from keras_cascade.graph.program import Program, as_program
+from keras_cascade.graph.flattening import as_program
+from keras_cascade.graph.program import Program
 from keras_cascade.networks.loading import as_functional
 
 

@@ -17,7 +17,8 @@ from keras_cascade.exporting.folding import affine
 from keras_cascade.exporting.folding.rules import Folded, Means, fold
 from keras_cascade.graph.block import leaf_layers
 from keras_cascade.graph.copying import copy_network
-from keras_cascade.graph.program import Program, as_program
+from keras_cascade.graph.flattening import as_program
+from keras_cascade.graph.program import Program
 
 _HALF = ("float16", "bfloat16")
 

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 import keras
 
-from keras_cascade.graph.flattening import FlatGraph, flatten
+from keras_cascade.graph.flattening import flatten
 from keras_cascade.graph.graph import Graph, Reference
+from keras_cascade.graph.program import Program
 
 FORMATS = ("channels_last", "channels_first")
 
@@ -40,35 +41,36 @@ def data_format_at(graph: Graph, reference: Reference) -> str | None:
         (`keras.config.image_data_format()` applies then), and for vectors and
         sequences, which have no such format.
     """
-    flat = flatten(graph)
-    tensor = flat.resolve(reference)
-    if len(flat.shapes[tensor]) < 4:
+    program = flatten(graph)
+    tensor = program.resolve(reference)
+    if len(program.shapes[tensor]) < 4:
         return None
-    found = _nearest_format(flat, tensor, upstream=True)
-    found = found or _nearest_format(flat, tensor, upstream=False)
+    found = _nearest_format(program, tensor, upstream=True)
+    found = found or _nearest_format(program, tensor, upstream=False)
     if found is None:
         return data_format(graph)
     return found if found in FORMATS else None
 
 
 def _nearest_format(
-    flat: FlatGraph, start: Reference, upstream: bool
+    program: Program, start: Reference, upstream: bool
 ) -> str | None:
     """Follows a tensor in one direction to a layer that has a format."""
-    rank = len(flat.shapes[start])
+    rank = len(program.shapes[start])
     seen: set[Reference] = set()
     # Each tensor with the axes of it that are those of the first tensor.
     stack = [(start, tuple(range(rank)))]
     while stack:
         tensor, axes = stack.pop()
-        if tensor in seen or len(flat.shapes[tensor]) != rank:
+        if tensor in seen or len(program.shapes[tensor]) != rank:
             continue
         seen.add(tensor)
-        producer = [flat.producers[tensor]] if tensor in flat.producers else []
-        calls = producer if upstream else flat.consumers.get(tensor, [])
+        producer = program.producers.get(tensor)
+        calls = [producer] if producer else []
+        calls = calls if upstream else program.data_consumers.get(tensor, [])
         for call in reversed(calls):
-            given = [x for x in call.inputs if x is not None]
-            ranks = [len(flat.shapes[x]) for x in (*given, *call.outputs)]
+            given = [x for x in call.data_inputs if x is not None]
+            ranks = [len(program.shapes[x]) for x in (*given, *call.outputs)]
             own = _layer_format(call.operation, ranks)
             if own is not None:
                 return _permuted_format(own, axes)

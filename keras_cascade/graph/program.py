@@ -1,22 +1,34 @@
-"""Reads a model as a list of steps on plain tensors, without nesting.
+"""Defines programs: models as lists of steps, without nesting.
 
-Exported files are written from such a program, and caching cuts it in two.
+Exported files are written from such a program, caching cuts it in two, and
+analysis follows tensors through it.
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import keras
 
 from keras_cascade.graph.block import bind_training_mode
-from keras_cascade.graph.flattening import FlatCall, Source, flatten
-from keras_cascade.graph.graph import Reference, read_graph
+from keras_cascade.graph.graph import Reference
+from keras_cascade.graph.paths import Address
 
 # The tensors of the backend that a program has computed.
 Values = Mapping[Reference, Any]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Stands for a tensor among the arguments of a step.
+
+    Attributes:
+        reference: The tensor; None if it is not in the graph.
+    """
+
+    reference: Reference | None
 
 
 @dataclass(frozen=True)
@@ -38,30 +50,46 @@ class Port:
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """One call of one operation.
+    """One call of an operation that is no network.
 
     Attributes:
-        name: The path of the operation.
+        address: The keys of the calls that lead to it.
         operation: The layer, operation or function itself.
         args: The positional arguments, with a `Source` for each tensor.
-        kwargs: The keyword arguments, likewise.
+        kwargs: The keyword arguments, likewise, masks included.
         outputs: The tensors that the step gives.
     """
 
-    name: str
+    address: Address
     operation: Any
     args: tuple
     kwargs: dict[str, Any]
     outputs: tuple[Reference, ...]
 
     @cached_property
+    def name(self) -> str:
+        """The path of the operation."""
+        return "/".join(self.address)
+
+    @property
+    def label(self) -> str:
+        """The operation's class and path, for messages."""
+        return f"{type(self.operation).__name__} '{self.name}'"
+
+    @cached_property
     def inputs(self) -> tuple[Reference, ...]:
-        """The tensors that the step takes, masks included."""
-        return tuple(
-            x.reference
-            for x in keras.tree.flatten((self.args, self.kwargs))
-            if isinstance(x, Source) and x.reference is not None
-        )
+        """The tensors of the graph that the step takes, masks included."""
+        sources = _sources((self.args, self.kwargs))
+        return tuple(x for x in sources if x is not None)
+
+    @property
+    def data_inputs(self) -> list[Reference | None]:
+        """The tensors that the step takes, without masks.
+
+        One that is not in the graph is None.
+        """
+        kwargs = {k: v for k, v in self.kwargs.items() if k != "mask"}
+        return _sources((self.args, kwargs))
 
     @property
     def only_input(self) -> Reference | None:
@@ -75,7 +103,7 @@ class Step:
         """Returns a step with this one's outputs, of another operation."""
         sources = [Source(tensor) for tensor in tensors]
         args = (sources if len(sources) > 1 else sources[0],)
-        return Step(self.name, operation, args, {}, self.outputs)
+        return Step(self.address, operation, args, {}, self.outputs)
 
     def map_arguments(self, change: Callable[[Any], Any]) -> "Step":
         """Returns the step with each leaf of its arguments changed."""
@@ -97,6 +125,8 @@ class Program:
         shapes: The shape of each tensor, with the batch.
         dtypes: The dtype of each tensor.
         steps: The calls in topological order.
+        aliases: The other references of tensors that enter or leave nested
+            networks.
     """
 
     inputs: tuple[Port, ...]
@@ -104,6 +134,7 @@ class Program:
     shapes: Mapping[Reference, tuple[int | None, ...]]
     dtypes: Mapping[Reference, str]
     steps: tuple[Step, ...]
+    aliases: Mapping[Reference, Reference] = field(default_factory=dict)
 
     def __call__(self, *tensors: Any, training: bool = False) -> dict[str, Any]:
         """Runs the program, by default in inference mode.
@@ -122,6 +153,10 @@ class Program:
             values.update(zip(step.outputs, outputs, strict=True))
         return {name: values[ref] for name, ref in self.outputs.items()}
 
+    def resolve(self, reference: Reference) -> Reference:
+        """Returns the reference that a tensor has in the program."""
+        return self.aliases.get(reference, reference)
+
     @property
     def layers(self) -> list[keras.Layer]:
         """The layers that have variables, each once."""
@@ -135,11 +170,12 @@ class Program:
     @cached_property
     def consumers(self) -> dict[Reference, list[Step]]:
         """The steps that take a tensor."""
-        found: dict[Reference, list[Step]] = {}
-        for step in self.steps:
-            for reference in dict.fromkeys(step.inputs):
-                found.setdefault(reference, []).append(step)
-        return found
+        return _group(self.steps, lambda step: step.inputs)
+
+    @cached_property
+    def data_consumers(self) -> dict[Reference, list[Step]]:
+        """The steps that take a tensor otherwise than as a mask."""
+        return _group(self.steps, lambda step: step.data_inputs)
 
     @cached_property
     def producers(self) -> dict[Reference, Step]:
@@ -213,46 +249,6 @@ class Program:
         )
 
 
-def as_program(model: keras.Model) -> Program:
-    """Reads a functional model as a program on the model's own layers."""
-    graph = read_graph(model, keep_names=True)
-    flat = flatten(graph)
-    inputs = tuple(
-        Port(tensor.name, tuple(tensor.shape), tensor.dtype, reference)
-        for tensor, reference in zip(graph.inputs, flat.inputs, strict=True)
-    )
-    outputs = [ref for ref in flat.outputs if ref is not None]
-    names = output_names(graph.output_structure, outputs)
-    return Program(
-        inputs=inputs,
-        outputs=dict(zip(names, outputs, strict=True)),
-        shapes=flat.shapes,
-        dtypes=flat.dtypes,
-        steps=tuple(_step(call) for call in flat.calls),
-    )
-
-
-def output_names(
-    structure: object, references: Sequence[Reference]
-) -> list[str]:
-    """Returns the names of a model's outputs in exported files.
-
-    They are the keys of a dict, `head` if a cascade ends in its head, else the
-    operations that give the outputs.
-    """
-    if isinstance(structure, dict):
-        paths = (path for path, _ in keras.tree.flatten_with_path(structure))
-        return ["_".join(map(str, path)) for path in paths]
-    names = [
-        "head" if ref[0] == "head" else str(ref[-2]).partition(":")[0]
-        for ref in references
-    ]
-    return [
-        f"{name}_{names[:place].count(name)}" if name in names[:place] else name
-        for place, name in enumerate(names)
-    ]
-
-
 def run_step(step: Step, values: Values, training: bool = False) -> list[Any]:
     """Returns the outputs of a step, by the tensors computed so far."""
 
@@ -272,21 +268,18 @@ def run_step(step: Step, values: Values, training: bool = False) -> list[Any]:
     return keras.tree.flatten(found)
 
 
-def _step(call: FlatCall) -> Step:
-    # Programs run in inference mode unless told otherwise; a mask that comes
-    # from outside the graph is one that Keras passes on by itself.
-    kwargs = {
-        name: x
-        for name, x in call.kwargs.items()
-        if name != "training" and not (name == "mask" and _is_lost(x))
-    }
-    name = "/".join(call.address)
-    return Step(name, call.operation, call.args, kwargs, call.outputs)
+def _sources(structure: object) -> list[Reference | None]:
+    leaves = keras.tree.flatten(structure)
+    return [x.reference for x in leaves if isinstance(x, Source)]
 
 
-def _is_lost(mask: object) -> bool:
-    """Whether a mask, or one of several, is not in the graph."""
-    return any(
-        x is None or (isinstance(x, Source) and x.reference is None)
-        for x in keras.tree.flatten(mask)
-    )
+def _group(
+    steps: Iterable[Step], tensors: Callable[[Step], Iterable[Reference | None]]
+) -> dict[Reference, list[Step]]:
+    """Returns the steps by each of their tensors."""
+    found: dict[Reference, list[Step]] = {}
+    for step in steps:
+        for reference in dict.fromkeys(tensors(step)):
+            if reference is not None:
+                found.setdefault(reference, []).append(step)
+    return found

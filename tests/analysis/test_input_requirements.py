@@ -80,7 +80,7 @@ def test_scaled_pixels_are_a_warning():
 
 def expected_by(network):
     flat = flatten(read_graph(network))
-    return required_range(flat, flat.inputs[0], network)
+    return required_range(flat, flat.inputs[0].reference, network)
 
 
 def chain(*several, shape=(6,)):

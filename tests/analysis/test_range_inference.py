@@ -28,7 +28,7 @@ def known_of(network):
 
 def expected_by(network):
     flat = flatten(read_graph(network))
-    return required_range(flat, flat.inputs[0], network)
+    return required_range(flat, flat.inputs[0].reference, network)
 
 
 def chain(*several, shape=(6,)):

@@ -156,4 +156,4 @@ def test_several_axes_give_no_statistics_of_channels():
     inputs = keras.Input((2, 3), name="x")
     layer = layers.Normalization(axis=(1, 2), mean=0.5, variance=2.0)
     flat = flatten(read_graph(keras.Model(inputs, layer(inputs))))
-    assert statistics_before(flat.calls[0]) is None
+    assert statistics_before(flat.steps[0]) is None

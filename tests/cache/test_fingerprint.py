@@ -8,7 +8,7 @@ import pytest
 from keras import layers
 
 from keras_cascade.cache.fingerprint import joint_ids, row_ids, tensor_key
-from keras_cascade.graph.program import as_program
+from keras_cascade.graph.flattening import as_program
 
 
 def key_of(layer, shape=(4,), dtype=None, name="model"):

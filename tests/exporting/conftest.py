@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from keras_cascade.exporting.folding.rules import fold
-from keras_cascade.graph.program import as_program
+from keras_cascade.graph.flattening import as_program
 
 
 @pytest.fixture

@@ -9,9 +9,8 @@ import pytest
 from keras import layers
 
 import keras_cascade as kc
-from keras_cascade.graph.flattening import flatten
+from keras_cascade.graph.flattening import as_program, flatten
 from keras_cascade.graph.graph import read_graph
-from keras_cascade.graph.program import as_program
 
 RNG = np.random.default_rng(0)
 
@@ -62,7 +61,7 @@ def test_a_program_converts_the_inputs_of_nested_networks(
 def test_a_converted_tensor_has_the_reference_of_the_input():
     flat = flatten(read_graph(outer(*CASES["both"]), keep_names=True))
     (call,) = flat.consumers["x", 0]
-    assert call.name == "AsInput 'inner/y'"
+    assert call.label == "AsInput 'inner/y'"
     assert flat.resolve(("inner", "y", 0)) == ("inner", "y", 0)
     assert flat.shapes["inner", "y", 0] == (None, 4)
     assert flat.dtypes["inner", "y", 0] == "float32"

@@ -19,7 +19,7 @@ from keras_cascade.graph.cutting import (
     nearest_minimum_cut,
     step_flops,
 )
-from keras_cascade.graph.program import as_program
+from keras_cascade.graph.flattening import as_program
 
 
 def built(upstream, **arguments):

@@ -22,7 +22,7 @@ def nested(calls=1):
 
 
 def test_calls_of_all_levels_come_in_order():
-    assert ["/".join(call.address) for call in nested().calls] == [
+    assert ["/".join(call.address) for call in nested().steps] == [
         "before",
         "inner/first",
         "inner/last",
@@ -32,7 +32,7 @@ def test_calls_of_all_levels_come_in_order():
 
 def test_tensors_cross_borders_with_the_reference_of_their_origin():
     flat = nested()
-    assert flat.inputs == [("x", 0)]
+    assert [port.reference for port in flat.inputs] == [("x", 0)]
     (first,) = flat.consumers["before", 0]
     assert first.address == ("inner", "first")
     assert flat.producers["inner", "last", 0].address == ("inner", "last")
@@ -49,16 +49,19 @@ def test_each_call_of_a_nested_network_has_tensors_of_its_own():
     assert after.address == ("after",)
 
 
-def test_masks_are_not_inputs():
+def test_masks_are_not_data_inputs():
     inputs = keras.Input((4,), dtype="int32", name="x")
     y = layers.Embedding(5, 3, mask_zero=True, name="embed")(inputs)
     y = layers.LSTM(2, name="lstm")(y)
     flat = flatten(read_graph(keras.Model(inputs, y)))
-    (lstm,) = [call for call in flat.calls if call.address == ("lstm",)]
-    assert lstm.inputs == (("embed", 0),)
+    (lstm,) = [call for call in flat.steps if call.address == ("lstm",)]
+    assert lstm.data_inputs == [("embed", 0)]
+    assert lstm.inputs == (("embed", 0), ("not_equal", 0))
+    assert flat.data_consumers["embed", 0] == [lstm]
+    assert ("not_equal", 0) not in flat.data_consumers
 
 
 def test_constants_are_not_inputs():
     inputs = keras.Input((4,), name="x")
     flat = flatten(read_graph(keras.Model(inputs, inputs * 2.0)))
-    assert [call.inputs for call in flat.calls] == [(("x", 0),)]
+    assert [call.inputs for call in flat.steps] == [(("x", 0),)]

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from keras_cascade.graph.program import as_program
+from keras_cascade.graph.flattening import as_program
 
 ROWS = np.random.default_rng(0).normal(size=(6, 4)).astype("float32")
 WORDS = np.array([[1, 2, 0, 0], [3, 0, 0, 0], [4, 1, 2, 3]], "int32")

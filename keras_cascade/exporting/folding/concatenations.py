@@ -1,9 +1,8 @@
 """Folds concatenations, and the linear layers on both sides of one."""
 
 from keras_cascade.exporting.folding import affine, combined_layers, conditions
-from keras_cascade.graph.flattening import Source
 from keras_cascade.graph.graph import Reference
-from keras_cascade.graph.program import Program, Step
+from keras_cascade.graph.program import Program, Source, Step
 
 
 def flatten_concatenation(program: Program, step: Step) -> Program | None:
@@ -51,7 +50,7 @@ def fold_through_concatenation(program: Program, step: Step) -> Program | None:
     wide = (*shape[:axis], layer.kernel.shape[-2], *shape[axis + 1 :])
     program = program.with_tensor(joined[0], wide, "float32")
     args = ([*map(Source, tensors)],)
-    wider = Step(join.name, join.operation, args, {}, joined)
+    wider = Step(join.address, join.operation, args, {}, joined)
     gone = [x for x in before if x is not None]
     program = program.replaced([*gone, join], wider)
     return program.replaced([step], step.on(joined, layer))

@@ -122,7 +122,7 @@ def _fold_batch_norm(program: Program, step: Step) -> Program | None:
         return None
     layer = combined_layers.absorb_scale(before.operation, scaling)
     for call, norm in calls:
-        new = Step(call.name, layer, call.args, call.kwargs, norm.outputs)
+        new = Step(call.address, layer, call.args, call.kwargs, norm.outputs)
         program = program.replaced([call, norm], new)
     return program
 
@@ -159,7 +159,7 @@ def _fold_divisor(
     mean = (-scaling.shift / scaling.scale).astype("float32")
     subtract = combined_layers.subtract_mean
     args = (*before.args, mean)
-    centred = Step(before.name, subtract, args, {}, before.outputs)
+    centred = Step(before.address, subtract, args, {}, before.outputs)
     scale = affine.Scaling(scaling.scale, 0 * scaling.shift, scaling.axis)
     layer = combined_layers.absorb_preceding_scale(step.operation, scale)
     program = program.replaced([before], centred)
@@ -182,5 +182,5 @@ def _fold_linear(program: Program, step: Step) -> Program | None:
     if len(axes) > 1 or saved < 0:
         return None
     layer = combined_layers.chain(first, second)
-    new = Step(step.name, layer, before.args, before.kwargs, step.outputs)
+    new = Step(step.address, layer, before.args, before.kwargs, step.outputs)
     return program.replaced([before, step], new)

@@ -9,7 +9,7 @@ from pathlib import Path
 import keras
 
 from keras_cascade._cascade_view import is_cascade
-from keras_cascade.graph.program import as_program
+from keras_cascade.graph.flattening import as_program
 
 
 def write(model: keras.Model, path: Path, outputs: Sequence[str]) -> None:

@@ -7,9 +7,10 @@ from typing import Any
 import keras
 from keras.optimizers.schedules import LearningRateSchedule
 
-from keras_cascade.graph.flattening import FlatCall, FlatGraph, flatten
+from keras_cascade.graph.flattening import flatten
 from keras_cascade.graph.graph import Graph
 from keras_cascade.graph.paths import LayerPath, names_of
+from keras_cascade.graph.program import Program, Step
 from keras_cascade.training.rates.block_rates import Rate, validate_rate
 
 
@@ -137,7 +138,7 @@ def depths_of(
     calls of a layer the deepest counts.
     """
     flat = flatten(graph)
-    inside = [c for c in flat.calls if block in (None, c.address[0])]
+    inside = [c for c in flat.steps if block in (None, c.address[0])]
     known: dict[int, int] = {}
     depths: dict[LayerPath, int] = {}
     for call in reversed(inside):  # the calls that use an output come first
@@ -148,17 +149,17 @@ def depths_of(
     return depths, weighted
 
 
-def _depth(call: FlatCall, flat: FlatGraph, known: Mapping[int, int]) -> int:
+def _depth(call: Step, flat: Program, known: Mapping[int, int]) -> int:
     users = [
         user
         for output in call.outputs
-        for user in flat.consumers.get(output, ())
+        for user in flat.data_consumers.get(output, ())
         if id(user) in known
     ]
     return max((known[id(u)] + _has_weights(u) for u in users), default=0)
 
 
-def _has_weights(call: FlatCall) -> bool:
+def _has_weights(call: Step) -> bool:
     return isinstance(call.operation, keras.Layer) and bool(
         call.operation.weights
     )

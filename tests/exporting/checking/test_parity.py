@@ -13,7 +13,7 @@ from keras_cascade.exporting.checking.parity import (
     score,
 )
 from keras_cascade.exporting.samples import store_samples
-from keras_cascade.graph.program import as_program
+from keras_cascade.graph.flattening import as_program
 
 RANDOM = np.random.default_rng(0)
 ROWS = RANDOM.normal(size=(10, 4)).astype("float32")

@@ -5,7 +5,7 @@ import pytest
 from keras import layers
 
 from keras_cascade.exporting.folding.rules import fold
-from keras_cascade.graph.program import as_program
+from keras_cascade.graph.flattening import as_program
 
 
 class Doubled(layers.Dense):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from keras import layers
 
 from keras_cascade.exporting.folding.rules import fold
-from keras_cascade.graph.program import as_program
+from keras_cascade.graph.flattening import as_program
 
 
 def weights(program):
