@@ -148,13 +148,7 @@ class Adapter(keras.layers.Layer):
         return False
 
     def with_units(self, width: int) -> "Adapter":
-        """Returns a copy whose output has `width` features.
-
-        Args:
-            width: int, number of output features.
-
-        Returns:
-            The copy.
+        """Returns a copy whose output has `width` features, an int.
 
         Raises:
             ValueError: the adapter's width is not open.
@@ -252,9 +246,6 @@ class Adapter(keras.layers.Layer):
 
         Args:
             name: str, name of the copy. Defaults to `None`, the same name.
-
-        Returns:
-            The copy.
         """
         config = self.get_config()
         if name is not None:
@@ -270,11 +261,8 @@ class Adapter(keras.layers.Layer):
         """Returns stock Keras layers that compute the same together.
 
         They replace the adapter in a model that is to load without this
-        package.
-
-        Returns:
-            The layers, built for the adapter's input shape, with their
-            weights, in the order in which they are applied.
+        package. They are built for the adapter's input shape, have weights,
+        and are in the order in which they are applied.
 
         Raises:
             NotImplementedError: the class does not override `to_plain`.

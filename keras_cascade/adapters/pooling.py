@@ -75,7 +75,7 @@ class PooledAdapter(Adapter):
         shape = tuple(input_shape)
         problem = _problem_with(shape, self.pool, self.data_format)
         if problem is None:
-            pooled = pooled_shape(shape, self.pool, self.data_format)
+            pooled = self._shape_without_checks(shape)
             if pooled[-1] is not None:
                 return pooled
             problem = "it needs a known number of features"
@@ -84,6 +84,15 @@ class PooledAdapter(Adapter):
             f"pool={self.pool!r}) received an input of shape {shape}: "
             f"{problem}."
         )
+
+    def _shape_without_checks(self, shape: Shape) -> Shape:
+        if self.pool is None or len(shape) == 2:
+            return shape
+        if self.pool == "flatten":
+            known = [size for size in shape[1:] if size is not None]
+            width = math.prod(known) if len(known) == len(shape) - 1 else None
+            return (shape[0], width)
+        return (shape[0], shape[channel_axis(len(shape), self.data_format)])
 
     def pooled_width(self, input_shape: Shape) -> int:
         """Returns the number of features after pooling."""
@@ -106,17 +115,6 @@ def channel_axis(rank: int, data_format: str | None) -> int:
     return 1 if data_format == "channels_first" and rank > 3 else rank - 1
 
 
-def pooled_shape(shape: Shape, pool: str | None, data_format: str) -> Shape:
-    """Returns the shape that `pool_features` gives for an input of `shape`."""
-    if pool is None or len(shape) == 2:
-        return shape
-    if pool == "flatten":
-        inner = [size for size in shape[1:] if size is not None]
-        known = len(inner) == len(shape) - 1
-        return (shape[0], math.prod(inner) if known else None)
-    return (shape[0], shape[channel_axis(len(shape), data_format)])
-
-
 def pool_features(
     x: Tensor, pool: str | None, data_format: str, mask: Tensor | None = None
 ) -> Any:
@@ -128,8 +126,7 @@ def pool_features(
     if pool is None or rank == 2:
         return x
     if pool == "flatten":
-        features = pooled_shape(tuple(x.shape), pool, data_format)[1]
-        return ops.reshape(x, (-1, features))
+        return ops.reshape(x, (-1, math.prod(x.shape[1:])))
     if mask is not None and rank == 3:
         return _pool_masked(x, pool, mask)
     axes = sorted({*range(1, rank)} - {channel_axis(rank, data_format)})
