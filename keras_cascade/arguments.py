@@ -56,9 +56,9 @@ class Arguments:
         Raises:
             ValueError: If `upstream` is an empty mapping.
         """
-        networks = {"upstream": self.upstream}
-        if isinstance(self.upstream, Mapping):
-            networks = dict(self.upstream)
+        upstream: Any = self.upstream
+        several = isinstance(upstream, Mapping)
+        networks = dict(upstream) if several else {"upstream": upstream}
         if not networks:
             raise ValueError("upstream={} names no network.")
         if self.downstream is not None:

@@ -277,9 +277,10 @@ class Adapter(keras.layers.Layer):
     def _build_for(self, batch: object) -> None:
         """Builds for the shape of a batch, of any number of rows."""
         if not self.built:
-            self.build(
-                keras.tree.map_structure(lambda x: (None, *x.shape[1:]), batch)
+            shape: Any = keras.tree.map_structure(
+                lambda x: (None, *x.shape[1:]), batch
             )
+            self.build(shape)
 
     def _built_shape(self) -> Shape:
         """Returns the input shape that the adapter is built for."""

@@ -25,8 +25,8 @@ def reshape(x: Tensor, sizes: tuple[int | None, ...]) -> Any:
     if None not in sizes:
         return ops.reshape(x, (-1, *sizes))
     # Two sizes cannot both be left open.
-    batch: Any = ops.shape(x)[0]
-    return ops.reshape(x, (batch, *(-1 if n is None else n for n in sizes)))
+    shape: Any = ops.shape(x)
+    return ops.reshape(x, (shape[0], *(-1 if n is None else n for n in sizes)))
 
 
 def _reshape_by_layer(x: Tensor, sizes: tuple[int | None, ...]) -> Any:
@@ -130,8 +130,7 @@ def positions(shape: Shape, channels_first: bool) -> Arrangement:
     count = math.prod(known) if len(known) == 2 else None
 
     def run(x: Tensor, mask: Tensor | None, reshape: Reshape) -> Any:
-        if channels_first:
-            x = ops.transpose(x, (0, 2, 3, 1))
-        return reshape(x, (count, channels))
+        last = ops.transpose(x, (0, 2, 3, 1)) if channels_first else x
+        return reshape(last, (count, channels))
 
     return Arrangement(shape, (batch, count, channels), run)

@@ -71,7 +71,8 @@ class ClassAdapter(LearningAdapter):
 
         Learned numbers are constants of it, but for those of its layers.
         """
-        inputs = keras.Input(self._built_shape()[1:], dtype=self._work_dtype)
+        shape = self._built_shape()[1:]
+        inputs: Any = keras.Input(shape, dtype=self._work_dtype)
         return [keras.Model(inputs, self._plain(inputs), name=self.name)]
 
     def _plain(self, inputs: Tensor) -> Any:

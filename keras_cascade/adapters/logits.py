@@ -154,7 +154,8 @@ class LogitsAdapter(ClassAdapter):
         scores, given = self._read(batch, labels, mask)
         shape, classes = scores.shape, scores.shape[-1]
         rows = scores.reshape(-1, classes)
-        logits = to_numpy(self._logits(ops.convert_to_tensor(rows)))
+        tensor: Any = ops.convert_to_tensor(rows)
+        logits = to_numpy(self._logits(tensor))
         if self._is_sigmoid(classes):
             targets = unit_targets(given, shape).reshape(-1)
             self._check_units(rows)

@@ -4,7 +4,7 @@ Tested by `tests/adapters/test_dense.py`.
 """
 
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import keras
 
@@ -22,7 +22,8 @@ def with_weights(
     A value is reshaped to the shape of its weight; None is left out.
     """
     layer.build(shape)
-    given = [keras.ops.convert_to_numpy(x) for x in weights if x is not None]
-    pairs = zip(given, layer.weights, strict=True)
+    given = (keras.ops.convert_to_numpy(x) for x in weights if x is not None)
+    arrays: list[Any] = list(given)
+    pairs = zip(arrays, layer.weights, strict=True)
     layer.set_weights([value.reshape(weight.shape) for value, weight in pairs])
     return layer

@@ -172,12 +172,12 @@ def _problem_with(
 
 def _pool_masked(x: Tensor, pool: str, mask: Tensor) -> Any:
     """Pools the steps that count; a sample without any gives zeros."""
-    mask = ops.expand_dims(ops.cast(mask, "bool"), -1)
+    counts: Any = ops.expand_dims(ops.cast(mask, "bool"), -1)
     if pool == "max":
-        lowest = ops.where(mask, x, float("-inf"))
-        some = ops.any(mask, axis=1)
+        lowest = ops.where(counts, x, float("-inf"))
+        some = ops.any(counts, axis=1)
         return ops.where(some, ops.max(lowest, axis=1), 0.0)
-    # Not a product with the mask: masked steps may be NaN.
-    total = ops.sum(ops.where(mask, x, 0.0), axis=1)
-    count = ops.sum(ops.cast(mask, x.dtype), axis=1)
+    # Not a product with the counts: masked steps may be NaN.
+    total = ops.sum(ops.where(counts, x, 0.0), axis=1)
+    count = ops.sum(ops.cast(counts, x.dtype), axis=1)
     return ops.divide(total, ops.maximum(count, 1.0))

@@ -114,11 +114,11 @@ class ProjectedAdapter(Adapter):
     def _project(self, x: Tensor) -> Any:
         """Multiplies the last axis with the kernel and adds the bias."""
         # Not a `Dense` inside: its name would be in the paths of the weights.
-        x = ops.matmul(x, self.kernel)
-        return x if self.bias is None else ops.add(x, self.bias)
+        product = ops.matmul(x, self.kernel)
+        return product if self.bias is None else ops.add(product, self.bias)
 
     def _plain_dense(
-        self, shape: Shape, name: str, weights: Sequence, **arguments: object
+        self, shape: Shape, name: str, weights: Sequence, **arguments: Any
     ) -> keras.layers.Layer:
         """Returns a `Dense` with a kernel, a bias or None, and our rules."""
         layer = keras.layers.Dense(

@@ -55,7 +55,7 @@ class Resampling:
         if count is None:
             # Known when it runs: the same weights, in the backend's numbers.
             shape: Any = ops.shape(x)
-            places = ops.arange(shape[self.axis], dtype="float32")
+            places: Any = ops.arange(shape[self.axis], dtype="float32")
             count = ops.cast(shape[self.axis], "float32")
             kernel = ops.transpose(self._weights(ops, places, count))
         else:
@@ -111,12 +111,12 @@ class Resampling:
 
     def _masked_weights(self, mask: Tensor) -> Any:
         """Returns weights `(batch, size, steps)`, zero for masked steps."""
-        mask = ops.expand_dims(ops.cast(mask, "float32"), 1)
+        counts = ops.expand_dims(ops.cast(mask, "float32"), 1)
         # Counted rather than read off the shape, which may not be known.
-        ones = ops.ones_like(mask)
-        places = ops.subtract(ops.cumsum(ones, axis=-1), 1.0)
-        count = ops.sum(ones, axis=-1, keepdims=True)
-        return ops.multiply(self._weights(ops, places, count), mask)
+        ones = ops.ones_like(counts)
+        places: Any = ops.subtract(ops.cumsum(ones, axis=-1), 1.0)
+        count: Any = ops.sum(ones, axis=-1, keepdims=True)
+        return ops.multiply(self._weights(ops, places, count), counts)
 
     def _weights(
         self, lib: ModuleType, places: Tensor, count: int | Tensor

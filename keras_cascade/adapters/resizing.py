@@ -102,7 +102,8 @@ class ResizingAdapter(ProjectedAdapter):
             return self._project(x)
         # Not a convolution: TensorFlow's CPU has none for channels that come
         # first.
-        return ops.moveaxis(self._project(ops.moveaxis(x, 1, -1)), -1, 1)
+        last: Any = ops.moveaxis(x, 1, -1)
+        return ops.moveaxis(self._project(last), -1, 1)
 
     def _staged_shape(self, shape: Shape, steps: list[Resampling]) -> Shape:
         shape = resampled_shape(shape, steps)

@@ -3,7 +3,7 @@
 Tested by `tests/cache/test_kinds_of_data.py`.
 """
 
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable
 from typing import Any
 
 import numpy as np
@@ -83,6 +83,6 @@ def model_batch(inputs: Arrays, features: Arrays, batch: Batch) -> ModelBatch:
     return (x,) if y is None else (x, y)
 
 
-def in_order(batches: IndexedBatches | Iterator[ModelBatch]) -> dict[str, Any]:
+def in_order(batches: Iterable[ModelBatch] | IndexedBatches) -> dict[str, Any]:
     """Returns the arguments for batches that Keras must not shuffle."""
     return {"x": batches, "shuffle": False}

@@ -14,7 +14,7 @@ from typing import Any
 import keras
 
 from keras_cascade import _keras_compat as compat
-from keras_cascade._cascade_view import CascadeView
+from keras_cascade._cascade_view import CascadeView, as_model
 from keras_cascade.cache.callbacks import (
     FrozenCheck,
     SegmentedCallbacks,
@@ -104,7 +104,9 @@ class _Run:
             shuffle=False,  # which would draw random numbers
             callbacks=self.callbacks,
         )
-        self.epoch = compat.take_resumed_epoch(self._cascade) or self.epoch
+        self.epoch = (
+            compat.take_resumed_epoch(as_model(self._cascade)) or self.epoch
+        )
 
     def train_segment(self) -> None:
         """Trains until the frozen layers or the form of the data change."""

@@ -112,7 +112,8 @@ class Cascade(Trainer):
         replay.copy_states()
         return model
 
-    def export(
+    # Not Keras's signature: the arguments are those of `kc.export`.
+    def export(  # pyright: ignore[reportIncompatibleMethodOverride]
         self,
         path: str | Path,
         format: str | None = None,

@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from keras_cascade._messages import to_json
 
@@ -52,7 +52,8 @@ def load_model(path: Path, compile: bool = True) -> "keras.Model":
 
     if not path.is_file():
         raise ValueError(f"There is no file '{path}'.")
-    return keras.saving.load_model(path, compile=compile)
+    model: Any = keras.saving.load_model(path, compile=compile)
+    return model
 
 
 def show(result: object, as_json: bool) -> None:

@@ -70,7 +70,7 @@ def write_files(
 def _save(cascade: kc.Cascade, path: Path, inputs: Inputs) -> Check:
     """Saves the cascade itself, which can train on after it is loaded."""
     cascade.save(path)
-    loaded = keras.models.load_model(path)
+    loaded: Any = keras.models.load_model(path)
     answers = loaded.predict(inputs, verbose=0)
     expected = cascade.predict(inputs, verbose=0)
     difference = np.abs(answers - expected).max() / expected.std()

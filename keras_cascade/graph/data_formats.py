@@ -1,6 +1,7 @@
 """Finds whether the maps of a network have their channels first or last."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 
@@ -114,7 +115,7 @@ def _permutation(
     # The classes of operations are not public, their names and configs are.
     kind = type(operation).__name__
     if kind == "Transpose":
-        axes = operation.get_config().get("axes")
+        axes: Any = operation.get_config().get("axes")
         axes = reversed(range(rank)) if axes is None else axes
         return tuple(axis % rank for axis in axes)
     torn = ("Reshape", "Moveaxis", "Swapaxes", "Einsum", "Tensordot")

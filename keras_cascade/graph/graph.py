@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import keras
 
@@ -180,7 +180,7 @@ def _read(
         tuple(_nodes(calls, names, keep_names, known)),
         functional.input,
         functional.output,
-        network,
+        cast(keras.Model, network),
     )
     known[id(network)] = graph
     return graph

@@ -187,8 +187,8 @@ class Replay:
         def value(x: Any) -> Any:
             return values[id(x)] if isinstance(x, keras.KerasTensor) else x
 
-        args = keras.tree.map_structure(value, node.args)
-        kwargs = keras.tree.map_structure(value, node.kwargs)
+        args: Any = keras.tree.map_structure(value, node.args)
+        kwargs: Any = keras.tree.map_structure(value, node.kwargs)
         stand_in = self.replace.get(id(node.operation))
         if stand_in is not None:
             return _apply_in_order(stand_in, args, kwargs)

@@ -3,6 +3,8 @@
 Tested by `tests/graph/test_copying.py`.
 """
 
+from typing import Any
+
 import keras
 
 
@@ -16,10 +18,11 @@ def input_like(
         name: The name of the input.
         optional: Whether the input may be None. Defaults to `False`.
     """
-    return keras.Input(
+    result: Any = keras.Input(
         batch_shape=tensor.shape,
         dtype=tensor.dtype,
         sparse=tensor.sparse,
         name=name,
         optional=optional,
     )
+    return result

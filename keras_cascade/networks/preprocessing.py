@@ -38,9 +38,10 @@ class Scaling:
 
     def layers(self, data_format: str) -> list[keras.Layer]:
         """Returns layers that scale images of a data format."""
+        offset: Any = _by_channel(self.offset, data_format)
         rescaling = keras.layers.Rescaling(
             _by_channel(self.scale, data_format),
-            _by_channel(self.offset, data_format),
+            offset,
             name="rescale",
             # Under mixed precision, pixels would lose digits before they are
             # scaled.

@@ -211,8 +211,10 @@ def _adapters_in_order(
 
 
 def _adapter(name: str, value: object) -> AdapterChoice:
-    if value is None or value == "auto":
-        return value
+    if value is None:
+        return None
+    if value == "auto":
+        return "auto"
     if isinstance(value, int) and not isinstance(value, bool):
         value = DenseAdapter(value, name=name)
     possible = "'auto', None, a number of units, or "

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
@@ -127,6 +128,6 @@ def weights_saved_by_joining(
     return sum(math.prod(x) + (x[-1] - x[-2]) * width for x in shapes)
 
 
-def to_float64(variable: keras.Variable) -> np.ndarray:
-    """Returns the values of a variable in float64."""
+def to_float64(variable: Any) -> np.ndarray:
+    """Returns the values of a variable or a tensor in float64."""
     return np.asarray(keras.ops.convert_to_numpy(variable), dtype="float64")

@@ -99,7 +99,8 @@ def _bias_of(layer: keras.Layer, width: int) -> np.ndarray:
 
 
 def _built_shape(layer: keras.Layer) -> Sequence[int | None]:
-    return layer.get_build_config()["input_shape"]
+    config: Any = layer.get_build_config()
+    return config["input_shape"]
 
 
 def _with_weights(
