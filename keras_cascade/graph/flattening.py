@@ -107,12 +107,13 @@ class _Flattening:
             is_tensor = isinstance(x, keras.KerasTensor)
             return Source(origins.get(id(x))) if is_tensor else x
 
-        args = keras.tree.map_structure(source, node.args)
+        args: Any = keras.tree.map_structure(source, node.args)
+        given: Any = keras.tree.map_structure(source, node.kwargs)
         # Programs run in inference mode unless told otherwise; Keras passes a
         # mask that comes from outside the graph on by itself.
         kwargs = {
             name: x
-            for name, x in keras.tree.map_structure(source, node.kwargs).items()
+            for name, x in given.items()
             if name != "training" and not (name == "mask" and _is_lost(x))
         }
         outputs = [(*address, index) for index in range(len(node.outputs))]
