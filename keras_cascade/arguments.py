@@ -88,21 +88,12 @@ class _Unchanged:
 
 
 def takes_arguments(function: Function) -> Function:
-    """Shows the arguments of `build_cascade` in the signature of a function.
-
-    Args:
-        function: A function that takes them as `**arguments`, all but those
-            that it names itself.
-    """
+    """Shows the arguments of `build_cascade` in place of `**arguments`."""
     return _with_signature(function, _PARAMETERS)
 
 
 def takes_changes(function: Function) -> Function:
-    """Shows the arguments of `build_cascade` as ones that may be changed.
-
-    Args:
-        function: A function that takes them as `**changes`.
-    """
+    """Shows them in place of `**changes`, with a default of "unchanged"."""
     unchanged = {
         name: parameter.replace(default=_Unchanged())
         for name, parameter in _PARAMETERS.items()
@@ -111,14 +102,9 @@ def takes_changes(function: Function) -> Function:
 
 
 def check_names(names: Mapping[str, object], function: str) -> None:
-    """Checks that `build_cascade` has arguments of some names.
+    """Raises a TypeError for an argument that `build_cascade` does not have.
 
-    Args:
-        names: The arguments by their names.
-        function: The function that took them, for the error.
-
-    Raises:
-        TypeError: If there is no such argument.
+    `function` is the function that took the arguments, for the error.
     """
     for name in names:
         if name not in _PARAMETERS:

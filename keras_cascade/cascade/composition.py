@@ -121,12 +121,7 @@ class Composition(Block):
         self._spec = self._spec.with_changes(reinitialized=paths)
 
     def keep_network_info(self, old: "Composition", replaced: set[str]) -> None:
-        """Keeps what another cascade knows of the networks that both have.
-
-        Args:
-            old: A cascade whose blocks this one was built from.
-            replaced: The blocks that are of other networks here.
-        """
+        """Keeps what an earlier cascade knows of the networks that remain."""
         kept = {
             name: info
             for name, info in old.spec.networks.items()
@@ -166,12 +161,7 @@ class Composition(Block):
     def retain(
         self, retention: Mapping[str, Retention], graphs: Mapping[str, Graph]
     ) -> None:
-        """Replaces the retention of the cascade.
-
-        Args:
-            retention: Path pattern to method.
-            graphs: The original networks, by their blocks.
-        """
+        """Replaces the retention; `graphs` are the original networks'."""
         keeper = build_keeper(self, retention, graphs) if retention else None
         self._kept.clear()
         if keeper is not None:

@@ -30,18 +30,9 @@ def rebuild(
     changes: Mapping[str, Any],
     build: Callable[[Arguments], Built],
 ) -> Built:
-    """Builds a cascade of the same arguments with some changed.
+    """Builds a cascade again, with changes, and carries over what it learned.
 
-    Args:
-        cascade: The cascade; it stays as it is.
-        changes: Arguments of `build_cascade` by name.
-        build: Builds a cascade of arguments.
-
-    Returns:
-        The new cascade, with every weight of equal path and shape.
-
-    Raises:
-        TypeError: If there is no such argument.
+    The cascade stays as it is. `build` makes a cascade of arguments.
     """
     check_names(changes, "rebuild")
     _check_originals_are_there(cascade, changes)
