@@ -138,13 +138,9 @@ def _restore(
 def _is_fitted(layer: keras.Layer) -> bool:
     if isinstance(layer, Adapter):
         return layer.fitted
-    if isinstance(layer, keras.layers.Normalization):
-        return _is_normalization_fitted(layer)
-    # Discretization learns boundaries; other layers cannot be asked.
-    return getattr(layer, "bin_boundaries", ()) is not None
-
-
-def _is_normalization_fitted(layer: keras.layers.Normalization) -> bool:
+    if not isinstance(layer, keras.layers.Normalization):
+        # Discretization learns boundaries; other layers cannot be asked.
+        return getattr(layer, "bin_boundaries", ()) is not None
     if layer.input_mean is not None:
         return True
     # Keras keeps no flag: unfitted, mean and variance are 0 and 1 exactly.

@@ -9,11 +9,7 @@ from typing import Any, ClassVar, Self
 import keras
 from keras import ops
 
-from keras_cascade._keras_compat.annotations import (
-    Initializer,
-    Shape,
-    Tensor,
-)
+from keras_cascade._keras_compat.annotations import Initializer, Shape, Tensor
 from keras_cascade.adapters.adapter import Adapter
 from keras_cascade.adapters.plain import with_weights
 

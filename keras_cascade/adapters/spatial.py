@@ -179,9 +179,7 @@ class SpatialAdapter(ResizingAdapter):
     def _plain_spread(self, shape: Shape, spread: Shape) -> Layers:
         weights = [self.spread_kernel, self.spread_bias]
         reshape = keras.layers.Reshape(
-            spread[1:],
-            dtype=self.dtype_policy,
-            name=f"{self.name}_positions",
+            spread[1:], dtype=self.dtype_policy, name=f"{self.name}_positions"
         )
         return [
             self._plain_dense(shape, f"{self.name}_spread", weights),
