@@ -30,13 +30,8 @@ def run_child(
 ) -> None:
     """Runs a Python process to its end.
 
-    Args:
-        command: The arguments of the interpreter.
-        what: The work that it does, for errors.
-        log: The file of its output.
-        timeout: The seconds after which it is killed.
-        environment: Variables on top of this process's. Defaults to `None`.
-        report: Called with each stage that the child prints.
+    Errors name its work as `what`. Its output goes to the file `log`, and
+    `report` is called with each stage that it prints.
 
     Raises:
         RuntimeError: The child failed, or was killed; the message has its

@@ -41,11 +41,6 @@ def open_directory(
     model's inputs, with `labels` if there are any, in a `.npz` file, a folder
     of these, or a folder with a `.npy` file for each.
 
-    Args:
-        path: The folder, or a `.npz` file.
-        model: A Functional model, whose inputs the data has to fit.
-        batch_size: The samples of a batch. Defaults to `32`.
-
     Returns:
         An iterable of `(x, y)`, or `(x,)` where there are no labels; `x` is a
         dict of arrays by the names of the inputs. Each pass reads it again.
@@ -53,10 +48,6 @@ def open_directory(
     Raises:
         ValueError: There is no data, or it does not fit the model's inputs.
         ModuleNotFoundError: Images need Pillow, which is not installed.
-
-    Example:
-    >>> data = open_directory("photos", model)
-    >>> report = kc.export(model, "model.tflite", check_data=data)
     """
     path = Path(path)
     if path.is_file():
@@ -78,7 +69,7 @@ def open_directory(
         raise ValueError(_not_one_kind(path, kinds))
     if images:
         return open_images(path, images, model, batch_size)
-    # The .npy files of a folder together are one source, a .npz file is one.
+    # A .npz file is a source, and so are the .npy files of a folder together.
     sources = arrays if ".npz" in kinds else [path]
     return open_arrays(path, sources, model, batch_size)
 

@@ -136,15 +136,10 @@ def metric_names(model: keras.Model) -> str:
 def score(
     model: keras.Model, answers: Answers, labels: Sequence[Any]
 ) -> dict[str, float]:
-    """Returns a compiled model's own metrics of some answers.
+    """Returns a compiled model's own metrics of some answers, and resets them.
 
-    Args:
-        model: The model, whose metrics are reset.
-        answers: All outputs by name, in the model's order.
-        labels: The labels of each batch.
-
-    Returns:
-        Metric to its value, or to the mean of a value for each class.
+    The answers are those of all outputs, in the model's order; the labels are
+    in batches. A metric with a value for each class gives the mean.
     """
     flat = [keras.ops.convert_to_tensor(x) for x in answers.values()]
     given = keras.tree.pack_sequence_as(_graph_of(model).output, flat)
