@@ -1,8 +1,8 @@
 """Writes the files here with another version of the package.
 
-    git worktree add /tmp/earlier a2be80b
+    git worktree add ../earlier a2be80b
     for backend in torch tensorflow jax; do
-        KERAS_BACKEND=$backend PYTHONPATH=/tmp/earlier \
+        KERAS_BACKEND=$backend PYTHONPATH=../earlier \
             python tests/data/earlier/make_files.py
     done
 
