@@ -271,7 +271,7 @@ def _bytes(
     dtype = program.dtypes[tensor]
     if sizes is None or dtype == "string":
         return None
-    # Keras imports ml_dtypes, which tells NumPy of bfloat16.
+    # NumPy knows bfloat16, as Keras imports ml_dtypes.
     return prod(sizes) * np.dtype(dtype).itemsize
 
 
