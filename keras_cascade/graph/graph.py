@@ -53,6 +53,7 @@ class Node:
         """The tensors that a nested network gets, in order of its inputs."""
         given = self.args[0] if self.args else self.kwargs["inputs"]
         inputs = [] if self.inner is None else self.inner.inputs
+        # Keras takes a dict by name for a list of inputs, too.
         if isinstance(given, dict) and not isinstance(
             self.inner and self.inner.input_structure, dict
         ):

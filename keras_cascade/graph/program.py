@@ -258,6 +258,7 @@ def run_step(step: Step, values: Values, training: bool = False) -> list[Any]:
         return values[x.reference]
 
     call = bind_training_mode(step.operation, training)
+    # Most steps: walking through all arguments takes longer.
     if step.only_input is not None:
         found = call(values[step.only_input])
     else:

@@ -70,6 +70,7 @@ def reconstruct(graph: Graph, share: bool = False) -> Reconstruction | None:
         made = {} if share else _detached(_make(origin))
         return Reconstruction(origin, dict(_known_paths(graph, origin)), made)
     network = graph.network
+    # A block's config has the configs of its layers, and no more.
     is_ours = getattr(network, "names_are_stable", False)
     if network is None or is_ours or not compat.has_own_config(network):
         return None

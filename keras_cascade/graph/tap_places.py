@@ -81,6 +81,7 @@ def named_places(graph: Graph, prefix: Address = ()) -> Iterator[Place]:
     that gives several.
     """
     for name, tensor in named_outputs(graph.network).items():
+        # An operation of that name takes precedence.
         if id(tensor) in graph.sources and name not in graph.calls:
             node, index = graph.sources[id(tensor)]
             last = node.key if len(node.outputs) == 1 else name

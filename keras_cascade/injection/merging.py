@@ -128,6 +128,7 @@ def _gate_side(site: Site, features: keras.KerasTensor, plus: float) -> Tensors:
     if features.shape[1:][axis] != site.width:
         return {site.label: _project(site, features, "projection", plus)}
     gate = Gate(
+        # A gate counts axes with the batch.
         axis if axis == -1 else 1,
         "zeros" if site.injection.zero_init else "ones",
         dtype=site.dtype,
