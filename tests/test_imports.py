@@ -50,6 +50,7 @@ CORE = {
 # this list. An entry is a module or a folder of the package.
 LAYERS = {
     "_keras_compat": "what has no public Keras API; knows only Keras",
+    "_atomic_write": "complete files only; knows no Keras",
     "_cascade_view": "a cascade as lower folders see it; knows only Keras",
     "_figures": "empty figures; knows only matplotlib",
     "_messages": "words for error messages; knows nothing",

@@ -4,6 +4,11 @@ Each function says why it is needed and on which version it was seen to work;
 `tests/_keras_compat/` fails when Keras changes it.
 """
 
+from keras_cascade._keras_compat.fitting_and_saving import (  # noqa: F401
+    ask_to_overwrite,
+    is_writing_hdf5_model,
+    weights_file_in_memory,
+)
 from keras_cascade._keras_compat.graphs_and_layers import (  # noqa: F401
     Call,
     compile_arguments,

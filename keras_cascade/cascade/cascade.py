@@ -10,7 +10,7 @@ from keras_cascade.adapters import Adapter
 from keras_cascade.arguments import Arguments, takes_changes
 from keras_cascade.assembly.assemble import assemble
 from keras_cascade.cascade.rebuilding import rebuild
-from keras_cascade.cascade.trainer import Trainer
+from keras_cascade.cascade.saving import Saved
 from keras_cascade.display.summary import print_summary
 from keras_cascade.graph.block import leaf_layers
 from keras_cascade.graph.graph import read_graph
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @keras.saving.register_keras_serializable(package="keras_cascade")
-class Cascade(Trainer):
+class Cascade(Saved):
     """Pretrained networks as one Keras model, made by `build_cascade`.
 
     It is a Functional `keras.Model`: `fit`, `evaluate`, `predict`, `save` and

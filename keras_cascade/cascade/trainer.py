@@ -19,6 +19,7 @@ from keras_cascade.cache.fit_data import (
 )
 from keras_cascade.cache.segments import FitArguments, fit_on_features
 from keras_cascade.cascade.compiled import Compiled
+from keras_cascade.cascade.model_paths import check_checkpoints
 from keras_cascade.training.fit_callbacks import (
     known_variables,
     prepare_callbacks,
@@ -153,6 +154,7 @@ class Trainer(Compiled):
         Fine-tuning (2018), for `"gradual"`.
         """
         self._check_fitted("training")
+        check_checkpoints(callbacks)
         callbacks = prepare_callbacks(
             self, unfreeze, initial_epoch, epochs, callbacks
         )

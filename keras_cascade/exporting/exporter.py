@@ -9,9 +9,9 @@ import keras
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from keras_cascade._atomic_write import move_into_place, workspace
 from keras_cascade._cascade_view import CascadeView
 from keras_cascade.adapters.fitting import check_fitted
-from keras_cascade.exporting.atomic_write import move_into_place, workspace
 from keras_cascade.exporting.backend_fallback import write_first_right
 from keras_cascade.exporting.backends import backends_for
 from keras_cascade.exporting.card import output_shapes

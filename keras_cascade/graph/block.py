@@ -26,6 +26,12 @@ AUGMENTATIONS = tuple(
 )
 
 
+NO_HDF5 = (
+    "Keras's older HDF5 format does not hold blocks of a cascade: the file "
+    "could not be loaded."
+)
+
+
 @keras.saving.register_keras_serializable(package="keras_cascade")
 class Block(keras.Model):
     """A Functional model whose frozen layers run in inference mode.
@@ -78,6 +84,8 @@ class Block(keras.Model):
 
     def get_config(self) -> dict:
         """Returns the graph, flags that layers' configs lack, and ranks."""
+        if compat.is_writing_hdf5_model():  # `keras.saving.save_model` is
+            raise ValueError(f"{NO_HDF5} Save it as '{self.name}.keras'.")
         paths = {} if self.provenance is None else self.provenance.paths
         parts = [op for op in self.operations if op.name in paths]
         updated = [

@@ -129,11 +129,14 @@ class Stages(keras.callbacks.Callback):
 
 def find_stages(callbacks: Callbacks) -> Stages | None:
     """Returns the `Stages` among the callbacks of a fit, if there is one."""
+    return next((x for x in as_list(callbacks) if isinstance(x, Stages)), None)
+
+
+def as_list(callbacks: Callbacks) -> list[keras.callbacks.Callback]:
+    """Returns the single callbacks of what `fit` takes as callbacks."""
     if isinstance(callbacks, keras.callbacks.CallbackList):
-        callbacks = callbacks.callbacks
-    if callbacks is None or isinstance(callbacks, keras.callbacks.Callback):
-        return None
-    return next((x for x in callbacks if isinstance(x, Stages)), None)
+        return list(callbacks.callbacks)
+    return [] if callbacks is None else keras.tree.flatten(callbacks)
 
 
 class _RateLog(keras.callbacks.Callback):
@@ -169,7 +172,7 @@ def _put_first(
             callback.set_model(given.model)
         given.callbacks[:] = [*ours, *rest]
         return given
-    return ours if given is None else [*ours, *keras.tree.flatten(given)]
+    return [*ours, *as_list(given)]
 
 
 def _check_one_rate(

@@ -1,15 +1,26 @@
-"""Moves files and folders to their final names only when they are complete."""
+"""Moves files and folders to their final names only when they are complete.
+
+A writer that is killed leaves its hidden folder, with the operating system's
+lock on a file in it released. The next writer of the same path deletes it.
+"""
 
 import contextlib
 import errno
+import glob
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 
+from filelock import FileLock, Timeout
+
+# A folder with this file is one of ours, and its writer lives while it is
+# locked.
+_LOCK = "keras_cascade_writer.lock"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -31,8 +42,10 @@ def workspace(path: Path) -> Iterator[Path]:
         stack.push(partial(_explain_full_disk, path))
         missing = [x for x in path.parents if not os.path.lexists(x)]
         stack.callback(_remove_empty, missing)
+        _remove_abandoned(path)
         folder = _make_folder(path)
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        stack.enter_context(_shown_alive(folder))
         yield folder
 
 
@@ -47,19 +60,87 @@ def move_into_place(staged: Path, path: Path) -> None:
     # After a power cut, the old file or the new one is there.
     for part in (staged, *staged.rglob("*")):
         if part.is_file():
-            with part.open("rb") as stream:
-                os.fsync(stream.fileno())
+            _sync(part)
+    if path.is_file() and not path.is_symlink():
+        _copy_permissions(path, staged)
     if not os.path.lexists(path) or not (path.is_dir() or staged.is_dir()):
         staged.replace(path)
-        return
-    # Unlike files, folders cannot be replaced in one step.
-    earlier = staged.with_name(f"{staged.name}.earlier")
+    else:
+        _swap(staged, path)
+    with contextlib.suppress(OSError):  # Windows opens no folders
+        _sync(path.parent)
+
+
+def _swap(staged: Path, path: Path) -> None:
+    # Unlike files, folders cannot be replaced in one step. `_restore` knows
+    # the name.
+    earlier = staged.with_name(f"{path.name}.earlier")
     path.rename(earlier)
     try:
         staged.rename(path)
-    except OSError:
-        earlier.rename(path)
-        raise
+    finally:
+        if not os.path.lexists(path):
+            earlier.rename(path)
+
+
+def _sync(path: Path) -> None:
+    """Waits until a file or a folder's list of names is on the disk."""
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
+def _copy_permissions(earlier: Path, staged: Path) -> None:
+    known = earlier.stat()
+    if hasattr(os, "chown"):
+        with contextlib.suppress(PermissionError):
+            os.chown(staged, known.st_uid, known.st_gid)
+    if staged.is_file():
+        staged.chmod(stat.S_IMODE(known.st_mode))
+
+
+@contextlib.contextmanager
+def _shown_alive(folder: Path) -> Iterator[None]:
+    """Holds a lock that the operating system releases if this process dies."""
+    lock = FileLock(folder / _LOCK)
+    # Without locks, as on some network disks, other writers delete nothing.
+    with contextlib.suppress(OSError, NotImplementedError):
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Deletes the folders of dead writers of a path."""
+    pattern = f".{glob.escape(path.name)}-{'?' * 8}"
+    for folder in path.parent.glob(pattern):
+        if folder.is_symlink() or not folder.is_dir():
+            continue
+        # Killed before it wrote anything; a living writer makes it again.
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+        if (folder / _LOCK).is_file():
+            _remove_if_dead(folder, path)
+
+
+def _remove_if_dead(folder: Path, path: Path) -> None:
+    try:
+        with FileLock(folder / _LOCK, blocking=False):
+            _restore(folder, path)
+    except (Timeout, OSError, NotImplementedError):
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _restore(folder: Path, path: Path) -> None:
+    """Moves back the folder that a writer had moved away when it was killed."""
+    for earlier in folder.rglob(f"{glob.escape(path.name)}.earlier"):
+        if not os.path.lexists(path):
+            earlier.rename(path)
 
 
 def _check_replaceable(path: Path) -> None:

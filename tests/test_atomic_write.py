@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from keras_cascade.exporting import atomic_write
-from keras_cascade.exporting.atomic_write import move_into_place, workspace
+from keras_cascade import _atomic_write as atomic_write
+from keras_cascade._atomic_write import move_into_place, workspace
 
 NOT_ROOT = pytest.mark.skipif(
     not hasattr(os, "geteuid") or os.geteuid() == 0,
@@ -227,3 +227,68 @@ def test_a_small_file_system_that_is_full(tmp_path):
     assert done.returncode == 1
     assert "The disk is full" in done.stderr
     assert done.stdout == ""
+
+
+ABANDONED = """
+import os, runpy, sys
+from pathlib import Path
+module = runpy.run_path(sys.argv[1])
+path = Path(sys.argv[2])
+context = module["workspace"](path)
+folder = context.__enter__()
+(folder / "half").write_text("half")
+if sys.argv[3] == "moving":
+    path.rename(folder / f"{path.name}.earlier")
+os._exit(9)
+"""
+
+
+def abandon(path, when="writing"):
+    """Has a process die while it writes a file or moves a folder."""
+    command = [sys.executable, "-c", ABANDONED, atomic_write.__file__]
+    assert subprocess.run([*command, str(path), when]).returncode == 9
+
+
+def test_the_folder_of_a_dead_writer_is_deleted_by_the_next(tmp_path):
+    path = tmp_path / "model.keras"
+    abandon(path)
+    assert len(everything(tmp_path)) == 3
+    with workspace(path) as folder:
+        move_into_place(write(folder, path.name), path)
+    assert everything(tmp_path) == ["model.keras"]
+
+
+def test_the_folders_of_living_writers_and_of_others_stay(tmp_path):
+    path = tmp_path / "model"
+    theirs = tmp_path / ".model-settings"  # eight letters, as ours
+    theirs.mkdir()
+    write(theirs, "settings.json")
+    with workspace(path) as first, workspace(path) as second:
+        staged = [write(x, "model", str(x)) for x in (first, second)]
+        move_into_place(staged[0], path)
+        move_into_place(staged[1], path)
+    assert path.read_text() == str(second)
+    assert everything(tmp_path) == [
+        ".model-settings",
+        ".model-settings/settings.json",
+        "model",
+    ]
+
+
+def test_a_folder_that_was_moved_away_by_a_dead_writer_comes_back(tmp_path):
+    path = write_folder(tmp_path, "model", "old")
+    abandon(path, "moving")
+    assert not path.exists()
+    with pytest.raises(RuntimeError, match="half"), workspace(path):
+        raise RuntimeError("half")
+    assert (path / "inner" / "data").read_text() == "old"
+    assert [x.name for x in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
+def test_a_replaced_file_keeps_its_mode(tmp_path):
+    path = write(tmp_path, "model")
+    path.chmod(0o640)
+    with workspace(path) as folder:
+        move_into_place(write(folder, "model"), path)
+    assert path.stat().st_mode & 0o777 == 0o640
