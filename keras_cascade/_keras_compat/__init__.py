@@ -31,6 +31,6 @@ from keras_cascade._keras_compat.graphs_and_layers import (  # noqa: F401
     sublayers,
     take_resumed_epoch,
     trainable_kind,
-    without_configs,
+    with_configs,
     without_low_rank_configs,
 )

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import wraps
 from types import MethodType
 from typing import Any, NamedTuple
 
@@ -90,20 +91,27 @@ def forget_calls(operation: keras.Operation) -> None:
 
 
 @contextmanager
-def without_configs(operations: Iterable[keras.Operation]) -> Iterator[None]:
-    """Makes operations write an empty config within the context.
+def with_configs(
+    functions: Iterable[tuple[keras.Operation, Callable[[], dict]]],
+) -> Iterator[None]:
+    """Makes operations write other configs within the context.
 
     `Functional.get_config` asks every layer for its config, and fails where
     one has none; no hook lets a network write something else for it.
     """
-    hidden = list(operations)
-    for operation in hidden:
-        vars(operation)["get_config"] = dict
+    changed = []
+    for operation, function in functions:
+        own = operation.get_config
+        changed.append((operation, vars(operation).get("get_config")))
+        # Keras marks the `get_config` that makes a config by itself.
+        vars(operation)["get_config"] = wraps(own)(lambda f=function: f())
     try:
         yield
     finally:
-        for operation in hidden:
+        for operation, before in reversed(changed):
             del vars(operation)["get_config"]
+            if before is not None:
+                vars(operation)["get_config"] = before
 
 
 def run_graph(

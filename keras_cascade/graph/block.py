@@ -8,6 +8,10 @@ import keras
 
 from keras_cascade import _keras_compat as compat
 from keras_cascade.graph import low_rank
+from keras_cascade.graph.layer_identity import (
+    identified_config,
+    users_operations,
+)
 from keras_cascade.graph.names import name_variables
 from keras_cascade.graph.paths import LayerPath
 from keras_cascade.graph.reconstruction import (
@@ -91,11 +95,16 @@ class Block(keras.Model):
         updated = [
             x for y in self._leaves() for x in low_rank.low_rank_layers(y)
         ]
+        described = [
+            x
+            for x in self.operations
+            if x.name not in paths and not compat.is_functional(x)
+        ]
         with (
-            compat.without_configs(parts),
+            compat.with_configs((part, dict) for part in parts),
             compat.without_low_rank_configs(updated),
         ):
-            config = super().get_config()
+            config = identified_config(described, super().get_config)
         if self.provenance is not None:
             config["origin"] = self.provenance.origin
         config["layers"] = [
@@ -105,12 +114,14 @@ class Block(keras.Model):
             for entry in config["layers"]
         ]
         flags = {layer.name: read_flags(layer) for layer in self._leaves()}
+        users = {x.name for x in self._leaves() if any(users_operations([x]))}
         # A layer made with `trainable=False` does not pass that on to the
-        # layers that it makes inside; a part has no config of its own.
+        # layers that it makes inside; a part has no config of its own, and
+        # that of a user's layer may have no flag.
         if mixed := {
             name: own
             for name, own in flags.items()
-            if name in paths or (len(own) > 1 and not all(own))
+            if name in paths or name in users or (len(own) > 1 and not all(own))
         }:
             config["mixed_flags"] = mixed
         ranks = {x.name: low_rank.read_ranks(x) for x in self._leaves()}

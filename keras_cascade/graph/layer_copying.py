@@ -11,6 +11,7 @@ import numpy as np
 
 from keras_cascade import _keras_compat as compat
 from keras_cascade.graph import low_rank
+from keras_cascade.graph.layer_identity import make_copy
 
 
 def copy_operation(operation: keras.Operation, name: str) -> keras.Operation:
@@ -18,8 +19,7 @@ def copy_operation(operation: keras.Operation, name: str) -> keras.Operation:
     if isinstance(operation, keras.layers.Lambda):
         return _copy_lambda(operation, name)
     try:
-        config = _config(operation)
-        return type(operation).from_config({**config, "name": name})
+        return _make_copy(operation, name)
     except (NotImplementedError, TypeError) as error:
         # Keras's errors go on for pages.
         first_line = str(error).partition("\n")[0]
@@ -67,13 +67,13 @@ def to_numpy_copy(value: Any) -> np.ndarray:
     return np.array(keras.ops.convert_to_numpy(value))
 
 
-def _config(operation: keras.Operation) -> dict:
-    """Returns the config, without low-rank updates, which are merged."""
+def _make_copy(operation: keras.Operation, name: str) -> keras.Operation:
+    """Makes the copy, without low-rank updates, which are merged."""
     if not isinstance(operation, keras.Layer):
-        return operation.get_config()
+        return make_copy(operation, name)
     updated = low_rank.low_rank_layers(operation)
     with compat.without_low_rank_configs(updated):
-        return operation.get_config()
+        return make_copy(operation, name)
 
 
 def _copy_own_state(old: keras.Layer, new: keras.Layer) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 
+from keras_cascade.graph.layer_identity import identified_config
 from keras_cascade.injection.arguments import Injection
 from keras_cascade.training.lora import LoRA
 from keras_cascade.training.retention import Retention
@@ -112,7 +113,10 @@ class CascadeSpec:
             for f in fields(self)
             if f.name not in ("networks", "extra_inputs", "shares")
         }
-        plain: Any = keras.saving.serialize_keras_object(config)
+        serialize = keras.saving.serialize_keras_object
+        plain: Any = identified_config(
+            self._layers(), lambda: serialize(config)
+        )
         # Files have it under its first name.
         plain["started_anew"] = plain.pop("reinitialized")
         plain["networks"] = {k: vars(v) for k, v in self.networks.items()}
@@ -121,6 +125,17 @@ class CascadeSpec:
             for name, extra in self.extra_inputs.items()
         }
         return plain
+
+    def _layers(self) -> list[keras.Layer]:
+        """Returns the layers among the arguments."""
+        preprocessing = [
+            getattr(chosen, "layers", None)
+            for chosen in self.preprocess.values()
+        ]
+        given = (self.adapters, self.fusion, self.head, preprocessing)
+        return [
+            x for x in keras.tree.flatten(given) if isinstance(x, keras.Layer)
+        ]
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "CascadeSpec":

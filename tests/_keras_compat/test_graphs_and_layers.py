@@ -175,7 +175,7 @@ def test_a_layer_that_forgets_its_calls_is_in_no_graph(network):
 def test_configs_are_empty_only_while_they_are_hidden(network):
     dense = network.get_layer("shared")
     before = network.get_config()
-    with _keras_compat.without_configs([dense]):
+    with _keras_compat.with_configs([(dense, dict)]):
         hidden = network.get_config()
     entries = {entry["name"]: entry for entry in hidden["layers"]}
     assert entries["shared"]["config"] == {}
