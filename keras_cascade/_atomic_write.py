@@ -6,7 +6,6 @@ lock on a file in it released. The next writer of the same path deletes it.
 
 import contextlib
 import errno
-import glob
 import os
 import shutil
 import stat
@@ -115,30 +114,31 @@ def _shown_alive(folder: Path) -> Iterator[None]:
 
 
 def _remove_abandoned(path: Path) -> None:
-    """Deletes the folders of dead writers of a path."""
-    pattern = f".{glob.escape(path.name)}-{'?' * 8}"
-    for folder in path.parent.glob(pattern):
+    """Deletes the folders of dead writers in the folder of a path."""
+    for folder in path.parent.glob(f".*-{'?' * 8}"):
         if folder.is_symlink() or not folder.is_dir():
             continue
-        # Killed before it wrote anything; a living writer makes it again.
-        with contextlib.suppress(OSError):
-            folder.rmdir()
         if (folder / _LOCK).is_file():
-            _remove_if_dead(folder, path)
+            _remove_if_dead(folder)
+        elif folder.name[:-8] == f".{path.name}-":
+            # Killed before it wrote anything; a living writer makes it again.
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
 
-def _remove_if_dead(folder: Path, path: Path) -> None:
+def _remove_if_dead(folder: Path) -> None:
     try:
         with FileLock(folder / _LOCK, blocking=False):
-            _restore(folder, path)
+            _restore(folder)
     except (Timeout, OSError, NotImplementedError):
         return
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _restore(folder: Path, path: Path) -> None:
+def _restore(folder: Path) -> None:
     """Moves back the folder that a writer had moved away when it was killed."""
-    for earlier in folder.rglob(f"{glob.escape(path.name)}.earlier"):
+    for earlier in folder.rglob("*.earlier"):
+        path = folder.with_name(earlier.name.removesuffix(".earlier"))
         if not os.path.lexists(path):
             earlier.rename(path)
 

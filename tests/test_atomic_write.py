@@ -249,9 +249,10 @@ def abandon(path, when="writing"):
     assert subprocess.run([*command, str(path), when]).returncode == 9
 
 
-def test_the_folder_of_a_dead_writer_is_deleted_by_the_next(tmp_path):
+@pytest.mark.parametrize("name", ["model.keras", "another-one.tflite"])
+def test_the_folder_of_a_dead_writer_is_deleted_by_the_next(tmp_path, name):
     path = tmp_path / "model.keras"
-    abandon(path)
+    abandon(tmp_path / name)
     assert len(everything(tmp_path)) == 3
     with workspace(path) as folder:
         move_into_place(write(folder, path.name), path)

@@ -7,20 +7,27 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TextIO
+
+from keras_cascade.exporting import parent_watch
 
 # A child prints its stages in lines that begin so; its other output is a log.
 STAGE = "keras_cascade stage: "
 _LAST_LINES = 15
+# A child begins with this: if the parent is killed, it ends as well.
+_WATCH = (
+    "import runpy; "
+    f"runpy.run_path({parent_watch.__file__!r})['end_with_parent']()\n"
+)
 # Python prints an error as a trace, indented lines, and the error itself.
 _TRACE = "Traceback (most recent call last)"
 _ERROR = re.compile(r"[A-Za-z_][\w.]*(:|$)")
 
 
 def run_child(
-    command: Sequence[str],
+    code: str,
     *,
     what: str,
     log: Path,
@@ -28,10 +35,11 @@ def run_child(
     environment: Mapping[str, str] | None = None,
     report: Callable[[str], None] = lambda stage: None,
 ) -> None:
-    """Runs a Python process to its end.
+    """Runs Python code in a process of its own, to its end.
 
     Errors name its work as `what`. Its output goes to the file `log`, and
-    `report` is called with each stage that it prints.
+    its temporary files to the folder of `log`. `report` is called with each
+    stage that it prints. The process ends with this one, however this ends.
 
     Raises:
         RuntimeError: The child failed, or was killed; the message has its
@@ -40,13 +48,15 @@ def run_child(
     """
     # Unbuffered, the log has output and errors in their true order.
     own = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    # Converters that crash or are killed leave temporary files.
+    own |= dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(log.parent))
     with (
         log.open("w", encoding="utf-8", errors="replace") as stream,
         subprocess.Popen(
             # -P keeps a script's folder off the path: a module there could
             # hide one that the child needs.
-            [sys.executable, "-P", *command],
-            stdin=subprocess.DEVNULL,
+            [sys.executable, "-P", "-c", _WATCH + code],
+            stdin=subprocess.PIPE,
             stdout=stream,
             stderr=subprocess.STDOUT,
             env={**own, **(environment or {})},

@@ -58,7 +58,7 @@ def write_in_subprocess(
     request.write_text(json.dumps(work))
     paths = [os.fspath(x) for x in sys.path if x]
     run_child(
-        ["-c", _START.format(paths=paths, request=str(request))],
+        _START.format(paths=paths, request=str(request)),
         what=f"Writing '{options.path.name}' on the {backend} backend",
         log=folder / "child.log",
         timeout=options.timeout,

@@ -2,9 +2,11 @@
 
 import os
 import signal
+import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 
 from keras_cascade.exporting.processes import run_child
@@ -16,7 +18,7 @@ def run(tmp_path):
 
     def run(code, timeout=60.0, **options):
         run_child(
-            ["-c", code],
+            code,
             what="Writing 'x.onnx'",
             log=tmp_path / "child.log",
             timeout=timeout,
@@ -179,3 +181,45 @@ def test_a_module_beside_a_script_hides_no_other(run, tmp_path, monkeypatch):
     (tmp_path / "json.py").write_text("raise RuntimeError('not this one')")
     monkeypatch.chdir(tmp_path)
     run("import json")
+
+
+def test_the_standard_input_of_a_child_is_empty(run):
+    run("import sys; assert sys.stdin.read() == ''")
+
+
+def test_temporary_files_of_a_child_are_beside_its_log(run, tmp_path):
+    run("import tempfile; open(tempfile.mkstemp()[1], 'w')")
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+# A converter can hold Python's lock for minutes, as `PyDLL` does.
+PARENT = """
+import sys, threading
+from pathlib import Path
+from keras_cascade.exporting.processes import run_child
+work = {"idle": "time.sleep(60)", "busy": "ctypes.PyDLL(None).sleep(60)"}
+for name, code in work.items():
+    code = f"import os, ctypes, time; print(os.getpid(), flush=True); {code}"
+    options = dict(what=name, log=Path(name), timeout=60.0)
+    threading.Thread(target=run_child, args=(code,), kwargs=options).start()
+"""
+
+
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="uses Linux's C library"
+)
+def test_children_end_when_their_parent_is_killed(tmp_path):
+    logs = [tmp_path / "idle", tmp_path / "busy"]
+    with subprocess.Popen([sys.executable, "-c", PARENT], cwd=tmp_path) as own:
+        wait_until(lambda: all(x.exists() and x.read_text() for x in logs))
+        children = [psutil.Process(int(x.read_text())) for x in logs]
+        own.kill()
+    gone, _ = psutil.wait_procs(children, timeout=20)
+    assert len(gone) == 2
+
+
+def wait_until(condition):
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.1)

@@ -1,7 +1,7 @@
 """Runs an exported file with its own runtime, in a process of its own.
 
-It is run as a script, `python runner.py REQUEST.json`, and imports nothing of
-this package: the file is seen to work without it.
+It is run from its path, outside the package, and imports nothing of it: the
+file is seen to work without it.
 
 Tested by `tests/exporting/test_every_format.py`.
 """
@@ -215,6 +215,3 @@ _OPENERS: dict[str, Callable[[dict[str, Any]], Run]] = {
     "tflite": _open_litert,
     "torch": _open_torch,
 }
-
-if __name__ == "__main__":
-    main(sys.argv[1])

@@ -21,6 +21,7 @@ from keras_cascade.exporting.report import ExportReport, Latency
 from keras_cascade.exporting.samples import Samples
 from keras_cascade.graph.program import Port
 
+_RUN = "import runpy; runpy.run_path({runner!r})['main']({request!r})"
 _THREADS = {"all_threads": None, "one_thread": 1}
 # On made-up inputs, a file may be this far from the model, relative to the
 # largest answer. A converter that errs is further away.
@@ -113,7 +114,7 @@ def run_file(
     request = folder / "request.json"
     request.write_text(json.dumps(work))
     run_child(
-        [runner.__file__, str(request)],
+        _RUN.format(runner=runner.__file__, request=str(request)),
         what=f"Running '{options.path.name}'",
         log=folder / "run.log",
         timeout=options.timeout,
