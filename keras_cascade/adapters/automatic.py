@@ -155,9 +155,9 @@ class _Case:
         if rank > 3:
             return self._no_rule()
         size, channels = self._size_and_channels()
-        if rank == 3:
-            channels = self._projected(channels)
-        return SpatialAdapter(size, channels, data_format=self.data_format)
+        return SpatialAdapter(
+            size, self._projected(channels), data_format=self.data_format
+        )
 
     def _tokens_to_map(self) -> keras.Layer | str:
         steps = self.shape[0]
@@ -190,6 +190,8 @@ class _Case:
 
     def _projected(self, width: int | None) -> int | None:
         """Returns the width to project to; None for no projection."""
+        if len(self.shape) == 1:
+            return width  # positions are made of it, whatever its width
         axis = channel_axis(len(self.shape) + 1, self.data_format) - 1
         return None if width == self.shape[axis] else width
 

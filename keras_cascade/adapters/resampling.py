@@ -105,7 +105,7 @@ class Resampling:
         return with_weights(layer, shape, [self.kernel(shape[self.axis] or 0)])
 
     def _equation(self, rank: int) -> str:
-        given = "abcd"[:rank]
+        given = "abcde"[:rank]
         summed = given[self.axis]
         return f"{given},{summed}z->{given.replace(summed, 'z')}"
 
@@ -124,19 +124,38 @@ class Resampling:
         """Returns weights `(..., size, count)`; `lib` is NumPy or `ops`."""
         if self.size is None:
             raise ValueError("There is no size to resample to.")
-        # One formula for NumPy, tensors and symbolic tensors.
         kind = "float64" if lib is np else "float32"
-        cells = np.arange(self.size, dtype=kind)[:, None] + 0.5
-        ratio = lib.divide(count, self.size)
-        centres = lib.multiply(cells, ratio)
-        if self.interpolation == "nearest":
-            distance = lib.abs(lib.subtract(places, lib.floor(centres)))
-        else:
-            distance = lib.abs(lib.subtract(places, lib.subtract(centres, 0.5)))
-            if self.antialias:
-                distance = lib.divide(distance, lib.maximum(ratio, 1.0))
-        raw = lib.maximum(lib.subtract(1.0, distance), 0.0)
+        cells = np.arange(self.size, dtype=kind)[:, None]
+        raw = triangles(lib, places, cells, lib.divide(count, self.size), self)
         return lib.divide(raw, lib.sum(raw, axis=-1, keepdims=True))
+
+
+def triangles(
+    lib: ModuleType,
+    places: Tensor,
+    cells: Tensor,
+    ratio: Tensor,
+    rule: Resampling,
+) -> Any:
+    """Returns the weight of each place for each cell, not yet scaled.
+
+    One formula for NumPy, tensors and symbolic tensors.
+
+    Args:
+        lib: NumPy or `ops`.
+        places: The numbers of the positions that there are.
+        cells: Those of the positions that are wanted, as a column.
+        ratio: How many of the first there are for each of the second.
+        rule: The interpolation, and whether it is antialiased.
+    """
+    centres = lib.multiply(lib.add(cells, 0.5), ratio)
+    if rule.interpolation == "nearest":
+        distance = lib.abs(lib.subtract(places, lib.floor(centres)))
+    else:
+        distance = lib.abs(lib.subtract(places, lib.subtract(centres, 0.5)))
+        if rule.antialias:
+            distance = lib.divide(distance, lib.maximum(ratio, 1.0))
+    return lib.maximum(lib.subtract(1.0, distance), 0.0)
 
 
 def resampled_shape(shape: Shape, steps: Iterable[Resampling]) -> Shape:

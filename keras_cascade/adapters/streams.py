@@ -26,20 +26,33 @@ class Target:
             do.
         concatenated: Whether the streams share the width.
         data_format: Where a map has its channels; None if unknown.
+        broadcasts: Whether a vector counts for all positions of a map or
+            sequence.
     """
 
     name: str | None = None
     shape: Shape | None = None
     concatenated: bool = True
     data_format: str | None = None
+    broadcasts: bool = False
 
     @property
     def width(self) -> int | None:
         """The number of channels, if known."""
         return self.channels_of(self.shape) if self.shape else None
 
-    def narrowed(self, width: int | None) -> Shape | None:
-        """Returns the shape with another number of channels."""
+    def shape_for(self, given: Shape, width: int | None) -> Shape | None:
+        """Returns the shape that features of a shape are brought to.
+
+        `width` takes the place of the number of channels. A vector is spread
+        over positions of known number, else it counts for all.
+        """
+        wanted = self._narrowed(width)
+        if wanted is None or not self.broadcasts or len(given) > 1:
+            return wanted
+        return wanted if None not in wanted else (self.channels_of(wanted),)
+
+    def _narrowed(self, width: int | None) -> Shape | None:
         if self.shape is None or width is None:
             return self.shape
         axis = channel_axis(len(self.shape) + 1, self.data_format) - 1
@@ -158,7 +171,7 @@ def _settled(
     _check_formats(stream, shape)
     return automatic_adapter(
         shape,
-        target.narrowed(width),
+        target.shape_for(shape, width),
         name=stream.source,
         target_name=target.name or "",
         data_format=stream.data_format

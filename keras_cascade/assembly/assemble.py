@@ -27,7 +27,8 @@ def assemble(plan: Plan) -> tuple[Any, Any]:
     prepared = prepare_inputs(plan, main)
     features = read_taps(plan, prepared)
     streams, feeds = run_adapters(plan, {**features, **side})
-    fused = fuse_streams(plan, streams)
+    inputs = [*main.values(), *side.values()]
+    fused = fuse_streams(plan, streams, inputs)
     result = run_downstream(plan, fused, feeds, prepared)
     outputs = attach_head(
         plan.spec.head, result, features, keep=plan.downstream is not None

@@ -1,11 +1,12 @@
 """Merges adapted taps and extra inputs into the downstream's input."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import keras
 
 from keras_cascade._messages import listed
+from keras_cascade.adapters.size_matching import MatchSize
 from keras_cascade.adapters.streams import Target
 from keras_cascade.graph.block import Block
 from keras_cascade.graph.layers import call_copy
@@ -14,6 +15,15 @@ from keras_cascade.planning.normalization import MERGES
 
 Tensors = Mapping[str, keras.KerasTensor]
 Fusion = str | keras.Layer | None
+# Merging layers whose inputs have equal positions.
+_SIZED = (
+    keras.layers.Add,
+    keras.layers.Average,
+    keras.layers.Maximum,
+    keras.layers.Minimum,
+    keras.layers.Multiply,
+    keras.layers.Subtract,
+)
 
 
 def fuse(
@@ -21,6 +31,8 @@ def fuse(
     extras: Tensors,
     fusion: Fusion,
     then: Callable[[keras.KerasTensor], Any] | None = None,
+    resized: Collection[str] = (),
+    data_format: str | None = None,
 ) -> Any:
     """Merges taps, then concatenates the extra inputs to them.
 
@@ -32,6 +44,9 @@ def fuse(
             gets a copy.
         then: A function that is applied to the result inside the block.
             Defaults to `None`.
+        resized: The streams that are resized to the positions of the first
+            when the model runs. Defaults to `()`.
+        data_format: Where maps have their channels. Defaults to `None`.
 
     Returns:
         The merged tensor, or the result of `then`.
@@ -43,14 +58,33 @@ def fuse(
     # A block that does nothing would only be one more level of nesting.
     if len(streams) == 1 and then is None:
         return next(iter(streams.values()))
-    _check_shapes(taps, extras, fusion)
     inputs = [input_like(x, f"{name}_input") for name, x in streams.items()]
-    merged = _merge(inputs[: len(taps)], fusion)
+    sized = {
+        name: MatchSize(data_format, dtype=x.dtype, name=f"{name}_size")(
+            [x, inputs[0]]
+        )
+        if name in resized
+        else x
+        for name, x in zip(streams, inputs, strict=True)
+    }
+    taps, extras = ({n: sized[n] for n in group} for group in (taps, extras))
+    _check_shapes(taps, extras, fusion)
+    merged = _merge([*taps.values()], fusion)
     if extras:
-        joined = [*merged, *inputs[len(taps) :]]
+        joined = [*merged, *extras.values()]
         merged = [keras.layers.Concatenate(name="extra_inputs")(joined)]
     result = then(merged[0]) if then else merged[0]
     return Block(inputs, result, name="fusion")(list(streams.values()))
+
+
+def needs_one_size(fusion: Fusion) -> bool:
+    """Whether a fusion merges tensors of equal positions only.
+
+    Of other layers than Keras's it is not known.
+    """
+    if isinstance(fusion, keras.layers.Concatenate):
+        return fusion.axis == -1
+    return isinstance(fusion, (str, *_SIZED))
 
 
 def check_width(

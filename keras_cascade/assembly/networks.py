@@ -3,13 +3,14 @@
 Tested by `tests/test_build.py` and `tests/behaviour/test_downstream_input.py`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import keras
 
-from keras_cascade.assembly.fusion import check_width, fuse
+from keras_cascade.assembly.fusion import check_width, fuse, needs_one_size
+from keras_cascade.assembly.sizes import find_other_sizes, has_open_size
 from keras_cascade.graph.copying import copy_graph
 from keras_cascade.graph.insertion import inject
 from keras_cascade.injection.merging import make_insertion, prepare_features
@@ -39,8 +40,18 @@ def read_taps(plan: Plan, prepared: Prepared) -> dict[str, keras.KerasTensor]:
     return {tap.name: found[tap.name] for tap in plan.taps}
 
 
-def fuse_streams(plan: Plan, streams: Tensors) -> Any:
-    """Merges the adapted streams, given by name.
+def fuse_streams(
+    plan: Plan,
+    streams: Tensors,
+    inputs: Sequence[keras.KerasTensor] = (),
+) -> Any:
+    """Merges the adapted streams.
+
+    Args:
+        plan: The plan.
+        streams: The streams by their names.
+        inputs: The inputs of the cascade that they were computed from.
+            Defaults to `()`.
 
     Returns:
         The tensors that feed the downstream's inputs, by their names. Without
@@ -55,18 +66,43 @@ def fuse_streams(plan: Plan, streams: Tensors) -> Any:
         return by_name
     taps = {n: streams[n] for n in spec.taps if n in wiring.fused}
     extras = {n: streams[n] for n in spec.extra_inputs if n in wiring.fused}
-    if wiring.joint:
-        return fuse(
-            taps, extras, spec.fusion, partial(prepare_features, wiring.joint)
-        )
-    if spec.fusion is None:
+    then = partial(prepare_features, wiring.joint) if wiring.joint else None
+    if spec.fusion is None and then is None:
         fused = _unfused(plan, {**taps, **extras})
     else:
-        fused = fuse(taps, extras, spec.fusion)
+        sizes = _resized(plan, {**taps, **extras}, inputs)
+        fused = fuse(taps, extras, spec.fusion, then, *sizes)
+    if then is not None:
+        return fused
     if plan.downstream is None:
         return fused
     check_width(fused, taps, extras, spec.fusion, plan.streams[0].target)
     return {plan.downstream_inputs[0]: fused}
+
+
+def _resized(
+    plan: Plan, streams: Tensors, inputs: Sequence[keras.KerasTensor]
+) -> tuple[list[str], str | None]:
+    """Returns the streams to resize when the model runs, and their format.
+
+    A size that the user's own adapters fixed stays, so that one that does not
+    fit is an error.
+    """
+    data_format = (
+        plan.streams[0].target.data_format or plan.streams[0].data_format
+    )
+    rank = {len(x.shape) for x in streams.values()}
+    if not needs_one_size(plan.spec.fusion) or len(rank) > 1:
+        return [], data_format
+    automatic = {s.name for s in plan.streams if s.choice == "auto"}
+    first = next(iter(streams.values()))
+    return [
+        name
+        for name in find_other_sizes(streams, inputs, data_format)
+        if name in automatic
+        or has_open_size(streams[name], data_format)
+        or has_open_size(first, data_format)
+    ], data_format
 
 
 def run_downstream(

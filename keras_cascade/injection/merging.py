@@ -25,6 +25,11 @@ from functools import partial
 
 import keras
 
+from keras_cascade.adapters.size_matching import (
+    MatchSize,
+    matched_shape,
+    position_axes,
+)
 from keras_cascade.graph.block import Block
 from keras_cascade.graph.insertion import Insertion, MergeStep
 from keras_cascade.graph.tensors import input_like
@@ -75,8 +80,7 @@ def prepare_all_features(sites: Sequence[Site], streams: Tensors) -> Tensors:
 def make_insertion(site: Site, tensors: Tensors) -> Insertion:
     """Returns the insertion at a site, of its tensors among others."""
     own = {name: tensors[name] for name in site.input_names}
-    merge = partial(_MERGE_STEPS[site.injection.merge], site)
-    return Insertion(site.address, own, merge)
+    return Insertion(site.address, own, partial(_merge_steps, site))
 
 
 def placeholders(site: Site) -> Tensors:
@@ -207,6 +211,43 @@ def _spread(
 
 
 # --- The downstream's sides ------------------------------------------------
+
+
+def _merge_steps(
+    site: Site, x: keras.KerasTensor, entering: Sequence[keras.KerasTensor]
+) -> list[MergeStep]:
+    """Returns the steps of a merge, after those that bring sizes together."""
+    merge, steps = site.injection.merge, []
+    fitting = list(entering)
+    for i, (name, tensor) in enumerate(
+        zip(site.input_names, entering, strict=True)
+    ):
+        if merge != "replace" and not _has_positions_of(site, x, tensor):
+            steps.append(_matching_step(site, name, tensor, x))
+            fitting[i] = steps[-1].output
+    return [*steps, *_MERGE_STEPS[merge](site, x, fitting)]
+
+
+def _has_positions_of(
+    site: Site, x: keras.KerasTensor, tensor: keras.KerasTensor
+) -> bool:
+    """Whether sizes are known to be equal, or to be one for all positions."""
+    axes = position_axes(len(x.shape), site.data_format)
+    given = [tensor.shape[axis] for axis in axes]
+    wanted = [x.shape[axis] for axis in axes]
+    if all(size == 1 for size in given):
+        return True
+    return None not in given and given == wanted
+
+
+def _matching_step(
+    site: Site, name: str, tensor: keras.KerasTensor, x: keras.KerasTensor
+) -> MergeStep:
+    """Returns the step that resizes features to a layer, when it runs."""
+    layer = MatchSize(site.data_format, dtype=site.dtype, name=f"{name}_size")
+    shape = matched_shape(tensor.shape, x.shape, site.data_format)
+    output = keras.KerasTensor(shape, tensor.dtype)
+    return MergeStep(layer.name, layer, ([tensor, x],), output)
 
 
 def _elementwise_steps(

@@ -86,7 +86,11 @@ def _injected_streams(
     labels: dict[tuple, list[str]] = {}
     for site in sites:
         target = _site_target(site)
-        key = (target.shape, target.data_format) if choice == "auto" else ()
+        key = (
+            (target.shape, target.data_format, target.broadcasts)
+            if choice == "auto"
+            else ()
+        )
         targets.setdefault(key, target)
         labels.setdefault(key, []).append(site.label)
     return [
@@ -108,6 +112,7 @@ def _site_target(site: Site) -> Target:
         shape,
         concatenated=False,
         data_format=site.data_format,
+        broadcasts=site.injection.merge != "replace",
     )
 
 
@@ -124,6 +129,7 @@ def _main_target(
         tuple(tensor.shape[1:]),
         concatenated and wiring.joint is None,
         data_format_at(downstream, downstream.reference(tensor)),
+        broadcasts=wiring.joint is not None,
     )
 
 

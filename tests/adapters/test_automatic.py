@@ -66,6 +66,16 @@ CELLS = {
         (3, 5),
         lambda x, w: dense(x, w).reshape(-1, 3, 5),
     ),
+    "vector to map of its channels": (
+        (6,),
+        (3, 2, 6),
+        lambda x, w: dense(spread(x, w, 3, 2), w),
+    ),
+    "vector to sequence of its width": (
+        (6,),
+        (3, 6),
+        lambda x, w: dense(x, w).reshape(-1, 3, 6),
+    ),
     "map to vector": ((4, 3, 6), (5,), lambda x, w: dense(x.mean((1, 2)), w)),
     "map to map": (
         (4, 3, 6),

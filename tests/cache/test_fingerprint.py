@@ -163,6 +163,7 @@ OPERATIONS = [
     "keras_cascade.adapters.label_map.LabelMapAdapter",
     "keras_cascade.adapters.logits.LogitsAdapter",
     "keras_cascade.adapters.pca.PCAAdapter",
+    "keras_cascade.adapters.size_matching.MatchSize",
     "keras_cascade.adapters.spatial.SpatialAdapter",
     "keras_cascade.adapters.tokens.TokenAdapter",
     "keras_cascade.graph.as_input.AsInput",
