@@ -19,6 +19,9 @@ from keras_cascade.data import sources
 from keras_cascade.data.arrays import map_arrays, to_floatx
 from keras_cascade.data.sources import Batch
 
+# The rows that are hashed again before each epoch: that many bytes of them.
+_LOOKS, _BYTES = 16, 2**22
+
 
 class ArrayDataset(Dataset):
     """Samples in arrays, in another order in each epoch if shuffled."""
@@ -36,10 +39,22 @@ class ArrayDataset(Dataset):
         self._shuffled = "samples" if shuffle else "nothing"
         self._arrays = self._sort(self._samples.x)
         self._known_ids: Arrays = {}
+        self._looks = 0
 
     def first_batch(self) -> Batch:
         """Returns the first batch, with labels and weights."""
         return self._take(slice(0, self._batch_size))
+
+    def look_again(self) -> None:
+        """Hashes some rows again; other ones each time."""
+        for name, ids in self._known_ids.items():
+            array = self._arrays[name]
+            count = max(_LOOKS, _BYTES // max(1, array[:1].nbytes))
+            rows = (self._looks * count + np.arange(count)) % self._rows
+            rows = np.unique(rows)
+            if not np.array_equal(row_ids(array[rows]), ids[rows]):
+                self.varies_because = f"values of '{name}' were changed"
+        self._looks += 1
 
     def live_arguments(self) -> dict[str, Any]:
         """Returns the arguments of Keras's `fit` without features."""

@@ -1,12 +1,13 @@
 """Callbacks that see one training in several calls of Keras's `fit`."""
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import keras
 
+from keras_cascade.cache.datasets import Dataset
 from keras_cascade.cache.frozen_part import FrozenPart
 from keras_cascade.training.rates.blockwise_optimizer import find_blockwise
 
@@ -14,6 +15,18 @@ from keras_cascade.training.rates.blockwise_optimizer import find_blockwise
 # its batch: of large features a gigabyte. It is as fast with a few.
 _STEPS_AHEAD = 4
 Logs = dict[str, Any] | None
+
+
+class EndOfSegmentError(Exception):
+    """Ends a call of Keras's `fit` before an epoch, to go on with another.
+
+    Attributes:
+        epoch: The epoch, for which callbacks have begun.
+    """
+
+    def __init__(self, epoch: int):
+        super().__init__()
+        self.epoch = epoch
 
 
 class SegmentedCallbacks(keras.callbacks.CallbackList):
@@ -26,6 +39,7 @@ class SegmentedCallbacks(keras.callbacks.CallbackList):
         if isinstance(callbacks, keras.callbacks.CallbackList):
             callbacks = callbacks.callbacks
         self._has_begun = False
+        self._begun_epoch: int | None = None
         self._logs: Logs = None
         self._running: deque[Logs] = deque()
         super().__init__(callbacks, add_history=True, **arguments)
@@ -35,6 +49,12 @@ class SegmentedCallbacks(keras.callbacks.CallbackList):
         if not self._has_begun:
             self._has_begun = True
             super().on_train_begin(logs)
+
+    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
+        """Keras's hook: passed on once, if a segment ended at the epoch."""
+        if epoch != self._begun_epoch:
+            self._begun_epoch = epoch
+            super().on_epoch_begin(epoch, logs)
 
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
         """Keras's hook: waits for a step that began some steps before."""
@@ -93,6 +113,25 @@ class FrozenCheck(keras.callbacks.Callback):
     def _now(self) -> list[bool]:
         cascade: Any = self.model
         return cascade.flags()
+
+
+class DataCheck(keras.callbacks.Callback):
+    """Ends the segment if data changed: by a callback, or by its own code."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._datasets: Sequence[Dataset] = ()
+
+    def watch(self, datasets: Sequence[Dataset]) -> None:
+        """Sets the data whose features are in use from now on."""
+        self._datasets = datasets
+
+    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
+        """Looks at some samples of the data again."""
+        for data in self._datasets:
+            data.look_again()
+        if any(data.varies_because for data in self._datasets):
+            raise EndOfSegmentError(epoch)
 
 
 @contextmanager

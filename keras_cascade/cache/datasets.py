@@ -19,15 +19,26 @@ from keras_cascade.graph.flattening import as_program
 
 
 class Dataset:
-    """Samples of inputs of a cascade, with or without their features."""
+    """Samples of inputs of a cascade, with or without their features.
+
+    Attributes:
+        steps: The number of batches, where it is known.
+        varies_because: The reason why the samples are no longer taken to be
+            the same in each epoch; None while they are.
+    """
 
     def __init__(self, cascade: CascadeView, steps: int | None):
         self.steps = steps
+        self.varies_because: str | None = None
         self._ports = as_program(as_model(cascade)).inputs
         self._paths = input_paths(cascade.input)
 
     def first_batch(self) -> Batch:
         """Returns the first batch, with labels and weights."""
+        raise NotImplementedError
+
+    def look_again(self) -> None:
+        """Looks at some samples, and sets `varies_because` if they changed."""
         raise NotImplementedError
 
     def live_arguments(self) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from keras_cascade.cache.feature_cache import FeatureCache
 from keras_cascade.cache.session import Session
 from keras_cascade.cache.stream_dataset import StreamDataset
 from keras_cascade.data.sources import Arrays, Batches, open_data
+from keras_cascade.training.random_states import preserve_random_states
 
 # Keras's default.
 _BATCH_SIZE = 32
@@ -127,16 +128,22 @@ def _dataset(
     if isinstance(source, Arrays):
         size = data.batch_size or _BATCH_SIZE
         return ArrayDataset(cascade, source, size, data.shuffle)
-    if cache.key is None and source.not_repeatable_because is not None:
+    if cache.key is None and (reason := _why_not_repeatable(source)):
         raise ValueError(
             f"cache_features: the {role} data is a {source.kind}, of which it "
             "cannot be seen that it gives the same samples in each epoch: "
-            f"{source.not_repeatable_because}. If it does, say so by a name "
+            f"{reason}. If it does, say so by a name "
             "for it: cache_features=FeatureCache(key='my-data-1'). If it does "
             "not (random augmentation), put what is random into the cascade, "
             "after what is frozen, or train without cache_features."
         )
     return StreamDataset(cascade, source, data.x, cache.key, role, data.shuffle)
+
+
+def _why_not_repeatable(source: Batches) -> str | None:
+    # What reading draws at random must not change a live training.
+    with preserve_random_states():
+        return source.not_repeatable_because
 
 
 def _without_order(arguments: Mapping[str, Any]) -> dict[str, Any]:

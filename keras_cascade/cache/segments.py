@@ -16,6 +16,8 @@ import keras
 from keras_cascade import _keras_compat as compat
 from keras_cascade._cascade_view import CascadeView, as_model
 from keras_cascade.cache.callbacks import (
+    DataCheck,
+    EndOfSegmentError,
     FrozenCheck,
     SegmentedCallbacks,
     delay_averages,
@@ -91,7 +93,8 @@ class _Run:
         # Last, to see what the user's callbacks did.
         self._check = FrozenCheck()
         self._check.set_model(cascade)
-        self.callbacks.callbacks.append(self._check)
+        self._data_check = DataCheck()
+        self.callbacks.callbacks += [self._check, self._data_check]
 
     def begin(self) -> None:
         """Lets callbacks begin: weights that they load count for the cache."""
@@ -114,16 +117,23 @@ class _Run:
             self._stages.apply(self.epoch)
         features = self._session.features(self._datasets)
         until = self._end_of_segment(features)
+        try:
+            self._train(features, until)
+            self.epoch = until
+        except EndOfSegmentError as end:
+            self.epoch = end.epoch
+
+    def _train(self, features: Features | None, until: int) -> None:
+        self._data_check.watch(self._datasets if features else [])
         if features is None:
             self._check.watch(None)
             self._fit(until, lambda x: x.live_arguments())
-        else:
-            self._check.watch(features.part)
-            with self._session.using(features, self._datasets):
-                in_memory = self._session.in_memory
-                self._fit(until, lambda x: x.arguments(features, in_memory))
-            self._check.check_weights()
-        self.epoch = until
+            return
+        self._check.watch(features.part)
+        with self._session.using(features, self._datasets):
+            in_memory = self._session.in_memory
+            self._fit(until, lambda x: x.arguments(features, in_memory))
+        self._check.check_weights()
 
     def _end_of_segment(self, features: Features | None) -> int:
         ends = [self.epochs]

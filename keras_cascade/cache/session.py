@@ -48,6 +48,13 @@ class Session:
             return self._warn(
                 f"{self._no_store} The frozen part is computed in every epoch."
             )
+        if varies := _why_they_vary(datasets):
+            return self._warn(
+                f"the data gives other samples than before: {varies}. From "
+                "here on all is computed in every epoch. Data that is random "
+                "or changes between epochs is trained on without "
+                "cache_features."
+            )
         if taught := self._cascade.taught:
             return self._warn(
                 f"LwF compares old answers of {taught} on the inputs "
@@ -183,6 +190,11 @@ def in_bytes(count: float) -> str:
             return f"{count:.3g} {unit}"
         count /= 1000
     return f"{count:.3g} GB"
+
+
+def _why_they_vary(datasets: Sequence[Dataset]) -> str | None:
+    reasons = (data.varies_because for data in datasets)
+    return next((x for x in reasons if x is not None), None)
 
 
 def _bytes_needed(features: Features, datasets: Sequence[Dataset]) -> int:

@@ -62,6 +62,13 @@ class StreamDataset(Dataset):
         """Returns the first batch, with labels and weights."""
         return self._first
 
+    def look_again(self) -> None:
+        """Reads some entries again, if there is an index and no key."""
+        looks = self._samples.looks
+        if self._key is None and looks is not None:
+            with preserve_random_states():
+                self.varies_because = self.varies_because or looks.changed()
+
     def live_arguments(self) -> dict[str, Any]:
         """Returns the arguments of Keras's `fit` without features."""
         x = self._original if self._samples.reiterable else self._pass()
@@ -85,7 +92,7 @@ class StreamDataset(Dataset):
         """Returns the arguments of Keras's `fit` on features, in batches."""
         record = self._record_for(features)
         if record is not None and self.is_complete(features):
-            order = self._samples.shuffled if self._shuffle else "nothing"
+            order = self._samples.order.shuffled if self._shuffle else "nothing"
             return in_order(_reading(record, features, order))
         recording = self._recording(features)
         if self.steps is None:
@@ -106,7 +113,7 @@ class StreamDataset(Dataset):
         """Yields the batches of the stream, and records them."""
         passed_on = features.part.passed_on
         record = Record(features.store, list(features.part.ports), passed_on)
-        for batch in self._pass():
+        for batch in self._watched(self._pass()):
             arrays = self._sort(batch[0])
             ids = _ids(arrays, record)
             found = features.batch(
@@ -118,12 +125,28 @@ class StreamDataset(Dataset):
                 with features.while_there_is_room():
                     record.add(ids, inputs, batch)
             yield model_batch(inputs, found, batch)
-        if not features.is_full:
+        if not features.is_full and self.varies_because is None:
             with features.while_there_is_room():
                 record.complete()
                 if self._key is not None:
                     record.save(self._name(features))
                 self._record = record
+
+    def _watched(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """Yields batches, and sees whether reading them draws at random."""
+        looks = self._samples.looks if self._key is None else None
+        # A pass of a torch DataLoader draws a seed before its first batch.
+        yield from itertools.islice(batches, 1)
+        while True:
+            before = looks and looks.generators.states()
+            batch = next(batches, None)
+            if batch is None:
+                return
+            if looks is not None and looks.generators.states() != before:
+                self.varies_because = (
+                    "random numbers were drawn when its samples were read"
+                )
+            yield batch
 
     def _record_for(self, features: Features) -> Record | None:
         """Returns the record of this stream, if it serves this cut."""

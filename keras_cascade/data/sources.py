@@ -22,6 +22,7 @@ from keras_cascade.data.arrays import (
     refuse_sparse,
     to_numpy,
 )
+from keras_cascade.data.repetition import Looks, order_of
 
 # Inputs, labels and sample weights of some samples, each a structure of
 # arrays; None where there are no labels or weights.
@@ -93,8 +94,7 @@ class Batches:
         length: The number of batches of a pass, where it is known beforehand.
         endless: Whether it is known that a pass never ends.
         reiterable: Whether there is more than one pass.
-        shuffled: What `fit(shuffle=True)` puts in another order in each
-            epoch: `"samples"`, `"batches"` or `"nothing"`.
+        order: How they come in each epoch.
     """
 
     def __init__(self, data: Any):
@@ -103,29 +103,20 @@ class Batches:
         self.kind = name.removeprefix("builtins ")
         self.length, self.endless = _length_of(data)
         self.reiterable = not isinstance(data, Iterator)
-        self.shuffled, self._entries = _order_of(data)
+        self.order = order_of(data)
         self._data = data
+
+    @cached_property
+    def looks(self) -> Looks | None:
+        """The looks at its entries, if it reads them by number."""
+        index = self.order.index
+        return None if index is None else Looks(index)
 
     @cached_property
     def not_repeatable_because(self) -> str | None:
         """Why another pass may give other samples, or None."""
-        if self._entries is None:
-            return "it has no index"
-        unchanged = keras.utils.PyDataset.on_epoch_end
-        hook = getattr(type(self._data), "on_epoch_end", unchanged)
-        if hook is not unchanged:
-            return "its on_epoch_end may change what it gives"
-        # Random augmentation shows in the first entry already.
-        one, other = (
-            [
-                (to_numpy(x) if is_array(x) else np.asarray(x)).tobytes()
-                for x in keras.tree.flatten(self._entries[0])
-            ]
-            for _ in range(2)
-        )
-        if one == other:
-            return None
-        return "its first entry differs when read again"
+        reason = self.order.varies_because
+        return self.looks.why_not() if self.looks else reason
 
     def read(self, parts: int = 3) -> Iterator[Batch]:
         """Yields the batches of one pass.
@@ -234,19 +225,3 @@ def _length_of(data: Any) -> tuple[int | None, bool]:
         # The length of a grain data set that repeats without end.
         endless = length == sys.maxsize
     return None if endless or length < 0 else length, endless
-
-
-def _order_of(data: Any) -> tuple[str, Any]:
-    """Returns what Keras may shuffle, and the entries if they have an index."""
-    if isinstance(data, keras.utils.PyDataset):
-        return "batches", data
-    torch = sys.modules.get("torch")
-    if torch is not None and isinstance(data, torch.utils.data.DataLoader):
-        if isinstance(data.dataset, torch.utils.data.IterableDataset):
-            return "samples", None
-        sequential = torch.utils.data.SequentialSampler
-        in_order = isinstance(data.sampler, sequential)
-        return "nothing" if in_order else "samples", data.dataset
-    if hasattr(data, "__getitem__") and hasattr(data, "__len__"):
-        return "nothing", data
-    return "samples", None

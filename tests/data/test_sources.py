@@ -59,7 +59,7 @@ def test_streams_give_their_batches_again():
         assert [len(y) for _, y, _ in batches] == [4, 4, 2]
         np.testing.assert_array_equal(batches[2][0], X[8:])
     assert samples.length == 3 and samples.not_repeatable_because is None
-    assert samples.shuffled == "batches" and samples.reiterable
+    assert samples.order.shuffled == "batches" and samples.reiterable
 
 
 @pytest.mark.parametrize(
