@@ -13,8 +13,8 @@ from keras_cascade.cli.commands import (
     load_model,
     show,
 )
+from keras_cascade.exporting.integer_types import DTYPES
 from keras_cascade.exporting.options import (
-    DTYPES,
     ENDINGS,
     FORMATS,
     NEED_CALIBRATION,

@@ -19,6 +19,7 @@ from keras_cascade.exporting.inference_program import (
     computes_in_half,
     to_stock_layers,
 )
+from keras_cascade.exporting.integer_types import integer_types
 from keras_cascade.exporting.job import Job
 from keras_cascade.exporting.options import (
     TOLERANCES,
@@ -26,7 +27,6 @@ from keras_cascade.exporting.options import (
     check_calibration,
     check_labels,
     check_outputs,
-    check_ports,
     make_options,
 )
 from keras_cascade.exporting.report import ExportReport, ParityError
@@ -43,8 +43,8 @@ def export(
     calibration_data: object = None,
     check_data: object = None,
     tolerance: float | None = None,
-    input_dtype: str | None = None,
-    output_dtype: str | None = None,
+    input_dtype: str | Mapping[str, str] | None = None,
+    output_dtype: str | Mapping[str, str] | None = None,
     labels: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
     *,
     outputs: str | Sequence[str] | None = None,
@@ -85,7 +85,9 @@ def export(
             `"dynamic"` (5e-2), `"int8"` and `"mixed"` (1e-1). Defaults to
             `None`: these numbers.
         input_dtype: With `quantize="int8"` in LiteRT, `"int8"` or `"uint8"`
-            for a file that takes integers. Defaults to `None`: float32.
+            for a file whose floating inputs are integers, or
+            `{input: dtype}`. Pixels from 0 to 255 stay what they are; for
+            others the report has the scale. Defaults to `None`: float32.
         output_dtype: As `input_dtype`, for the outputs. Defaults to `None`:
             float32.
         labels: The names of the classes, or `{output: names}`, which the file
@@ -140,6 +142,7 @@ def export(
     with workspace(options.path) as folder, _progress(verbose) as show:
         job = Job(model, whole, options, folder, show)
         samples = job.calibration(calibration_data)
+        job = job.with_pixels(samples)
         check = job.check(check_data)
         report = job.finish(write_first_right(job, backends, samples, check))
         staged = job.staged(report.backend)
@@ -170,8 +173,17 @@ def _with_signature(
 ) -> ExportOptions:
     names = check_outputs(outputs, list(program.outputs))
     shapes = output_shapes(program.pruned(names))
-    check_ports(program.inputs, options)
-    return replace(options, outputs=names, labels=check_labels(labels, shapes))
+    ports = {port.name: port.dtype for port in program.pruned(names).inputs}
+    dtypes = {name: program.dtypes[program.outputs[name]] for name in names}
+    return replace(
+        options,
+        outputs=names,
+        labels=check_labels(labels, shapes),
+        integer_inputs=integer_types("input_dtype", options.input_dtype, ports),
+        integer_outputs=integer_types(
+            "output_dtype", options.output_dtype, dtypes
+        ),
+    )
 
 
 def _kept_apart(staged: Path, report: ExportReport) -> ParityError:

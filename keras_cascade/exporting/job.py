@@ -13,6 +13,7 @@ from keras_cascade.exporting import backends, card, writing
 from keras_cascade.exporting.checking import parity, verification
 from keras_cascade.exporting.checking.verification import CheckData
 from keras_cascade.exporting.inference_program import to_inference_program
+from keras_cascade.exporting.integer_types import pixel_inputs
 from keras_cascade.exporting.options import ExportOptions
 from keras_cascade.exporting.report import ExportReport
 from keras_cascade.exporting.samples import Samples, store_samples
@@ -58,6 +59,14 @@ class Job:
         return self._store(
             data, self.program, "calibration_data", _CALIBRATION_SAMPLES
         )
+
+    def with_pixels(self, samples: Samples | None) -> "Job":
+        """Returns the job with those integer inputs that take pixels."""
+        names = self.options.integer_inputs
+        if samples is None or not names:
+            return self
+        pixels = pixel_inputs(self.program, samples, names)
+        return replace(self, options=replace(self.options, pixels=pixels))
 
     def check(self, data: object) -> CheckData | None:
         """Stores the inputs that the file is checked on, and the answers.
@@ -145,6 +154,11 @@ class Job:
         facts = card.make_card(self.model, self.program, self.options)
         answers = {name: asdict(x) for name, x in report.parity.items()}
         facts |= {"backend": report.backend, "parity": answers}
+        integers = writing.integer_types(path, self.options)
+        facts["integers"] = {
+            side: {name: asdict(x) for name, x in found.items()}
+            for side, found in integers.items()
+        }
         card.put_card(path, report.format, facts)
         used = writing.operators(path, report.format)
         borrowed = verification.borrowed_operators(used)
@@ -152,6 +166,7 @@ class Job:
             report,
             size_bytes=_size_of(path),
             operators=used,
+            integers=integers,
             builtin_only=not borrowed if report.format == "tflite" else None,
         )
 

@@ -2,13 +2,13 @@
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from numbers import Real
 from pathlib import Path
 from typing import Any
 
 from keras_cascade._messages import listed
-from keras_cascade.graph.program import Port
+from keras_cascade.exporting.integer_types import check_dtype
 
 # The ending of a path, and its format.
 ENDINGS = {
@@ -26,7 +26,6 @@ QUANTIZATIONS = {
     "onnx": ("dynamic", "int8"),
 }
 NEED_CALIBRATION = ("int8", "mixed")
-DTYPES = ("float32", "int8", "uint8")
 # The tolerated difference of a file's answers from the model's, in standard
 # deviations of the model's answers.
 TOLERANCES = {
@@ -48,8 +47,12 @@ class ExportOptions:
     path: Path
     format: str
     quantize: str | None = None
-    input_dtype: str = "float32"
-    output_dtype: str = "float32"
+    input_dtype: str | Mapping[str, str] = "float32"
+    output_dtype: str | Mapping[str, str] = "float32"
+    # Name to dtype, of those that become integers, and which are pixels.
+    integer_inputs: Mapping[str, str] = field(default_factory=dict)
+    integer_outputs: Mapping[str, str] = field(default_factory=dict)
+    pixels: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
     labels: Mapping[str, list[str]] | None = None
     tolerance: float = TOLERANCES[None]
@@ -67,8 +70,8 @@ def make_options(
     format: str | None = None,
     quantize: str | None = None,
     tolerance: float | None = None,
-    input_dtype: str | None = None,
-    output_dtype: str | None = None,
+    input_dtype: str | Mapping[str, str] | None = None,
+    output_dtype: str | Mapping[str, str] | None = None,
     fold: bool = True,
     timeout: float = 3600.0,
 ) -> ExportOptions:
@@ -80,8 +83,8 @@ def make_options(
     path = _checked_path(path)
     format = _checked_format(path, format)
     _check_quantization(format, quantize)
-    _check_dtype("input_dtype", input_dtype, format, quantize)
-    _check_dtype("output_dtype", output_dtype, format, quantize)
+    check_dtype("input_dtype", input_dtype, format, quantize)
+    check_dtype("output_dtype", output_dtype, format, quantize)
     tolerance = TOLERANCES[quantize] if tolerance is None else tolerance
     _check_positive("tolerance", tolerance)
     _check_positive("timeout", timeout)
@@ -163,22 +166,6 @@ def _check_quantization(format: str, quantize: str | None) -> None:
     )
 
 
-def _check_dtype(
-    name: str, dtype: str | None, format: str, quantize: str | None
-) -> None:
-    if dtype is None or dtype == "float32":
-        return
-    if dtype not in DTYPES:
-        raise ValueError(
-            f"{name} is one of {listed(DTYPES)}; received {dtype!r}."
-        )
-    if format != "tflite" or quantize != "int8":
-        raise ValueError(
-            f"{name}={dtype!r} needs a LiteRT file with quantize='int8'; the "
-            f"format is '{format}', quantize={quantize!r}."
-        )
-
-
 def check_calibration(options: ExportOptions, data: object) -> None:
     """Raises a ValueError if calibration data is needed and missing."""
     if options.quantize in NEED_CALIBRATION and data is None:
@@ -242,13 +229,3 @@ def _class_names(name: str, names: object, shapes: _SHAPES) -> list[str]:
             f"{width} values."
         )
     return found
-
-
-def check_ports(ports: Sequence[Port], options: ExportOptions) -> None:
-    """Raises a ValueError if integer inputs are to be quantized."""
-    integer = [port.name for port in ports if "int" in port.dtype]
-    if integer and options.input_dtype != "float32":
-        raise ValueError(
-            f"input_dtype={options.input_dtype!r}: the inputs "
-            f"{listed(integer)} are integers already."
-        )

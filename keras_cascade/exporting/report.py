@@ -3,13 +3,14 @@
 Tested by `tests/exporting/test_exporter.py`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from keras_cascade import _tables
 from keras_cascade.exporting.checking.parity import OutputParity
+from keras_cascade.exporting.formats.litert_integers import IntegerType
 
 _Shapes = Mapping[str, tuple[int | None, ...]]
 # The width of the table, in characters.
@@ -47,6 +48,8 @@ class ExportReport:
         size_bytes: The size of the file.
         inputs: Input name to shape, with the batch.
         outputs: Output name to shape, with the batch.
+        integers: Of a file that takes or gives integers: `"inputs"` and
+            `"outputs"`, name to `dtype`, `scale`, `zero_point`.
         folded: The folding rules that were applied, and how often.
         operators: Operator to how often it is used; empty for formats that
             name none.
@@ -72,6 +75,9 @@ class ExportReport:
     size_bytes: int
     inputs: _Shapes
     outputs: _Shapes
+    integers: Mapping[str, Mapping[str, IntegerType]] = field(
+        default_factory=dict
+    )
     folded: Mapping[str, int] = field(default_factory=dict)
     operators: Mapping[str, int] = field(default_factory=dict)
     builtin_only: bool | None = None
@@ -135,6 +141,7 @@ def _facts(report: ExportReport) -> list[tuple[str, str]]:
         ("size", f"{report.size_bytes:,} bytes"),
         ("inputs", _shapes_text(report.inputs)),
         ("outputs", _shapes_text(report.outputs)),
+        *_integers(report.integers),
         *(
             (f"  {rule}", "once" if n == 1 else f"{n} times")
             for rule, n in report.folded.items()
@@ -146,6 +153,15 @@ def _facts(report: ExportReport) -> list[tuple[str, str]]:
     if report.builtin_only is not None:
         rows.append(("built-in operators suffice", _yes(report.builtin_only)))
     return rows
+
+
+def _integers(
+    found: Mapping[str, Mapping[str, IntegerType]],
+) -> Iterator[tuple[str, str]]:
+    for side, types in found.items():
+        for name, x in types.items():
+            numbers = f"scale {x.scale:.6g}, zero point {x.zero_point}"
+            yield f"  {side} '{name}'", f"{x.dtype}, {numbers}"
 
 
 def _answers(report: ExportReport) -> list[tuple[str, str]]:

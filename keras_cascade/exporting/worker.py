@@ -37,9 +37,10 @@ def main(request_path: str) -> None:
 
 
 def _options(values: dict[str, Any]) -> ExportOptions:
-    outputs = tuple(values["outputs"])
-    path = Path(values["path"])
-    return ExportOptions(**{**values, "path": path, "outputs": outputs})
+    # JSON has neither paths nor tuples.
+    kinds = {"path": Path, "outputs": tuple, "pixels": tuple}
+    changed = {name: kind(values[name]) for name, kind in kinds.items()}
+    return ExportOptions(**{**values, **changed})
 
 
 def _report(stage: str) -> None:

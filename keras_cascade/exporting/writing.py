@@ -13,12 +13,14 @@ from keras_cascade.exporting.formats import (
     keras_file,
     litert,
     litert_file,
+    litert_integers,
     litert_mixed,
     onnx_file,
     onnx_quantization,
     saved_model,
     torch_program,
 )
+from keras_cascade.exporting.formats.litert_integers import IntegerType
 from keras_cascade.exporting.options import ExportOptions
 from keras_cascade.exporting.samples import Samples
 
@@ -57,6 +59,15 @@ def write(
     else:
         litert.write(program, path, options, samples)
     return Written(frozen.counts, layers)
+
+
+def integer_types(
+    path: Path, options: ExportOptions
+) -> dict[str, dict[str, IntegerType]]:
+    """Returns the integers that a file in 8 bits takes and gives, by name."""
+    if options.quantize is None or options.format != "tflite":
+        return {}
+    return litert_integers.read_types(path)
 
 
 def operators(path: Path, format: str) -> dict[str, int]:

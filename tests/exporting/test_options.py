@@ -9,10 +9,8 @@ from keras_cascade.exporting.options import (
     check_calibration,
     check_labels,
     check_outputs,
-    check_ports,
     make_options,
 )
-from keras_cascade.graph.program import Port
 
 
 def request(path="model.tflite", **changes):
@@ -205,15 +203,3 @@ def test_labels_are_sorted_by_output():
 def test_labels_that_do_not_fit_are_an_error(labels, message):
     with pytest.raises(ValueError, match=message):
         check_labels(labels, SHAPES)
-
-
-def test_integer_inputs_are_not_quantized():
-    ports = [
-        Port("image", (None, 4), "float32", ("image", 0)),
-        Port("word", (None,), "int32", ("word", 0)),
-    ]
-    whole = request(quantize="int8", input_dtype="int8")
-    check_ports(ports[:1], whole)
-    check_ports(ports, request(quantize="int8", output_dtype="int8"))
-    with pytest.raises(ValueError, match="the inputs 'word' are integers"):
-        check_ports(ports, whole)

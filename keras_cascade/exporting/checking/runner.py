@@ -100,11 +100,23 @@ def _open_litert(request: dict[str, Any]) -> Run:
     inputs, outputs = runner.get_input_details(), runner.get_output_details()
 
     def run(batch: Batch) -> dict[str, np.ndarray]:
-        given = {k: _quantize(batch[k], x) for k, x in inputs.items()}
+        given = {
+            k: _as_bytes(batch[k], x)
+            if k in request["pixels"]
+            else _quantize(batch[k], x)
+            for k, x in inputs.items()
+        }
         found = runner(**given)
         return {k: _dequantize(found[k], x) for k, x in outputs.items()}
 
     return run
+
+
+def _as_bytes(values: np.ndarray, detail: Mapping[str, Any]) -> np.ndarray:
+    """Returns pixels as a camera gives them, whatever the file's scale is."""
+    pixels = np.clip(np.round(values), 0, 255)
+    shift = np.iinfo(detail["dtype"]).min
+    return (pixels + shift).astype(detail["dtype"])
 
 
 def _quantize(values: np.ndarray, detail: Mapping[str, Any]) -> np.ndarray:

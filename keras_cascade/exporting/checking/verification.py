@@ -110,6 +110,7 @@ def run_file(
         "result": str(folder / "result.json"),
         "threads": threads,
         "outputs": list(check.expected),
+        "pixels": list(options.pixels),
     }
     request = folder / "request.json"
     request.write_text(json.dumps(work))

@@ -6,7 +6,7 @@ Tested by `tests/exporting/test_quantized.py`.
 from pathlib import Path
 from typing import Any
 
-from keras_cascade.exporting.formats import saved_model
+from keras_cascade.exporting.formats import litert_integers, saved_model
 from keras_cascade.exporting.options import ExportOptions
 from keras_cascade.exporting.samples import Samples, calibration
 from keras_cascade.graph.program import Program
@@ -21,6 +21,9 @@ def write(
     """Writes a file that LiteRT runs; `"int8"` is calibrated on `samples`."""
     with saved_model.temporary(program, path.parent) as source:
         path.write_bytes(_convert(source, options, samples))
+    litert_integers.set_types(
+        path, options.integer_inputs, options.integer_outputs, options.pixels
+    )
 
 
 def _convert(
@@ -68,9 +71,6 @@ def make_converter(
         operators = [sets.TFLITE_BUILTINS_INT8]
     if options.quantize == "mixed":
         operators.append(sets.TFLITE_BUILTINS)
-    if options.quantize == "int8":
-        converter.inference_input_type = tf.as_dtype(options.input_dtype)
-        converter.inference_output_type = tf.as_dtype(options.output_dtype)
     if select:
         operators.append(sets.SELECT_TF_OPS)
     converter.target_spec.supported_ops = operators

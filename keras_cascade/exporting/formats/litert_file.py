@@ -16,6 +16,7 @@ class Model(Protocol):
     buffers: list[Any]
     metadata: list[Any] | None
     operatorCodes: list[Any]  # noqa: N815, the schema's name
+    signatureDefs: list[Any]  # noqa: N815, the schema's name
     subgraphs: list[Any]
 
     def Pack(self, builder: object) -> int:  # noqa: N802, the schema's name
@@ -54,12 +55,30 @@ def add_buffer(model: Model, data: np.ndarray) -> int:
     return len(model.buffers) - 1
 
 
+def operator_code(model: Model, number: int, version: int = 1) -> int:
+    """Returns the index of a built-in operator, which is added if missing.
+
+    Args:
+        model: The model.
+        number: The number of the operator in the schema.
+        version: The least version of the operator. Defaults to 1.
+    """
+    codes = model.operatorCodes
+    found = [x for x in codes if x.builtinCode == number]
+    code = found[0] if found else schema().OperatorCodeT()
+    code.builtinCode = code.deprecatedBuiltinCode = number
+    code.version = max(code.version, version)
+    if not found:
+        codes.append(code)
+    return codes.index(code)
+
+
 def set_metadata(model: Model, texts: dict[str, str]) -> None:
     """Puts texts into the metadata, in the place of earlier ones."""
-    kept = [x for x in model.metadata or [] if _text(x.name) not in texts]
-    for name, text in texts.items():
+    kept = [x for x in model.metadata or [] if text(x.name) not in texts]
+    for name, value in texts.items():
         entry = schema().MetadataT()
-        data = np.frombuffer(text.encode(), dtype="uint8")
+        data = np.frombuffer(value.encode(), dtype="uint8")
         entry.name, entry.buffer = name, add_buffer(model, data)
         kept.append(entry)
     model.metadata = kept
@@ -70,7 +89,7 @@ def metadata(path: Path) -> dict[str, str]:
     model = read_model(path)
     found = {}
     for entry in model.metadata or []:
-        name, data = _text(entry.name), model.buffers[entry.buffer].data
+        name, data = text(entry.name), model.buffers[entry.buffer].data
         # The converter's own entries, in upper case, are binary.
         if data is not None and not name.isupper():
             found[name] = bytes(bytearray(data)).decode(errors="replace")
@@ -92,11 +111,12 @@ def operators(path: Path) -> dict[str, int]:
 
 def _operator_name(code: Any, names: dict[int, str]) -> str:
     if code.customCode:
-        return _text(code.customCode)
+        return text(code.customCode)
     # Files from before 2020 have the number in the other field.
     number = max(code.builtinCode, code.deprecatedBuiltinCode)
     return names.get(number, str(number))
 
 
-def _text(value: bytes | str) -> str:
+def text(value: bytes | str) -> str:
+    """Returns a name of the schema as text."""
     return value.decode() if isinstance(value, bytes) else str(value)

@@ -164,18 +164,10 @@ class _HalfConstants:
 
     def _dequantize(self, source: int, target: int) -> Any:
         operator = self._schema.OperatorT()
-        operator.opcodeIndex = self._operator_code()
+        operator.opcodeIndex = litert_file.operator_code(
+            self._model,
+            self._schema.BuiltinOperator.DEQUANTIZE,
+            _DEQUANTIZE_VERSION,
+        )
         operator.inputs, operator.outputs = [source], [target]
         return operator
-
-    def _operator_code(self) -> int:
-        """Returns the index of DEQUANTIZE, which is added if it is missing."""
-        number = self._schema.BuiltinOperator.DEQUANTIZE
-        codes = self._model.operatorCodes
-        found = [x for x in codes if x.builtinCode == number]
-        code = found[0] if found else self._schema.OperatorCodeT()
-        code.builtinCode = code.deprecatedBuiltinCode = number
-        code.version = max(code.version, _DEQUANTIZE_VERSION)
-        if not found:
-            codes.append(code)
-        return codes.index(code)
