@@ -16,6 +16,7 @@ from keras_cascade._public import __version__
 from keras_cascade.display.blocks import describe_blocks
 from keras_cascade.exporting.formats import litert_file
 from keras_cascade.exporting.options import ENDINGS, ExportOptions
+from keras_cascade.exporting.port_names import port_names, renamed
 from keras_cascade.graph.program import Program
 
 CARD = "model_card.json"
@@ -27,6 +28,8 @@ def make_card(
 ) -> dict[str, Any]:
     """Returns the card of a file that has the program of a model."""
     cascade = model if is_cascade(model) else None
+    names = port_names(program, options.format)
+    program, labels = renamed(program, names), options.labels or {}
     return {
         "name": model.name,
         "inputs": {
@@ -37,7 +40,8 @@ def make_card(
             name: {"shape": list(shape)}
             for name, shape in output_shapes(program).items()
         },
-        "labels": options.labels,
+        "renamed": names.changed,
+        "labels": {names.outputs[k]: x for k, x in labels.items()} or None,
         "quantize": options.quantize,
         "input_dtype": options.input_dtype,
         "output_dtype": options.output_dtype,

@@ -15,6 +15,7 @@ from keras_cascade.exporting.checking.verification import CheckData
 from keras_cascade.exporting.inference_program import to_inference_program
 from keras_cascade.exporting.integer_types import pixel_inputs
 from keras_cascade.exporting.options import ExportOptions
+from keras_cascade.exporting.port_names import PortNames, port_names, renamed
 from keras_cascade.exporting.report import ExportReport
 from keras_cascade.exporting.samples import Samples, store_samples
 from keras_cascade.exporting.subprocess_export import write_in_subprocess
@@ -47,6 +48,11 @@ class Job:
     def program(self) -> Program:
         """The program of the outputs that are written, not folded."""
         return self.whole.pruned(self.options.outputs)
+
+    @property
+    def names(self) -> PortNames:
+        """The names of the inputs and outputs in the file."""
+        return port_names(self.program, self.options.format)
 
     def staged(self, backend: str) -> Path:
         """Returns the path in the workspace of the file of a backend."""
@@ -88,7 +94,7 @@ class Job:
         expected = parity.model_answers(
             self.model, samples, list(self.whole.outputs), options.outputs
         )
-        return CheckData(samples, expected, given)
+        return CheckData(samples, expected, given, self.names)
 
     def _store(
         self,
@@ -124,7 +130,7 @@ class Job:
             )
             self.show(f"writing {options.format}")
             written = writing.write(self.model, frozen, path, options, samples)
-        program = self.program
+        program = renamed(self.program, self.names)
         return ExportReport(
             path=options.path,
             format=options.format,
@@ -134,6 +140,7 @@ class Job:
             size_bytes=0,
             inputs={port.name: port.shape for port in program.inputs},
             outputs=card.output_shapes(program),
+            renamed=self.names.changed,
             folded=written.folded,
             layers=tuple(written.layers),
             tolerance=options.tolerance,

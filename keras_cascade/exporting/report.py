@@ -50,6 +50,8 @@ class ExportReport:
         outputs: Output name to shape, with the batch.
         integers: Of a file that takes or gives integers: `"inputs"` and
             `"outputs"`, name to `dtype`, `scale`, `zero_point`.
+        renamed: For `inputs` and `outputs`, the model's name to the name in
+            the file, where the format cannot hold the model's.
         folded: The folding rules that were applied, and how often.
         operators: Operator to how often it is used; empty for formats that
             name none.
@@ -78,6 +80,7 @@ class ExportReport:
     integers: Mapping[str, Mapping[str, IntegerType]] = field(
         default_factory=dict
     )
+    renamed: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     folded: Mapping[str, int] = field(default_factory=dict)
     operators: Mapping[str, int] = field(default_factory=dict)
     builtin_only: bool | None = None
@@ -142,6 +145,11 @@ def _facts(report: ExportReport) -> list[tuple[str, str]]:
         ("inputs", _shapes_text(report.inputs)),
         ("outputs", _shapes_text(report.outputs)),
         *_integers(report.integers),
+        *(
+            (f"renamed {kind}", f"'{name}' is '{own}' in the file")
+            for kind, names in report.renamed.items()
+            for name, own in names.items()
+        ),
         *(
             (f"  {rule}", "once" if n == 1 else f"{n} times")
             for rule, n in report.folded.items()

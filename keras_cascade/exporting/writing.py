@@ -22,6 +22,7 @@ from keras_cascade.exporting.formats import (
 )
 from keras_cascade.exporting.formats.litert_integers import IntegerType
 from keras_cascade.exporting.options import ExportOptions
+from keras_cascade.exporting.port_names import port_names, renamed
 from keras_cascade.exporting.samples import Samples
 
 
@@ -43,10 +44,11 @@ def write(
 
     8 bits are calibrated on `samples`.
     """
-    program, layers = frozen.program, []
     if options.format == "keras":
         keras_file.write(model, path, options.outputs)
         return Written({}, [])
+    names = port_names(frozen.program, options.format)
+    program, layers = renamed(frozen.program, names), []
     if options.format == "saved_model":
         saved_model.write(program, path)
     elif options.format == "torch":

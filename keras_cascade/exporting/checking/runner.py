@@ -30,10 +30,10 @@ _RUNS = 200
 def main(request_path: str) -> None:
     """Answers every batch, times single samples, and writes the results."""
     request = json.loads(Path(request_path).read_text())
-    run = _OPENERS[request["format"]](request)
+    run = _by_model_names(_OPENERS[request["format"]](request), request)
     folder = Path(request["answers"])
     folder.mkdir()
-    paths = sorted(Path(request["inputs"]).glob("*.npz"))
+    paths = sorted(Path(request["batches"]).glob("*.npz"))
     for path in paths:
         write_batch(folder / path.name, run(read_batch(path)))
     times = _time(run, read_batch(paths[0]))
@@ -56,6 +56,19 @@ def write_batch(path: Path, batch: Batch) -> None:
     """Writes arrays by their names."""
     named: dict[str, Any] = {_KEY + name: x for name, x in batch.items()}
     np.savez(path, **named)
+
+
+def _by_model_names(run: Run, request: dict[str, Any]) -> Run:
+    """Returns a function that takes and gives arrays by the model's names."""
+    inputs, outputs = (request["names"][x] for x in ("inputs", "outputs"))
+    originals = {own: name for name, own in outputs.items()}
+
+    def renamed(batch: Batch) -> dict[str, np.ndarray]:
+        given = {own: batch[name] for name, own in inputs.items()}
+        found = run({**batch, **given})
+        return {originals.get(name, name): x for name, x in found.items()}
+
+    return renamed
 
 
 def _time(run: Run, batch: Batch) -> list[float]:
@@ -162,7 +175,7 @@ def _open_saved_model(request: dict[str, Any]) -> Run:
         tf.config.threading.set_inter_op_parallelism_threads(request["threads"])
     loaded = tf.saved_model.load(request["file"])
     signature = loaded.signatures["serving_default"]
-    wanted = signature.structured_input_signature[1]
+    wanted = request["names"]["inputs"].values()
 
     # A default keeps `loaded`: the signature does not keep variables alive.
     def run(batch: Batch, _loaded: object = loaded) -> dict[str, np.ndarray]:
@@ -177,8 +190,8 @@ def _open_torch(request: dict[str, Any]) -> Run:
 
     if request["threads"]:
         torch.set_num_threads(request["threads"])
-    program = torch.export.load(request["file"])
-    module, wanted = program.module(), program.graph_signature.user_inputs
+    module = torch.export.load(request["file"]).module()
+    wanted = request["names"]["inputs"].values()
 
     def run(batch: Batch) -> dict[str, np.ndarray]:
         with torch.no_grad():

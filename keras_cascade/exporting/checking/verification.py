@@ -16,6 +16,7 @@ from keras_cascade.exporting.checking import parity, runner
 from keras_cascade.exporting.checking.parity import Answers
 from keras_cascade.exporting.formats import litert_file
 from keras_cascade.exporting.options import ExportOptions
+from keras_cascade.exporting.port_names import PortNames
 from keras_cascade.exporting.processes import run_child
 from keras_cascade.exporting.report import ExportReport, Latency
 from keras_cascade.exporting.samples import Samples
@@ -30,11 +31,19 @@ _ROUGHLY = 1e-2
 
 @dataclass(frozen=True)
 class CheckData:
-    """Inputs, the model's answers, and whether the inputs are the user's."""
+    """Inputs, and how a file is asked and has to answer.
+
+    Attributes:
+        samples: The inputs.
+        expected: The model's answers.
+        given: Whether the inputs are the user's.
+        names: The names of the inputs and outputs in the file.
+    """
 
     samples: Samples
     expected: Answers
     given: bool
+    names: PortNames
 
 
 def check_labels_for_metrics(model: keras.Model, samples: Samples) -> None:
@@ -105,7 +114,8 @@ def run_file(
     work = {
         "format": options.format,
         "file": str(path),
-        "inputs": str(check.samples.folder),
+        "batches": str(check.samples.folder),
+        "names": check.names._asdict(),
         "answers": str(folder / "answers"),
         "result": str(folder / "result.json"),
         "threads": threads,

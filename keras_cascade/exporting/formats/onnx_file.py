@@ -13,6 +13,11 @@ import numpy as np
 
 from keras_cascade.exporting.formats.saved_model import traced
 from keras_cascade.exporting.formats.torch_program import exported
+from keras_cascade.exporting.port_names import (
+    PortNames,
+    as_identifiers,
+    renamed,
+)
 from keras_cascade.graph.program import Port, Program
 
 if TYPE_CHECKING:
@@ -70,7 +75,9 @@ def _by_tf2onnx(program: Program, path: Path) -> None:
     )
     # TensorFlow's names end in the number of an output, `image:0`, and a dict
     # of outputs is sorted by its keys.
-    names = {name: name.partition(":")[0] for name in inputs}
+    identifiers = _identifiers(program)
+    own = {x: name for name, x in identifiers.items()}
+    names = {name: own[name.partition(":")[0]] for name in inputs}
     names |= dict(zip(outputs, sorted(program.outputs), strict=True))
     _rename(written.graph, names)
     onnx.save(written, path)
@@ -88,16 +95,24 @@ def _rename(graph: "onnx.GraphProto", names: Mapping[str, str]) -> None:
 def _by_torch(program: Program, path: Path) -> None:
     import torch
 
+    # They are arguments of a function before they are tensors of the file.
+    outputs = {name: name for name in program.outputs}
+    names = PortNames(_identifiers(program), outputs)
     torch.onnx.export(
-        exported(program),
+        exported(renamed(program, names)),
         (),
         path,
+        input_names=[port.name for port in program.inputs],
         output_names=list(program.outputs),
         opset_version=OPSET,
         dynamo=True,
         external_data=False,
         verbose=False,
     )
+
+
+def _identifiers(program: Program) -> dict[str, str]:
+    return as_identifiers(port.name for port in program.inputs)
 
 
 def _symbolic(port: Port) -> tuple[str | int, ...]:
