@@ -150,6 +150,24 @@ def sublayers(layer: keras.Layer) -> Iterator[keras.Layer]:
     return iter(layer._flatten_layers())
 
 
+def losses_of_step(model: keras.Model) -> list:
+    """Returns the losses that a step on JAX added in its forward pass.
+
+    Keras passes them from there to `compute_loss` in an attribute, which goes
+    before all else in the public `losses`. Seen on Keras 3.15.1.
+    """
+    return model._losses_override  # type: ignore[attr-defined]
+
+
+def own_metrics(layer: keras.Layer) -> list[keras.Metric]:
+    """Returns the metrics that a layer's own code updates.
+
+    The public `metrics` of a model has those of its `compile` as well, which
+    a layer in a larger model does not update. Seen on Keras 3.15.1.
+    """
+    return list(layer._metrics)
+
+
 def trainable_kind(layer: keras.Layer) -> list[keras.Variable]:
     """Returns a layer's own weights without moments, whatever its flag.
 

@@ -120,7 +120,9 @@ class OnFeatures(Composition):
     @property
     def losses(self) -> list:
         """Keras's list of losses that layers add."""
-        return super().losses if self._feeding is None else self._tail().losses
+        if self._feeding is None:
+            return super().losses
+        return compat.losses_of_step(self) or self._tail().losses
 
     def _once(self, name: str, read: Callable[[], list]) -> list:
         feeding = self._feeding

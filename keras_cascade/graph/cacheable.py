@@ -61,11 +61,11 @@ def find_cacheable(
     """Finds the cacheable steps, by the flags that the layers have now.
 
     A step is cacheable if all its inputs are, and it neither trains, nor
-    behaves differently in training, nor adds a loss. Frozen layers run in
-    inference mode; augmentation is active whatever its flag. Some layers of
-    users are not deterministic though nothing declares it: they draw from a
-    generator that they do not own, or call `add_loss`. Only running them shows
-    that.
+    behaves differently in training, nor adds a loss or updates a metric.
+    Frozen layers run in inference mode; augmentation is active whatever its
+    flag. Some layers of users are not deterministic though nothing declares
+    it: they draw from a generator that they do not own, or call `add_loss`.
+    Only running them shows that.
 
     Args:
         program: The program.
@@ -112,6 +112,8 @@ def _why_not(program: Program, step: Step) -> str | None:
         return "keeps a state from one batch to the next"
     if any(map(_adds_a_loss, inside)):
         return "adds a loss, which counts in every step"
+    if any(map(compat.own_metrics, inside)):
+        return "updates a metric of its own in every step"
     return None
 
 

@@ -248,6 +248,35 @@ def test_a_layer_without_inner_layers_is_its_only_sublayer():
     assert list(_keras_compat.sublayers(layer)) == [layer]
 
 
+def test_metrics_of_a_layer_are_not_those_that_a_model_is_compiled_with():
+    layer = layers.Dense(2)
+    layer.several = [keras.metrics.Mean(name="own")]
+    model = keras.Sequential([keras.Input((3,)), layer])
+    model.compile("sgd", "mse", metrics=["mae"])
+    model.fit(np.zeros((4, 3)), np.zeros((4, 2)), verbose=0)
+    assert [m.name for m in _keras_compat.own_metrics(layer)] == ["own"]
+    assert not _keras_compat.own_metrics(model)
+
+
+@pytest.mark.skipif(
+    keras.config.backend() != "jax", reason="is passed on so on JAX alone"
+)
+def test_losses_of_a_step_are_passed_on():
+    seen = []
+
+    class Watching(keras.Model):
+        def compute_loss(self, *arguments, **named):
+            seen.append(len(_keras_compat.losses_of_step(self)))
+            return super().compute_loss(*arguments, **named)
+
+    x = keras.Input((3,))
+    y = layers.Dense(1, activity_regularizer="l2")(x)
+    model = Watching(x, y)
+    model.compile("sgd", "mse")
+    model.fit(np.zeros((4, 3)), np.zeros((4, 1)), verbose=0)
+    assert seen and set(seen) == {1}
+
+
 @pytest.mark.parametrize("flag", [True, False])
 def test_weights_are_told_from_moments_whatever_the_flag(flag):
     layer = layers.Bidirectional(layers.LSTM(2, dropout=0.5))

@@ -48,6 +48,27 @@ class Penalty(layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="tests")
+class Logging(layers.Layer):
+    """Logs the share of positive values, in a layer inside or by itself."""
+
+    def __init__(self, inside=False, **kwargs):
+        super().__init__(**kwargs)
+        self.inside = inside
+        self.inner = Logging(name="inner") if inside else None
+        if not inside:
+            self.share = keras.metrics.Mean(name="share")
+
+    def call(self, x):
+        if self.inside:
+            return self.inner(x)
+        self.share.update_state(x > 0)
+        return x
+
+    def get_config(self):
+        return {**super().get_config(), "inside": self.inside}
+
+
+@keras.saving.register_keras_serializable(package="tests")
 class Centered(layers.Layer):
     """Subtracts what a batch has in common."""
 
@@ -91,6 +112,50 @@ def test_a_random_layer_is_named_and_the_cut_is_before_it(
     with pytest.warns(UserWarning, match="'upstream/odd' is frozen and"):
         cascade.fit(images, labels, verbose=0, epochs=2, cache_features=True)
     # What lies before it is computed once, all the same.
+    assert sum(computed) == len(images)
+
+
+@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.skipif(
+    keras.config.backend() == "jax", reason="stock Keras fails on JAX too"
+)
+def test_metrics_of_frozen_layers_are_logged_in_every_epoch(
+    compiled, same_training, images, labels, computed, inside
+):
+    def build():
+        return compiled(with_layer(Logging(inside)))
+
+    _, _, history = same_training(build, images, labels, batch_size=11)
+    assert all(0 < share < 1 for share in history["share"])
+    assert sum(computed) == len(images)
+
+
+def test_losses_of_frozen_layers_count_in_every_epoch(
+    compiled, same_training, images, labels
+):
+    with pytest.warns(UserWarning, match="adds a loss of its own"):
+        same_training(
+            lambda: compiled(with_layer(Penalty(name="odd"))),
+            images,
+            labels,
+            batch_size=11,
+        )
+
+
+def test_losses_of_layers_after_the_cut_count(
+    compiled, same_training, images, labels, computed
+):
+    def build():
+        keras.utils.set_random_seed(0)
+        x = inputs = keras.Input((6,))
+        x = layers.Dense(4, kernel_regularizer="l2", activity_regularizer="l2")(
+            x
+        )
+        x = Penalty()(x)
+        outputs = layers.Dense(3, activation="softmax")(x)
+        return compiled(downstream=keras.Model(inputs, outputs))
+
+    same_training(build, images, labels, batch_size=11)
     assert sum(computed) == len(images)
 
 

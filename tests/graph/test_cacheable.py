@@ -20,6 +20,17 @@ class Sampling(layers.Layer):
         return inputs + keras.random.normal(shape, seed=self.seed)
 
 
+class Logging(layers.Layer):
+    """Has a metric of its own."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.seen = [keras.metrics.Mean(name="seen")]
+
+    def call(self, inputs):
+        return inputs
+
+
 class Around(layers.Layer):
     """Contains a layer, to which Keras passes `training` on."""
 
@@ -131,8 +142,13 @@ def test_a_trainable_layer_ends_the_cacheable_steps_and_is_not_blocked():
             ),
             "adds a loss",
         ),
+        (lambda: frozen(Logging(name="middle")), "updates a metric"),
+        (
+            lambda: frozen(Around(Logging(), name="middle")),
+            "updates a metric",
+        ),
     ],
-    ids=range(8),
+    ids=range(10),
 )
 def test_a_frozen_layer_that_is_not_cacheable_is_named_with_the_reason(
     layer, reason
