@@ -7,7 +7,10 @@ import keras
 
 from keras_cascade.adapters import SpatialAdapter
 from keras_cascade.graph.block import Block
-from keras_cascade.graph.layer_copying import copy_operation, copy_state
+from keras_cascade.graph.layer_copying import (
+    copy_known_state,
+    copy_operation,
+)
 from keras_cascade.graph.tensors import input_like
 from keras_cascade.networks.preprocessing import Preprocess
 from keras_cascade.planning.inputs import CascadeInput, NetworkInput
@@ -105,6 +108,5 @@ def preprocessing_network(
         # preprocessing is stock Keras.
         copy: Any = copy_operation(layer, layer.name)
         result = copy(result)
-        if layer.built:
-            copy_state(layer, copy)
+        copy_known_state(layer, copy)
     return keras.Model(images, result, name=name)

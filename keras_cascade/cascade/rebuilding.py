@@ -1,6 +1,6 @@
 """Builds a cascade again with changes, and carries over what it learned."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -14,7 +14,10 @@ from keras_cascade.graph.block import apply_flags, leaf_layers, read_flags
 from keras_cascade.graph.copying import copy_graph
 from keras_cascade.graph.graph import Graph, Reference, read_graph
 from keras_cascade.graph.insertion import remove_injections
-from keras_cascade.graph.layer_copying import to_numpy_copy
+from keras_cascade.graph.layer_copying import (
+    copy_state_outside_variables,
+    to_numpy_copy,
+)
 from keras_cascade.graph.paths import Address, select
 from keras_cascade.injection.sites import find_sites, site_at_input
 from keras_cascade.planning.spec import CascadeSpec
@@ -270,7 +273,19 @@ def _carry_over(
             variable.assign(to_numpy_copy(match))
         elif subject == variable.path:
             anew.append(variable.path)
+    _carry_state_outside_variables(old, new, brought)
     return tuple(anew)
+
+
+def _carry_state_outside_variables(
+    old: Trainer, new: Trainer, brought: Collection[str]
+) -> None:
+    """Copies vocabularies and the like, but not of layers brought anew."""
+    known = dict(leaf_layers(old))
+    for path, layer in leaf_layers(new):
+        above = {"/".join(path[:depth]) for depth in range(1, len(path) + 1)}
+        if path in known and not above & set(brought):
+            copy_state_outside_variables(known[path], layer)
 
 
 def _carry_flags(old: Trainer, new: Trainer) -> None:

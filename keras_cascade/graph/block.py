@@ -98,7 +98,7 @@ class Block(keras.Model):
         described = [
             x
             for x in self.operations
-            if x.name not in paths and not compat.is_functional(x)
+            if x.name not in paths and not isinstance(x, Block)
         ]
         with (
             compat.with_configs((part, dict) for part in parts),

@@ -3,7 +3,8 @@
 Tested by `tests/graph/test_copying.py`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import keras
@@ -12,6 +13,11 @@ import numpy as np
 from keras_cascade import _keras_compat as compat
 from keras_cascade.graph import low_rank
 from keras_cascade.graph.layer_identity import make_copy
+
+_WHAT_TO_DO = (
+    "Give the class a get_config() with all its constructor arguments, or "
+    "build with copy=False."
+)
 
 
 def copy_operation(operation: keras.Operation, name: str) -> keras.Operation:
@@ -25,26 +31,28 @@ def copy_operation(operation: keras.Operation, name: str) -> keras.Operation:
         first_line = str(error).partition("\n")[0]
         raise ValueError(
             f"Layer '{operation.name}' ({type(operation).__name__}) cannot be "
-            f"copied from its config: {first_line} Give the class a "
-            "get_config() with all its constructor arguments, or build with "
-            "copy=False."
+            f"copied from its config: {first_line} {_WHAT_TO_DO}"
         ) from error
 
 
 def copy_state(source: keras.Layer, target: keras.Layer) -> None:
     """Copies weights, seeds and flags of a layer, and of layers inside it.
 
-    Low-rank updates are merged into the copy.
+    State outside variables is copied too, as far as the layers save it. Low-
+    rank updates are merged into the copy.
+
+    Raises:
+        ValueError: If the layers have other weights or layers inside.
     """
+    _check_same_weights(source, target)
     merged: set[int] = set()
-    for old, new in zip(
-        compat.sublayers(source), compat.sublayers(target), strict=True
-    ):
+    for old, new in _pairs(source, target):
         if low_rank.has_low_rank(old):
             low_rank.merge_into(old, new)
             merged |= {id(v) for v in (*old.variables, *new.variables)}
         else:
             _copy_own_state(old, new)
+        _copy_assets(old, new)
         if new.trainable != old.trainable:
             new.trainable = old.trainable
     # Layers do not save seeds, and may save rounded values: these are exact.
@@ -56,6 +64,36 @@ def copy_state(source: keras.Layer, target: keras.Layer) -> None:
         new.assign(to_numpy_copy(old))
 
 
+def copy_known_state(source: keras.Layer, target: keras.Layer) -> None:
+    """Copies the state of a layer that may not have been built yet."""
+    if source.built or _structure(source) == _structure(target):
+        copy_state(source, target)
+    else:
+        copy_state_outside_variables(source, target)
+
+
+def copy_state_outside_variables(
+    source: keras.Layer, target: keras.Layer
+) -> None:
+    """Copies what layers save beside their variables, which stay as they are.
+
+    Vocabularies are an example, which are files to Keras. Layers of another
+    structure keep what they have.
+    """
+    (kinds, old_weights), (other_kinds, weights) = map(
+        _structure, (source, target)
+    )
+    if kinds != other_kinds or (source.built and old_weights != weights):
+        return
+    for old, new in _pairs(source, target):
+        if _saves_more_than_variables(old):
+            values = [to_numpy_copy(v) for v in new.variables]
+            _copy_own_state(old, new)
+            for variable, value in zip(new.variables, values, strict=True):
+                variable.assign(value)
+        _copy_assets(old, new)
+
+
 def to_numpy_copy(value: Any) -> np.ndarray:
     """Returns a tensor or variable as an array that shares no memory with it.
 
@@ -64,6 +102,8 @@ def to_numpy_copy(value: Any) -> np.ndarray:
     """
     if isinstance(value, keras.Variable):
         value = value.value
+    if not keras.ops.is_tensor(value):
+        return np.array(value)
     return np.array(keras.ops.convert_to_numpy(value))
 
 
@@ -74,6 +114,42 @@ def _make_copy(operation: keras.Operation, name: str) -> keras.Operation:
     updated = low_rank.low_rank_layers(operation)
     with compat.without_low_rank_configs(updated):
         return make_copy(operation, name)
+
+
+def _pairs(
+    source: keras.Layer, target: keras.Layer
+) -> Iterator[tuple[keras.Layer, keras.Layer]]:
+    inside = (compat.sublayers(source), compat.sublayers(target))
+    return zip(*inside, strict=True)
+
+
+def _structure(layer: keras.Layer) -> tuple[list[type], list[tuple]]:
+    """Returns the classes of the layers inside, and the shapes of weights."""
+    weights = low_rank.plain_variables(layer)
+    return (
+        [type(x) for x in compat.sublayers(layer)],
+        [tuple(v.shape) for v in weights],
+    )
+
+
+def _check_same_weights(source: keras.Layer, target: keras.Layer) -> None:
+    (kinds, old), (other_kinds, new) = _structure(source), _structure(target)
+    if old == new and kinds == other_kinds:
+        return
+    differing = "weights" if kinds == other_kinds else "layers inside"
+    raise ValueError(
+        f"Layer '{source.name}' ({type(source).__name__}) cannot be copied "
+        f"from its config: a layer made of it has other {differing}, weights "
+        f"of {new} instead of {old}. {_WHAT_TO_DO}"
+    )
+
+
+def _saves_more_than_variables(layer: keras.Layer) -> bool:
+    """Whether a class may load what no variable holds."""
+    # Keras's layers with kernels only save them otherwise after LoRA.
+    own = type(layer).load_own_variables
+    is_default = own is keras.layers.Layer.load_own_variables
+    return not is_default and not hasattr(layer, "enable_lora")
 
 
 def _copy_own_state(old: keras.Layer, new: keras.Layer) -> None:
@@ -91,6 +167,15 @@ def _copy_own_state(old: keras.Layer, new: keras.Layer) -> None:
     for variable, value in zip(old.variables, before, strict=False):
         if not (to_numpy_copy(variable) == value).all():
             variable.assign(value)
+
+
+def _copy_assets(old: keras.Layer, new: keras.Layer) -> None:
+    """Copies what a layer saves as files, such as a vocabulary."""
+    if not hasattr(old, "save_assets"):
+        return
+    with TemporaryDirectory() as folder:
+        old.save_assets(folder)
+        new.load_assets(folder)
 
 
 def _copy_lambda(layer: keras.layers.Lambda, name: str) -> keras.layers.Lambda:

@@ -5,12 +5,15 @@ from typing import Any
 import keras
 
 from keras_cascade.graph.copying import copy_network
-from keras_cascade.graph.layer_copying import copy_operation, copy_state
+from keras_cascade.graph.layer_copying import (
+    copy_known_state,
+    copy_operation,
+)
 from keras_cascade.networks.loading import as_functional
 
 
 def call_copy(layer: keras.Layer, name: str, inputs: Any) -> Any:
-    """Calls a copy of a layer, with the layer's weights where it has any.
+    """Calls a copy of a layer, with the layer's state where it has any.
 
     Args:
         layer: A layer or a network; it stays as it is.
@@ -24,8 +27,7 @@ def call_copy(layer: keras.Layer, name: str, inputs: Any) -> Any:
         return copy_network(layer, name)(inputs)
     copy: Any = copy_operation(layer, name)
     outputs = copy(inputs)
-    if layer.built and layer.variables:
-        copy_state(layer, copy)
+    copy_known_state(layer, copy)
     return outputs
 
 

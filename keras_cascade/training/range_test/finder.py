@@ -11,7 +11,11 @@ from keras_cascade import _keras_compat as compat
 from keras_cascade import data as user_data
 from keras_cascade._cascade_view import CascadeView, as_model, is_cascade
 from keras_cascade.adapters.fitting import check_fitted
-from keras_cascade.graph.layer_copying import to_numpy_copy
+from keras_cascade.graph.block import leaf_layers
+from keras_cascade.graph.layer_copying import (
+    copy_state_outside_variables,
+    to_numpy_copy,
+)
 from keras_cascade.graph.paths import LayerPath
 from keras_cascade.training.layer_lookup import LayerLookup
 from keras_cascade.training.random_states import preserve_random_states
@@ -178,6 +182,9 @@ def _copy(cascade: CascadeView) -> Any:
     copy = type(cascade).from_config(cascade.get_config())
     for source, target in zip(cascade.variables, copy.variables, strict=True):
         target.assign(to_numpy_copy(source))
+    layers = leaf_layers(as_model(cascade)), leaf_layers(copy)
+    for (_, source), (_, target) in zip(*layers, strict=True):
+        copy_state_outside_variables(source, target)
     return copy
 
 
