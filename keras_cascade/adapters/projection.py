@@ -61,6 +61,8 @@ class ProjectedAdapter(Adapter):
                 f"{width}. {self._example(self._open_value)} leaves its "
                 "width open."
             )
+        kind = "a positive int"
+        width = self._positive(self._width_argument, width, kind)
         config = {**self.get_config(), self._width_argument: width}
         return type(self).from_config(config)
 

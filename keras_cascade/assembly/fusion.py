@@ -123,13 +123,26 @@ def _merge(
     if len(inputs) < 2:
         return inputs
     if isinstance(fusion, keras.Layer):
-        return [call_copy(fusion, "merge", inputs)]
+        return [_merge_by_layer(inputs, fusion)]
     if fusion is None:
         raise ValueError(
             f"fusion=None merges nothing, and there are {len(inputs)} streams "
             "for one input. Give a fusion."
         )
     return [MERGES[fusion](name=fusion)(inputs)]
+
+
+def _merge_by_layer(
+    inputs: list[keras.KerasTensor], fusion: keras.Layer
+) -> keras.KerasTensor:
+    try:
+        return call_copy(fusion, "merge", inputs)
+    except (ValueError, TypeError, RuntimeError) as error:
+        shapes = listed(tuple(x.shape[1:]) for x in inputs)
+        raise ValueError(
+            f"fusion={fusion!r} does not merge features of shapes {shapes}: "
+            f"{error}"
+        ) from error
 
 
 def _check_shapes(taps: Tensors, extras: Tensors, fusion: Fusion) -> None:

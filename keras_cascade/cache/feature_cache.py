@@ -1,7 +1,9 @@
 """The cache of features that a user passes as `cache_features`."""
 
+import errno
 import os
 import shutil
+import stat
 import tempfile
 import weakref
 from pathlib import Path
@@ -139,7 +141,9 @@ def _check(
             "FeatureCache(directory=...) is the path of a folder or None; "
             f"received {directory!r}."
         )
-    if dtype not in DTYPES:
+    if directory is not None:
+        _check_folder(directory)
+    if not isinstance(dtype, str) or dtype not in DTYPES:
         raise ValueError(
             f"FeatureCache(dtype=...) is one of {', '.join(DTYPES)}; received "
             f"{dtype!r}."
@@ -153,6 +157,25 @@ def _check(
         raise TypeError(
             "FeatureCache(key=...) is a name for the data, a str that is not "
             f"empty, or None; received {key!r}."
+        )
+
+
+def _check_folder(directory: str | os.PathLike) -> None:
+    """Raises a ValueError for a path that no folder can have."""
+    problem = None
+    try:
+        mode = Path(directory).stat().st_mode
+        problem = None if stat.S_ISDIR(mode) else "it is a file"
+    except ValueError as error:  # a null character
+        problem = str(error)
+    except OSError as error:
+        # A folder that is missing is made.
+        if error.errno in (errno.ENAMETOOLONG, errno.ENOTDIR):
+            problem = error.strerror
+    if problem is not None:
+        raise ValueError(
+            f"FeatureCache(directory={directory!r}) cannot be a folder: "
+            f"{problem}. Choose a folder, or a place for one."
         )
 
 

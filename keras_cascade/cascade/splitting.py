@@ -41,6 +41,11 @@ def split(cascade: keras.Model) -> tuple[ProgramModel, ProgramModel]:
     >>> features = frozen(images)
     >>> answers = trainable(features)  # equal to cascade(images)
     """
+    if not isinstance(cascade, keras.Model):
+        raise TypeError(
+            "split(cascade) takes a cascade or a functional model; received "
+            f"{cascade!r} of type {type(cascade).__name__}."
+        )
     program = as_program(cascade)
     cut = find_cut(program)
     if not cut.frozen.steps:

@@ -65,7 +65,8 @@ class _Parser(argparse.ArgumentParser):
     """A parser that explains bad usage in one line."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}. See: {self.prog} --help\n")
+        line = " ".join(message.split())  # what was typed may have several
+        self.exit(2, f"{self.prog}: {line}. See: {self.prog} --help\n")
 
 
 def _fail(error: Exception) -> int:

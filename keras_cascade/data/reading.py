@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 
@@ -146,8 +146,11 @@ def _read(data: object, batch_size: int, parts: int) -> Iterator[Batch]:
 
 
 def _starts(arrays: Arrays, batch_size: int) -> range:
-    if batch_size < 1:
-        raise ValueError(f"`batch_size` is at least 1, received {batch_size}.")
+    if not isinstance(batch_size, SupportsIndex) or int(batch_size) < 1:
+        raise ValueError(
+            f"`batch_size` is a whole number of at least 1; received "
+            f"{batch_size!r}."
+        )
     return range(0, arrays.rows, batch_size)
 
 

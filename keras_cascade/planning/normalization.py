@@ -44,6 +44,17 @@ def check_fusion(fusion: object) -> str | keras.Layer | None:
     return check_layer(fusion, "fusion", "a name, None, or ")
 
 
+def check_name(name: object) -> None:
+    """Raises an error for a name that no model can have."""
+    if not isinstance(name, str):
+        raise TypeError(f"name is the name of the cascade; received {name!r}.")
+    if not name or "/" in name:
+        raise ValueError(
+            f"name={name!r} cannot be the name of a model: it is text without "
+            "'/', and not empty."
+        )
+
+
 def normalise_extra_inputs(
     extra_inputs: Mapping[str, Any] | None, taken: Mapping[str, str]
 ) -> dict[str, ExtraInput]:

@@ -29,6 +29,7 @@ from keras_cascade.planning.inputs import (
 )
 from keras_cascade.planning.normalization import (
     check_fusion,
+    check_name,
     normalise_adapters,
     normalise_extra_inputs,
     normalise_head,
@@ -93,6 +94,7 @@ def make_plan(arguments: Arguments) -> Plan:
         ValueError: If arguments do not go together.
         TypeError: If an argument is of a kind that is not understood.
     """
+    check_name(arguments.name)
     check_mode(arguments.downstream_input, arguments.downstream)
     settled = _settled(arguments)
     given = arguments.networks

@@ -51,11 +51,17 @@ def check_adapter(
 
     Raises:
         CheckError: If a check fails.
+        TypeError: If it is no layer.
 
     Example:
         >>> check_adapter(keras_cascade.adapters.PCAAdapter(2))[0]
         'config_makes_an_equal_adapter'
     """
+    if not isinstance(adapter, keras.Layer):
+        raise TypeError(
+            "check_adapter(adapter) takes an adapter or a Keras layer; "
+            f"received {adapter!r} of type {type(adapter).__name__}."
+        )
     if data is None:
         rng = np.random.default_rng(seed)
         data = rng.normal(size=(samples, *input_shape)).astype("float32")

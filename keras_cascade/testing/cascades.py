@@ -38,11 +38,17 @@ def check_cascade(cascade: Cascade, inputs: Inputs) -> list[str]:
 
     Raises:
         CheckError: If a check fails.
+        TypeError: If it is no cascade.
 
     Example:
         >>> check_cascade(cascade, images[:8])[0]
         'paths_are_unique_and_begin_with_a_block'
     """
+    if not isinstance(cascade, Cascade):
+        raise TypeError(
+            "check_cascade(cascade) takes what build_cascade returns; received "
+            f"{cascade!r} of type {type(cascade).__name__}."
+        )
     checks = [
         paths_are_unique_and_begin_with_a_block,
         save_and_load_give_the_same,

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from numbers import Real
 from typing import Any
 
 import keras
@@ -279,6 +280,10 @@ def _check_numbers(
     batch_size: int,
     smoothing: float,
 ) -> None:
+    given = {"minimum": minimum, "maximum": maximum, "smoothing": smoothing}
+    for name, value in given.items():
+        if not isinstance(value, Real):
+            raise TypeError(f"{name} is a number; received {value!r}.")
     if not 0 < minimum < maximum < math.inf:
         raise ValueError(
             f"minimum={minimum} and maximum={maximum}: learning rates rise "
