@@ -20,7 +20,8 @@ from filelock import FileLock, Timeout
 # A folder with this file is one of ours, and its writer lives while it is
 # locked.
 _LOCK = "keras_cascade_writer.lock"
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+# The last one: the file system, or a limit of the process, takes no such file.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextlib.contextmanager
@@ -206,9 +207,11 @@ def _explain_full_disk(
     if number is None:
         return
     place = next(x for x in path.parents if x.is_dir())
-    raise OSError(
-        number,
-        f"The disk is full: writing '{path}' needs more than the "
-        f"{shutil.disk_usage(place).free:,} bytes that are free. Nothing was "
-        "left behind",
-    ) from error
+    free = shutil.disk_usage(place).free
+    why = (
+        f"'{path}' would be larger than files can be there."
+        if number == errno.EFBIG
+        else f"The disk is full: writing '{path}' needs more than the {free:,} "
+        "bytes that are free."
+    )
+    raise OSError(number, f"{why} Nothing was left behind") from error

@@ -177,6 +177,16 @@ def test_a_full_disk_is_reported_and_nothing_is_left(tmp_path, error):
     assert everything(tmp_path) == []
 
 
+def test_a_file_that_is_too_large_for_its_place_is_reported(tmp_path):
+    path = tmp_path / "model.onnx"
+    with (
+        pytest.raises(OSError, match=r"model\.onnx' would be larger"),
+        workspace(path),
+    ):
+        raise OSError(errno.EFBIG, "File too large")
+    assert everything(tmp_path) == []
+
+
 def test_other_errors_pass_unchanged(tmp_path):
     error = OSError(errno.EIO, "Input/output error")
     with pytest.raises(OSError) as found, workspace(tmp_path / "model"):

@@ -12,6 +12,9 @@ from keras import layers
 
 import keras_cascade as kc
 from keras_cascade.exporting import backends, writing
+from keras_cascade.exporting.backends import possible_backends
+from keras_cascade.exporting.inference_program import to_inference_program
+from keras_cascade.exporting.options import make_options
 
 BACKEND = keras.config.backend()
 X = np.random.default_rng(0).normal(size=(8, 4)).astype("float32")
@@ -177,6 +180,21 @@ def test_a_full_disk(cascade, folder, monkeypatch):
     monkeypatch.setattr(writing, "write", write)
     with pytest.raises(OSError, match=r"disk is full: writing.*file\.keras"):
         export(cascade, folder / "file.keras")
+
+
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="/dev/full is Linux's"
+)
+@pytest.mark.parametrize("name", ["file.pt2", "file.onnx", "file.tflite"])
+def test_a_writer_survives_a_full_disk(name, tmp_path):
+    options = make_options(tmp_path / name)
+    if BACKEND not in possible_backends(options.format):
+        pytest.skip("written by another backend")
+    options.path.symlink_to("/dev/full")
+    model = network()
+    frozen = to_inference_program(model)
+    with pytest.raises(OSError, match="No space left"):
+        writing.write(model, frozen, options.path, options, None)
 
 
 def test_an_interrupt_leaves_the_old_file(cascade, folder, monkeypatch):
