@@ -22,6 +22,7 @@ from keras_cascade._keras_compat.graphs_and_layers import (  # noqa: F401
     keras_mask,
     losses_of_step,
     low_rank_hidden,
+    may_be_none,
     never_train,
     own_metrics,
     run_graph,

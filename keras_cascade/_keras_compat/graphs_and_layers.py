@@ -45,6 +45,15 @@ def has_inputs(network: keras.Model) -> bool:
     return isinstance(network, Functional)
 
 
+def may_be_none(tensor: keras.KerasTensor) -> bool:
+    """Whether a tensor is an input that is optional.
+
+    Only the `InputLayer` knows, and a tensor does not show its layer.
+    """
+    history = getattr(tensor, "_keras_history", None)
+    return bool(history and getattr(history.operation, "optional", False))
+
+
 def functional_calls(network: keras.Model) -> list[Call]:
     """Returns the calls of a functional network in topological order.
 

@@ -44,7 +44,8 @@ class Block(keras.Model):
     Dropout and stochastic depth stay active in a layer with `trainable=False`.
     A block calls a layer in training mode only if the layer is to be trained,
     so a network may be frozen in part. Augmentation layers are data and stay
-    active. Without a `training` argument a block runs in inference mode.
+    active. Without a `training` argument a block runs in inference mode, but
+    for calls that record `training=True` (Monte Carlo dropout), as in Keras.
 
     It is made like any Functional, `Block(inputs, outputs, name=...)`, and
     saves and loads like one, flags inside composite layers included.
@@ -77,7 +78,7 @@ class Block(keras.Model):
         self, inputs: Any, training: bool | None = None, mask: Any = None
     ) -> Any:
         """Runs the graph, each layer in the mode that its flag asks for."""
-        bind = partial(bind_training_mode, training=bool(training))
+        bind = partial(bind_training_mode, training=training)
         return compat.run_graph(self, inputs, mask, bind)
 
     def compute_mask(
@@ -171,16 +172,26 @@ class Block(keras.Model):
 
 
 def bind_training_mode(
-    operation: keras.Operation, training: bool
+    operation: keras.Operation, training: bool | None
 ) -> Callable[..., Any]:
-    """Returns the operation, to be called in the mode of its flag."""
+    """Returns the operation, to be called in the mode of its flag.
+
+    Args:
+        operation: The operation.
+        training: The mode of the network; None is the one that the call
+            records, or inference mode.
+    """
     if not isinstance(operation, keras.Layer):
         return operation
-    if not isinstance(operation, (Block, *AUGMENTATIONS)):
-        training = training and operation.trainable
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        return operation(*args, **{**kwargs, "training": training})
+        mode = kwargs.get("training") if training is None else training
+        # Else a default of a layer before, such as Resizing's, counts here.
+        if not isinstance(operation, Block):
+            mode = bool(mode)
+        if not isinstance(operation, (Block, *AUGMENTATIONS)):
+            mode = mode and operation.trainable
+        return operation(*args, **{**kwargs, "training": mode})
 
     return call
 

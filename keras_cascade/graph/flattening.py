@@ -84,22 +84,36 @@ class _Flattening:
         self.dtypes[reference] = tensor.dtype
 
     def add_level(
-        self, graph: Graph, prefix: Address, origins: _Origins
+        self,
+        graph: Graph,
+        prefix: Address,
+        origins: _Origins,
+        mode: bool | None = None,
     ) -> list[Reference | None]:
-        """Adds the calls of one level; returns the origins of its outputs."""
+        """Adds the calls of one level; returns the origins of its outputs.
+
+        `mode` is what calls of the networks around it record as `training`.
+        """
         for node in graph.nodes:
             if node.is_input:
                 continue
             address = (*prefix, node.key)
+            own = node.kwargs.get("training") if mode is None else mode
             if node.inner is None:
-                outputs = self.add_call(node, address, origins)
+                outputs = self.add_call(node, address, origins, own)
             else:
-                outputs = self.add_nested(node, node.inner, address, origins)
+                outputs = self.add_nested(
+                    node, node.inner, address, origins, own
+                )
             origins.update(zip(map(id, node.outputs), outputs, strict=True))
         return [origins.get(id(tensor)) for tensor in graph.outputs]
 
     def add_call(
-        self, node: Node, address: Address, origins: _Origins
+        self,
+        node: Node,
+        address: Address,
+        origins: _Origins,
+        mode: bool | None,
     ) -> list[Any]:
         """Adds a call of an operation; returns its outputs."""
 
@@ -116,6 +130,8 @@ class _Flattening:
             for name, x in given.items()
             if name != "training" and not (name == "mask" and _is_lost(x))
         }
+        # Inference mode is what steps run in without.
+        kwargs |= {"training": True} if mode else {}
         outputs = [(*address, index) for index in range(len(node.outputs))]
         step = Step(address, node.operation, args, kwargs, tuple(outputs))
         self.steps.append(step)
@@ -124,7 +140,12 @@ class _Flattening:
         return outputs
 
     def add_nested(
-        self, node: Node, inner: Graph, address: Address, origins: _Origins
+        self,
+        node: Node,
+        inner: Graph,
+        address: Address,
+        origins: _Origins,
+        mode: bool | None,
     ) -> list[Reference | None]:
         """Adds the calls of a nested network; returns its outputs' origins."""
         own: _Origins = {}
@@ -136,7 +157,7 @@ class _Flattening:
             own[id(tensor)] = origin
             if origin is not None and origin != reference:
                 self.aliases[reference] = origin
-        outputs = self.add_level(inner, address, own)
+        outputs = self.add_level(inner, address, own, mode)
         for index, origin in enumerate(outputs):
             if origin is not None:
                 self.aliases[*address, index] = origin

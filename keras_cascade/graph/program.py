@@ -136,13 +136,16 @@ class Program:
     steps: tuple[Step, ...]
     aliases: Mapping[Reference, Reference] = field(default_factory=dict)
 
-    def __call__(self, *tensors: Any, training: bool = False) -> dict[str, Any]:
+    def __call__(
+        self, *tensors: Any, training: bool | None = False
+    ) -> dict[str, Any]:
         """Runs the program, by default in inference mode.
 
         Args:
             *tensors: The inputs, in their order.
             training: Whether each layer runs in the mode that its flag asks
-                for. Defaults to `False`.
+                for; None is inference mode, but for calls that record another
+                one. Defaults to `False`.
         """
         values = {
             port.reference: tensor
@@ -249,7 +252,9 @@ class Program:
         )
 
 
-def run_step(step: Step, values: Values, training: bool = False) -> list[Any]:
+def run_step(
+    step: Step, values: Values, training: bool | None = False
+) -> list[Any]:
     """Returns the outputs of a step, by the tensors computed so far."""
 
     def value(x: Any) -> Any:

@@ -62,7 +62,7 @@ class ProgramModel(keras.Model):
         """Returns the outputs of the program."""
         program, structure, taken = self._held()
         tensors = list(_tensors(inputs, program, taken))
-        found = program(*tensors, training=bool(training))
+        found = program(*tensors, training=training)
         if structure is None:
             masks = masks_of(found).items()
             return found | {name + MASK_SUFFIX: x for name, x in masks}

@@ -5,11 +5,11 @@ Tested by `tests/graph/test_copying.py`.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import keras
 
-from keras_cascade.graph.block import Block
+from keras_cascade.graph.block import Block, read_flags
 from keras_cascade.graph.graph import Graph, Node, Reference
 from keras_cascade.graph.layer_copying import copy_operation, copy_state
 from keras_cascade.graph.names import rename
@@ -90,11 +90,12 @@ class Replay:
             if node.is_input or (needed and node.key not in needed.nodes):
                 continue
             if node.inner is None:
-                flat = keras.tree.flatten(self._call(node, values))
+                flat = keras.tree.flatten(self._call(node, values, graph))
                 values.update(zip(map(id, node.outputs), flat, strict=True))
             else:
                 inside = needed.inside[node.name] if needed else None
-                self._call_nested(node, node.inner, inside, values, inner)
+                mode = self._recorded_mode(node, graph)
+                self._call_nested(node, inside, values, inner, mode)
         tensors = [
             inner[ref] if len(ref) > 2 else values[id(graph.tensor(ref))]
             for ref in wanted
@@ -143,22 +144,34 @@ class Replay:
             network.provenance = Provenance(origin, paths)
         return network
 
+    def _recorded_mode(self, node: Node, graph: Graph) -> dict[str, Any]:
+        """Returns the `training` that a call records, if it has an effect."""
+        recorded = node.kwargs.get("training")
+        # Frozen layers of a block run in inference mode; Keras's own do not.
+        becomes_stock = isinstance(graph.network, Block) and not issubclass(
+            self.network_class, Block
+        )
+        is_frozen = becomes_stock and _has_frozen(node.operation)
+        return {} if recorded is None or is_frozen else {"training": recorded}
+
     def _call_nested(
         self,
         node: Node,
-        graph: Graph,
         wanted: Iterable[Reference] | None,
         values: _Values,
         inner: _Inner,
+        mode: Mapping[str, Any],
     ) -> None:
         """Calls the copy of a nested network, whole or with some outputs."""
+        graph = cast(Graph, node.inner)
         own = [graph.reference(tensor) for tensor in graph.outputs]
         if wanted is not None and set(wanted) == set(own):
             positions = find_needed(graph, wanted).inputs
             wanted = wanted if len(positions) < len(graph.inputs) else None
         block, positions = self._nested(node, graph, wanted)
         flat = [values[id(node.inner_arguments[i])] for i in positions]
-        results = block(keras.tree.pack_sequence_as(block.input, flat))
+        given = keras.tree.pack_sequence_as(block.input, flat)
+        results = block(given, **mode)
         if wanted is None:
             pairs = zip(own, keras.tree.flatten(results), strict=True)
         else:
@@ -181,14 +194,16 @@ class Replay:
             self.blocks[key] = self.build(graph, node.name, outputs, whole)
         return self.blocks[key]
 
-    def _call(self, node: Node, values: _Values) -> Any:
+    def _call(self, node: Node, values: _Values, graph: Graph) -> Any:
         """Calls the copy of a layer with the copies of its arguments."""
 
         def value(x: Any) -> Any:
             return values[id(x)] if isinstance(x, keras.KerasTensor) else x
 
         args: Any = keras.tree.map_structure(value, node.args)
-        kwargs: Any = keras.tree.map_structure(value, node.kwargs)
+        given = {k: x for k, x in node.kwargs.items() if k != "training"}
+        kwargs: Any = keras.tree.map_structure(value, given)
+        kwargs |= self._recorded_mode(node, graph)
         stand_in = self.replace.get(id(node.operation))
         if stand_in is not None:
             return _apply_in_order(stand_in, args, kwargs)
@@ -215,8 +230,13 @@ class Replay:
 def _copy_input(graph: Graph, position: int) -> keras.KerasTensor:
     tensor = graph.inputs[position]
     node, _ = graph.sources[id(tensor)]
-    optional = getattr(node.operation, "optional", False)
-    return input_like(tensor, node.name, optional)
+    return input_like(tensor, node.name)
+
+
+def _has_frozen(operation: keras.Operation) -> bool:
+    if not isinstance(operation, keras.Layer):
+        return False
+    return not all(read_flags(operation))
 
 
 def _output_key(ref: Reference) -> str:

@@ -7,22 +7,27 @@ from typing import Any
 
 import keras
 
+from keras_cascade import _keras_compat as compat
+
 
 def input_like(
-    tensor: keras.KerasTensor, name: str, optional: bool = False
+    tensor: keras.KerasTensor, name: str | None
 ) -> keras.KerasTensor:
-    """Returns an input of a tensor's shape and dtype, batch included.
+    """Returns an input with the properties of a tensor, batch included.
+
+    These are shape, dtype, sparse and ragged; like an input that may be None,
+    it may be None.
 
     Args:
         tensor: The tensor.
-        name: The name of the input.
-        optional: Whether the input may be None. Defaults to `False`.
+        name: The name of the input; None has Keras number it.
     """
     result: Any = keras.Input(
         batch_shape=tensor.shape,
         dtype=tensor.dtype,
         sparse=tensor.sparse,
+        ragged=tensor.ragged,
         name=name,
-        optional=optional,
+        optional=compat.may_be_none(tensor),
     )
     return result

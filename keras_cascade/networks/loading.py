@@ -100,16 +100,27 @@ def _from_file(name: str | Path, role: str) -> keras.Model:
 
 def _black_box(network: keras.Model, role: str) -> keras.Model:
     """Returns a model without a graph as a network of one layer."""
-    inputs = keras.tree.map_shape_structure(
-        lambda shape: keras.Input(batch_shape=shape),
-        _input_shape(network, role),
-    )
+    if compat.has_inputs(network):
+        inputs = keras.tree.map_structure(_input_like, network.input)
+    else:
+        shape = _input_shape(network, role)
+        inputs = keras.Input(batch_shape=shape)
     return keras.Model(inputs, network(inputs), name=network.name)
 
 
-def _input_shape(network: keras.Model, role: str) -> Any:
-    if compat.has_inputs(network):
-        return keras.tree.map_structure(lambda x: x.shape, network.input)
+def _input_like(tensor: keras.KerasTensor) -> Any:
+    """Returns an input as another one is."""
+    return keras.Input(
+        batch_shape=tensor.shape,
+        dtype=tensor.dtype,
+        sparse=tensor.sparse,
+        ragged=tensor.ragged,
+        name=tensor.name,
+        optional=compat.may_be_none(tensor),
+    )
+
+
+def _input_shape(network: keras.Model, role: str) -> tuple[int | None, ...]:
     shapes = network.get_build_config() if network.built else None
     if shapes and shapes.get("input_shape") is not None:
         return (None, *shapes["input_shape"][1:])

@@ -2,9 +2,11 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 
+from keras_cascade import _keras_compat as compat
 from keras_cascade._messages import closest, listed
 from keras_cascade.graph.graph import Graph
 from keras_cascade.graph.names import is_numbered_by_keras
@@ -212,7 +214,8 @@ def _given_name(one: NetworkInput, names: Names) -> str | None:
 def _agree(group: Sequence[NetworkInput]) -> bool:
     """Whether one tensor fits all inputs; an open size fits any."""
     tensors = [x.tensor for x in group]
-    if len({(x.dtype, len(x.shape)) for x in tensors}) > 1:
+    kinds = {(x.dtype, len(x.shape), x.sparse, x.ragged) for x in tensors}
+    if len(kinds) > 1:
         return False
     sizes = zip(*(x.shape for x in tensors), strict=True)
     return all(len({s for s in size if s is not None}) <= 1 for size in sizes)
@@ -227,7 +230,15 @@ def _common(name: str, group: Sequence[NetworkInput]) -> keras.KerasTensor:
         shape = [max((s or 0 for s in size), default=0) for size in sizes]
         dtypes = dict.fromkeys(x.tensor.dtype for x in group)
         dtype = next(iter(dtypes)) if len(dtypes) == 1 else "float32"
-        return keras.KerasTensor([s or None for s in shape], dtype=dtype)
+        tensors = [x.tensor for x in group]
+        result: Any = keras.Input(
+            batch_shape=[s or None for s in shape],
+            dtype=dtype,
+            sparse=tensors[0].sparse,
+            ragged=tensors[0].ragged,
+            optional=all(map(compat.may_be_none, tensors)),
+        )
+        return result
     shapes = ", ".join(
         f"'{x.network}' {tuple(x.tensor.shape[1:])} {x.tensor.dtype}"
         for x in group

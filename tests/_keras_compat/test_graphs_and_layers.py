@@ -549,3 +549,9 @@ def test_only_jax_passes_the_arrays_of_a_step_on_in_an_attribute():
     state = [f"{kind}_variables" for kind in kinds]
     jax = keras.config.backend() == "jax"
     assert passed_on == ([state, state] if jax else [])
+
+
+def test_only_an_optional_input_may_be_none():
+    optional, needed = keras.Input((2,), optional=True), keras.Input((2,))
+    found = (optional, needed, optional + needed, keras.KerasTensor((2,)))
+    assert [*map(_keras_compat.may_be_none, found)] == [True, *[False] * 3]
