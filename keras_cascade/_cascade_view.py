@@ -17,7 +17,8 @@ class SpecView(Protocol):
     """The normalised arguments of a cascade, of which lower folders read these.
 
     Attributes:
-        networks: Block name to the description of the network it was.
+        networks: Network name to the description of the network.
+        roles: Block name to the names of the networks that it is.
         inject: Tap or extra input to the layers that it enters.
         retention: Path pattern to method.
         shares: Whether the cascade trains the layers of the networks
@@ -27,6 +28,8 @@ class SpecView(Protocol):
 
     @property
     def networks(self) -> Mapping[str, Any]: ...
+    @property
+    def roles(self) -> Mapping[str, Sequence[str]]: ...
     @property
     def inject(self) -> Mapping[str, Sequence[Any]]: ...
     @property

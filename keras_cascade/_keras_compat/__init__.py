@@ -10,6 +10,7 @@ from keras_cascade._keras_compat.fitting_and_saving import (  # noqa: F401
     weights_file_in_memory,
 )
 from keras_cascade._keras_compat.graphs_and_layers import (  # noqa: F401
+    SHARED,
     Call,
     compile_arguments,
     forget_calls,
@@ -31,9 +32,11 @@ from keras_cascade._keras_compat.graphs_and_layers import (  # noqa: F401
     set_keras_mask,
     set_untracked,
     set_variable_path,
+    share_objects,
     sublayers,
     take_resumed_epoch,
     trainable_kind,
     with_configs,
+    with_made_layers,
     without_low_rank_configs,
 )

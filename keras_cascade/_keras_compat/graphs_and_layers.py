@@ -1,6 +1,6 @@
 """Reads graphs and layers where Keras 3.15.1 has no public way to."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from functools import wraps
 from types import MethodType
@@ -11,6 +11,16 @@ import numpy as np
 from keras.src.backend.common import global_state, masking
 from keras.src.models.functional import Functional
 from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR
+from keras.src.saving import serialization_lib
+
+Config = dict[str, Any]
+# The key of an object's number, by which Keras finds an object again that it
+# made of a config before. Of a layer that two networks share, Keras 3.15.1
+# writes it into the second config only, and then cannot load its own file:
+# `get_config` of a Functional returns a copy, and the first is changed later.
+SHARED = "shared_object_id"
+# The attribute in which Keras keeps these objects.
+_SHARED_OBJECTS = "shared_objects/id_to_obj_map"
 
 # --- Graphs ----------------------------------------------------------------
 
@@ -121,6 +131,73 @@ def with_configs(
             del vars(operation)["get_config"]
             if before is not None:
                 vars(operation)["get_config"] = before
+
+
+@contextmanager
+def share_objects() -> Iterator[None]:
+    """Makes Keras save and load one object as one within the context.
+
+    Keras has a context of its own while it writes and reads a file, which a
+    second one would end; for `get_config` and `from_config` alone it has none.
+    """
+    if global_state.get_global_attribute(_SHARED_OBJECTS) is not None:
+        yield
+        return
+    with serialization_lib.ObjectSharingScope():
+        yield
+
+
+def with_made_layers(config: Config, custom_objects: object) -> Config:
+    """Returns a network's config, of which the layers are made already.
+
+    A config counts the calls of a layer from 0, and Keras finds them by these
+    numbers. Where networks share a layer, its first calls may be those of
+    another network, and its calls are counted on. Needs `share_objects`.
+    """
+    entries, layers = [], {}
+    for entry in config["layers"]:
+        layer: Any = serialization_lib.deserialize_keras_object(
+            entry, custom_objects=custom_objects
+        )
+        number = f"made {id(layer)}"
+        serialization_lib.record_object_after_deserialization(layer, number)
+        entries.append({**entry, SHARED: number})
+        layers[entry["name"]] = layer
+    counts = {
+        # The call of an input is its own.
+        name: len(layer._inbound_nodes)
+        for name, layer in layers.items()
+        if not isinstance(layer, keras.layers.InputLayer)
+    }
+    if any(counts.values()):
+        for entry in entries:
+            entry["inbound_nodes"] = _count_on(entry["inbound_nodes"], counts)
+        outputs = _count_on_outputs(config["output_layers"], counts)
+        config = {**config, "output_layers": outputs}
+    return {**config, "layers": entries}
+
+
+def _count_on(nodes: Any, counts: Mapping[str, int]) -> Any:
+    """Returns calls whose tensors are of later calls of their layers."""
+    if isinstance(nodes, list | tuple):
+        return [_count_on(x, counts) for x in nodes]
+    if not isinstance(nodes, dict):
+        return nodes
+    if nodes.get("class_name") != "__keras_tensor__":
+        return {name: _count_on(x, counts) for name, x in nodes.items()}
+    name, number, *rest = nodes["config"]["keras_history"]
+    history = [name, number + counts.get(name, 0), *rest]
+    return {**nodes, "config": {**nodes["config"], "keras_history": history}}
+
+
+def _count_on_outputs(outputs: Any, counts: Mapping[str, int]) -> Any:
+    """Does the same for a structure of [layer, call, tensor]."""
+    if isinstance(outputs, dict):
+        return {k: _count_on_outputs(x, counts) for k, x in outputs.items()}
+    name, *rest = outputs if outputs else ("",)
+    if not isinstance(name, str) or not rest:
+        return type(outputs)(_count_on_outputs(x, counts) for x in outputs)
+    return [name, rest[0] + counts.get(name, 0), *rest[1:]]
 
 
 def run_graph(

@@ -37,6 +37,7 @@ from keras_cascade.data.inputs import input_paths, sort_inputs
 from keras_cascade.graph.flattening import flatten
 from keras_cascade.graph.graph import Reference, read_graph
 from keras_cascade.graph.program import Program
+from keras_cascade.graph.replay import Replay
 from keras_cascade.planning.inputs import make_inputs, packed, side_inputs
 from keras_cascade.planning.plan import Plan
 
@@ -92,10 +93,11 @@ class _Trial:
         main = make_inputs(plan.inputs)
         side = side_inputs(plan.spec.extra_inputs)
         prepared = prepare_inputs(plan, main)
-        features = read_taps(plan, prepared)
+        replay = Replay()
+        features = read_taps(plan, prepared, replay)
         streams, feeds = run_adapters(plan, {**features, **side})
         fused = fuse_streams(plan, streams)
-        result = run_downstream(plan, fused, feeds, prepared)
+        result = run_downstream(plan, fused, feeds, prepared, replay)
         outputs = keras.tree.flatten([features, fused, result])
         named = {f"output_{i}": tensor for i, tensor in enumerate(outputs)}
         self.plan = plan

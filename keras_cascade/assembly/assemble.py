@@ -13,6 +13,7 @@ from keras_cascade.assembly.networks import (
     run_downstream,
 )
 from keras_cascade.assembly.preprocessing import prepare_inputs
+from keras_cascade.graph.replay import Replay
 from keras_cascade.planning.inputs import make_inputs, packed, side_inputs
 from keras_cascade.planning.plan import Plan
 
@@ -25,11 +26,13 @@ def assemble(plan: Plan) -> tuple[Any, Any]:
     """
     main, side = make_inputs(plan.inputs), side_inputs(plan.spec.extra_inputs)
     prepared = prepare_inputs(plan, main)
-    features = read_taps(plan, prepared)
+    # One for all networks: a layer that they share is one layer.
+    replay = Replay(share=plan.spec.shares)
+    features = read_taps(plan, prepared, replay)
     streams, feeds = run_adapters(plan, {**features, **side})
     inputs = [*main.values(), *side.values()]
     fused = fuse_streams(plan, streams, inputs)
-    result = run_downstream(plan, fused, feeds, prepared)
+    result = run_downstream(plan, fused, feeds, prepared, replay)
     outputs = attach_head(
         plan.spec.head, result, features, keep=plan.downstream is not None
     )

@@ -13,6 +13,7 @@ from keras_cascade.assembly.fusion import check_width, fuse, needs_one_size
 from keras_cascade.assembly.sizes import find_other_sizes, has_open_size
 from keras_cascade.graph.copying import copy_graph
 from keras_cascade.graph.insertion import inject
+from keras_cascade.graph.replay import Replay
 from keras_cascade.injection.merging import make_insertion, prepare_features
 from keras_cascade.planning.plan import Plan
 
@@ -21,22 +22,30 @@ Tensors = Mapping[str, keras.KerasTensor]
 Prepared = Mapping[str, Tensors]
 
 
-def read_taps(plan: Plan, prepared: Prepared) -> dict[str, keras.KerasTensor]:
+def read_taps(
+    plan: Plan, prepared: Prepared, replay: Replay
+) -> dict[str, keras.KerasTensor]:
     """Returns the features of all upstreams by tap name.
 
     Args:
         plan: The plan.
         prepared: The tensors for each upstream's inputs.
+        replay: The `Replay` that builds all networks of the cascade.
     """
     found: dict[str, keras.KerasTensor] = {}
-    for name in plan.spec.upstreams:
-        wanted = {t.name: t.reference for t in plan.taps if t.network == name}
-        block = copy_graph(
-            plan.graphs[name], name, wanted, share=plan.spec.shares
-        )
-        # A block takes its inputs in the structure of the network it copies.
-        given = [prepared[name][x.name] for x in block.inputs]
-        found |= block(keras.tree.pack_sequence_as(block.input, given))
+    for name, roles in plan.spec.roles.items():
+        if name == "downstream":
+            continue
+        taps = [tap for tap in plan.taps if tap.network in roles]
+        wanted = {tap.name: tap.reference for tap in taps}
+        block = copy_graph(plan.blocks[name], name, wanted, replay=replay)
+        for role in roles:
+            # A block takes its inputs in the structure of its network.
+            given = [prepared[role][x.name] for x in block.inputs]
+            results = block(keras.tree.pack_sequence_as(block.input, given))
+            found |= {
+                t.name: results[t.name] for t in taps if t.network == role
+            }
     return {tap.name: found[tap.name] for tap in plan.taps}
 
 
@@ -106,7 +115,7 @@ def _resized(
 
 
 def run_downstream(
-    plan: Plan, fused: Any, feeds: Tensors, prepared: Prepared
+    plan: Plan, fused: Any, feeds: Tensors, prepared: Prepared, replay: Replay
 ) -> Any:
     """Returns the downstream's outputs; without one, the fused features.
 
@@ -116,15 +125,17 @@ def run_downstream(
         feeds: The tensors that enter its inner layers, by the names of the
             inputs that are added for them.
         prepared: The tensors for its inputs that are the cascade's inputs.
+        replay: The `Replay` that built the upstreams.
     """
     if plan.downstream is None:
         return fused
-    wiring, shares = plan.wiring, plan.spec.shares
+    wiring = plan.wiring
     given = {**prepared.get("downstream", {}), **feeds, **fused}
     sites = [*wiring.sites, *([wiring.joint] if wiring.joint else [])]
     # Layers before a replaced tensor lose their readers: they are pruned.
     graph = inject(plan.downstream, [make_insertion(s, given) for s in sites])
-    block = copy_graph(graph, "downstream", pruned=bool(sites), share=shares)
+    replay = Replay() if plan.apart else replay
+    block = copy_graph(graph, "downstream", pruned=bool(sites), replay=replay)
     flat = [given[x.name] for x in block.inputs]
     return block(keras.tree.pack_sequence_as(block.input, flat))
 

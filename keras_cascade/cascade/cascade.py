@@ -14,6 +14,7 @@ from keras_cascade.cascade.saving import Saved
 from keras_cascade.display.summary import print_summary
 from keras_cascade.graph.block import leaf_layers
 from keras_cascade.graph.graph import read_graph
+from keras_cascade.graph.inlining import inline_shared
 from keras_cascade.graph.replay import Replay
 from keras_cascade.planning.plan import make_plan
 
@@ -91,7 +92,8 @@ class Cascade(Saved):
         """Returns the same model in stock Keras layers.
 
         It loads without this package and gives the same outputs. Trained
-        further, its frozen Dropout layers drop again, as Keras's do.
+        further, its frozen Dropout layers drop again, as Keras's do. Networks
+        that share layers are one network in it: Keras could not load them.
 
         Returns:
             A stock Functional model with a copy of the weights, not compiled.
@@ -110,7 +112,7 @@ class Cascade(Saved):
         replay = Replay(network_class=keras.Model, replace=plain)
         model, _ = replay.build(graph, self.name, whole=True)
         replay.copy_states()
-        return model
+        return inline_shared(model)
 
     # Not Keras's signature: the arguments are those of `kc.export`.
     def export(  # pyright: ignore[reportIncompatibleMethodOverride]

@@ -55,14 +55,17 @@ class Composition(Block):
         """The parts of the cascade by their names.
 
         Each is a network that can be tapped inside, saved and used again; an
-        upstream's returns `{tap name: tensor}`.
+        upstream's returns `{tap name: tensor}`. Upstreams that are one
+        network are one block, `anchor-positive`, which `blocks["anchor"]`
+        finds, too.
         """
         layers = _by_name(self.layers)
-        upstreams = self._spec.upstreams or [
+        upstreams = [x for x in self._spec.roles if x != "downstream"] or [
             name for name in layers if name not in BLOCKS
         ]
         order = ("preprocessing", *upstreams, *BLOCKS)
-        return {n: layers[n] for n in dict.fromkeys(order) if n in layers}
+        found = {n: layers[n] for n in dict.fromkeys(order) if n in layers}
+        return Blocks(found, self._spec.one_block)
 
     @property
     def upstreams(self) -> list[str]:
@@ -107,14 +110,19 @@ class Composition(Block):
             ValueError: If a pattern of flags, rates or retention matches
                 nothing.
         """
+        if not plan.spec.shares:
+            name_variables(self, self.path_prefix)
         for name, block in self.blocks.items():
-            if name not in plan.sources or not plan.spec.shares:
+            if name not in plan.blocks:
                 name_variables(block, name)
         lookup = LayerLookup(self)
         set_trainable(lookup, plan.spec.trainable)
         lookup.deciding_patterns(plan.spec.learning_rates, "learning_rates")
-        self._sources = {k: weakref.ref(v) for k, v in plan.sources.items()}
-        self.retain(plan.spec.retention, plan.graphs)
+        self._sources = {
+            block: weakref.ref(plan.sources[names[0]])
+            for block, names in plan.spec.roles.items()
+        }
+        self.retain(plan.spec.retention, plan.blocks)
 
     def remember_reinitialized(self, paths: tuple[str, ...]) -> None:
         """Keeps the paths of weights that a rebuild could not carry over."""
@@ -192,7 +200,7 @@ class Composition(Block):
                 "with copy=False the cascade trains their own layers. Give "
                 "retention to build_cascade."
             )
-        blocks = [name for name in self.blocks if name in self._spec.networks]
+        blocks = [name for name in self.blocks if name in self._spec.roles]
         sources = {name: self.source(name) for name in blocks}
         if gone := [name for name, source in sources.items() if source is None]:
             raise ValueError(
@@ -243,6 +251,29 @@ class Composition(Block):
             taps={tap: tap for tap in taps},
             adapters=dict.fromkeys(adapters, "auto"),
         )
+
+
+class Blocks(dict[str, keras.Layer]):
+    """The blocks by their names, and by those of upstreams that share one.
+
+    Iteration gives each block once.
+    """
+
+    def __init__(
+        self, blocks: Mapping[str, keras.Layer], one_block: Mapping[str, str]
+    ):
+        super().__init__(blocks)
+        self._one_block = dict(one_block)
+
+    def __missing__(self, name: str) -> keras.Layer:
+        return self[self._one_block[name]]
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(name) or name in self._one_block
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Returns a block, or the default if there is none of that name."""
+        return super().get(self._one_block.get(name, name), default)
 
 
 def _by_name(layers: list[keras.Layer]) -> dict[str, keras.Layer]:

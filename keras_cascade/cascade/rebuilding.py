@@ -90,8 +90,9 @@ def _check_originals_are_there(
 
 
 def _replaced(cascade: Trainer, changes: Mapping[str, Any]) -> set[str]:
-    """Returns the blocks of the cascade that become other networks."""
-    upstreams = set(cascade.upstreams) if "upstream" in changes else set()
+    """Returns the networks, and blocks, that become other networks."""
+    names = {*cascade.upstreams, *cascade.spec.upstreams}
+    upstreams = names if "upstream" in changes else set()
     return upstreams | {"downstream"} & set(changes)
 
 
@@ -123,13 +124,12 @@ def _networks(cascade: Trainer, changes: Mapping[str, Any]) -> dict[str, Any]:
         arguments["upstream"] = changes["upstream"]
     else:
         found = {
-            name: cascade.source(name) or cascade.blocks[name]
-            for name in cascade.upstreams
+            name: cascade.source(block) or cascade.blocks[block]
+            for name, block in _blocks_of_upstreams(cascade).items()
         }
         alone = list(found) == ["upstream"]
         arguments["upstream"] = found["upstream"] if alone else found
-        if any(cascade.source(name) is None for name in found):
-            arguments["taps"] = _taps_of_blocks(cascade)
+        arguments["taps"] = _taps_of_blocks(cascade)
     if "downstream" in cascade.blocks and "downstream" not in changes:
         arguments["downstream"] = cascade.source(
             "downstream"
@@ -137,19 +137,28 @@ def _networks(cascade: Trainer, changes: Mapping[str, Any]) -> dict[str, Any]:
     return arguments
 
 
+def _blocks_of_upstreams(cascade: Trainer) -> dict[str, str]:
+    """Returns the block of each upstream; several may be one."""
+    # The spec of a clone names no networks.
+    names = cascade.spec.upstreams or cascade.upstreams
+    return {name: cascade.spec.one_block.get(name, name) for name in names}
+
+
 def _taps_of_blocks(cascade: Trainer) -> dict[str, str]:
-    """Returns the paths of the taps in the cascade's own blocks."""
-    paths = {}
-    for name in cascade.upstreams:
-        if cascade.source(name) is not None:
+    """Returns the taps; where networks are gone, their paths in the blocks."""
+    paths = dict(cascade.taps)
+    blocks = _blocks_of_upstreams(cascade)
+    for name, block in blocks.items():
+        if cascade.source(block) is not None:
             continue
-        graph = read_graph(cascade.blocks[name])
-        alone = cascade.upstreams == ["upstream"]
-        prefix = "" if alone else f"{name}/"
+        graph = read_graph(cascade.blocks[block])
+        prefix = "" if list(blocks) == ["upstream"] else f"{name}/"
         for tap, tensor in graph.output_structure.items():
-            known = cascade.taps.get(tap, "").removeprefix(prefix)
-            paths[tap] = prefix + _path_in(graph, tap, tensor, known)
-    return {tap: paths.get(tap, path) for tap, path in cascade.taps.items()}
+            known = cascade.taps.get(tap, "")
+            if block == name or known.startswith(prefix):
+                inside = known.removeprefix(prefix)
+                paths[tap] = prefix + _path_in(graph, tap, tensor, inside)
+    return {tap: paths[tap] for tap in cascade.taps}
 
 
 def _path_in(
@@ -304,6 +313,7 @@ def _known(old: Trainer, new: Trainer) -> dict[str, Any]:
     are merged into their kernels.
     """
     known: dict[str, Any] = {v.path: v for v in old.variables}
+    known |= _by_other_paths(old)
     after = _low_rank_layers(new)
     for path, layer in _low_rank_layers(old).items():
         if not low_rank.same_ranks(layer, after.get(path)):
@@ -311,6 +321,20 @@ def _known(old: Trainer, new: Trainer) -> dict[str, Any]:
             for factor in low_rank.factors(layer):
                 del known[factor.path]
     return known
+
+
+def _by_other_paths(cascade: Trainer) -> dict[str, keras.Variable]:
+    """Returns the variables of shared layers by their later paths."""
+    found: dict[str, keras.Variable] = {}
+    first: dict[int, str] = {}
+    for names, layer in leaf_layers(cascade):
+        path = "/".join(names)
+        named = first.setdefault(id(layer), path)
+        if named != path:
+            for variable in layer.variables:
+                inside = variable.path.removeprefix(f"{named}/")
+                found[f"{path}/{inside}"] = variable
+    return found
 
 
 def _low_rank_layers(cascade: Trainer) -> dict[str, keras.Layer]:

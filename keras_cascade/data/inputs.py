@@ -16,19 +16,34 @@ from keras_cascade._messages import listed
 KeyPath = tuple[Any, ...]
 
 
-def input_paths(structure: Any) -> dict[str, KeyPath]:
+class InputPaths(dict[str, KeyPath]):
+    """The keys of each input of a model, by the input's name.
+
+    Attributes:
+        takes_lists: Whether the order of arrays without names is clear. Keras
+            refuses a list for a dict whose keys are not in sorted order: it
+            might be meant in the order of the dict, and is taken in the other.
+    """
+
+    def __init__(self, paths: Mapping[str, KeyPath], takes_lists: bool = True):
+        super().__init__(paths)
+        self.takes_lists = takes_lists
+
+
+def input_paths(structure: Any) -> InputPaths:
     """Returns the keys of each input in `model.input`, by the input's name.
 
     Any structure of objects with names will do. Without dict, they are keys.
     """
     leaves = keras.tree.flatten_with_path(structure)
     by_key = isinstance(structure, Mapping)
-    return {x.name: path if by_key else (x.name,) for path, x in leaves}
+    paths = {x.name: path if by_key else (x.name,) for path, x in leaves}
+    return InputPaths(paths, not by_key or [*structure] == sorted(structure))
 
 
 def sort_inputs(
     batch: object,
-    inputs: Mapping[str, KeyPath],
+    inputs: InputPaths,
     what: str,
     needed: Iterable[str] | None = None,
     alone: bool = False,
@@ -38,7 +53,7 @@ def sort_inputs(
     Args:
         batch: A dict by the keys that the model takes, or by the names of its
             inputs, in which more may stand; or an array, or any structure of
-            arrays in the order of the inputs.
+            arrays in the order of the inputs, if Keras takes one.
         inputs: The keys of all inputs of the model, from `input_paths`.
         what: What the batch was passed as, for the error.
         needed: The names of the inputs to return; a dict may lack the others.
@@ -48,22 +63,16 @@ def sort_inputs(
 
     Raises:
         ValueError: An input is missing, or the arrays without names are not
-            as many as the inputs.
+            as many as the inputs, or their order is not clear.
 
     Example:
-    >>> sort_inputs([1, 2], {"image": ("image",), "side": ("side",)}, "x")
-    {'image': 1, 'side': 2}
+    >>> inputs = {"image": keras.Input((2,), name="image")}
+    >>> sort_inputs([1], input_paths(inputs), "x")
+    {'image': 1}
     """
     keys = {n: inputs[n] for n in (inputs if needed is None else needed)}
     if not isinstance(batch, Mapping):
-        leaves = keras.tree.flatten(batch)
-        if alone and len(leaves) == len(keys):
-            inputs = keys
-        if len(leaves) != len(inputs):
-            received = f"{len(leaves)} arrays without names"
-            raise _mismatch(what, received, inputs.values())
-        by_name = dict(zip(inputs, leaves, strict=True))
-        return {name: by_name[name] for name in keys}
+        return _sort_unnamed(keras.tree.flatten(batch), inputs, what, keys, alone)
     found = dict(keras.tree.flatten_with_path(dict(batch)))
     # Either all by key or all by name: in a model of {"a": Input(name="b"),
     # "b": Input(name="a")} a mixture would swap them.
@@ -110,6 +119,28 @@ def check_shape(
             f"{what}: input '{name}' has samples of shape {received}, the "
             f"model takes {wanted}."
         )
+
+
+def _sort_unnamed(
+    leaves: Sequence[Any],
+    inputs: InputPaths,
+    what: str,
+    keys: Mapping[str, KeyPath],
+    alone: bool,
+) -> dict[str, Any]:
+    """Returns arrays without names by the names of the inputs in `keys`."""
+    names = list(keys if alone and len(leaves) == len(keys) else inputs)
+    received = f"{len(leaves)} arrays without names"
+    if len(leaves) != len(names):
+        raise _mismatch(what, received, [inputs[name] for name in names])
+    if len(leaves) > 1 and not inputs.takes_lists:
+        received += (
+            ", and the keys are not in sorted order, in which Keras would take "
+            "them"
+        )
+        raise _mismatch(what, received, inputs.values())
+    by_name = dict(zip(names, leaves, strict=True))
+    return {name: by_name[name] for name in keys}
 
 
 def _mismatch(

@@ -22,12 +22,17 @@ def describe_blocks(cascade: CascadeView) -> list[Description]:
 
     Returns:
         For each block its name; the network it was made of (name, class,
-        preprocessing) or its parts; its taps and injections; the shapes of
+        preprocessing), with the upstreams that it is if these are several, or
+        its parts; its taps and injections; the shapes of
         its outputs, batch included; the number of its parameters and of those
         that train; its LoRA ranks and its learning rates (empty unless the
         cascade is compiled).
     """
-    return [_describe(cascade, name, b) for name, b in cascade.blocks.items()]
+    described, counted = [], set()
+    for name, block in cascade.blocks.items():
+        described.append(_describe(cascade, name, block, counted))
+        counted |= {id(variable) for variable in block.weights}
+    return described
 
 
 def count_parameters(variables: Iterable[keras.Variable]) -> int:
@@ -36,24 +41,37 @@ def count_parameters(variables: Iterable[keras.Variable]) -> int:
 
 
 def _describe(
-    cascade: CascadeView, name: str, block: keras.Model
+    cascade: CascadeView, name: str, block: keras.Model, counted: set[int]
 ) -> Description:
-    info = cascade.spec.networks.get(name)
+    """Describes a block; `counted` weights belong to an earlier one."""
+    names = cascade.spec.roles.get(name, [name])
+    several = [cascade.spec.networks.get(name) for name in names]
+    info = several[0]
+    own = [v for v in block.weights if id(v) not in counted]
     ranks = (layer.lora_rank for layer in low_rank.low_rank_layers(block))
     return {
         "name": name,
         "network": info.name if info else None,
         "class": info.type if info else None,
-        "preprocessing": (info.preprocess or None) if info else None,
+        "preprocessing": _joined(x.preprocess for x in several if x),
+        "upstreams": list(names) if len(names) > 1 else [],
+        "shared": len(own) < len(block.weights),
         "parts": [] if info else _parts(cascade, name, block),
         "taps": _taps(cascade, name),
         "injections": _injections(cascade) if name == "downstream" else [],
         "outputs": _outputs(block),
-        "parameters": count_parameters(block.weights),
-        "trainable_parameters": count_parameters(block.trainable_variables),
+        "parameters": count_parameters(own),
+        "trainable_parameters": count_parameters(
+            v for v in block.trainable_variables if id(v) not in counted
+        ),
         "lora_ranks": list(dict.fromkeys(ranks)),
         "learning_rates": _rates(cascade, block),
     }
+
+
+def _joined(texts: Iterable[str]) -> str | None:
+    """Returns texts without repetitions as one, or None."""
+    return ", ".join(dict.fromkeys(filter(None, texts))) or None
 
 
 def _parts(

@@ -5,6 +5,7 @@ from typing import Any
 
 from keras_cascade import _tables
 from keras_cascade._cascade_view import CascadeView
+from keras_cascade._messages import listed
 from keras_cascade.display.blocks import Description, describe_blocks
 
 COLUMNS = (
@@ -68,7 +69,13 @@ def _row(cascade: CascadeView, block: Description) -> tuple[str, ...]:
 def _contents(block: Description) -> str:
     if block["network"] is None:
         return "\n".join(map(_part, block["parts"]))
-    lines = (f"{block['network']} ({block['class']})", block["preprocessing"])
+    names = block["upstreams"]
+    lines = (
+        f"{block['network']} ({block['class']})",
+        f"one network for {listed(names)}" if names else None,
+        "shares layers with a block above" if block["shared"] else None,
+        block["preprocessing"],
+    )
     return "\n".join(filter(None, lines))
 
 

@@ -1,5 +1,6 @@
 """Defines the model class of cascades and copies: frozen stays frozen."""
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -128,6 +129,7 @@ class Block(keras.Model):
         ranks = {x.name: low_rank.read_ranks(x) for x in self._leaves()}
         if ranks := {name: own for name, own in ranks.items() if own}:
             config["low_rank"] = ranks
+        _number_shared(self, config)
         return config
 
     @classmethod
@@ -135,7 +137,8 @@ class Block(keras.Model):
         """Makes the block of a config, with the variables' paths as before."""
         config = dict(config)
         origin, paths = config.pop("origin", None), part_paths(config)
-        with provide_parts(origin):
+        with provide_parts(origin), compat.share_objects():
+            config = compat.with_made_layers(config, custom_objects)
             block = super().from_config(config, custom_objects)
         if origin is not None:
             block.provenance = Provenance(origin, paths)
@@ -169,6 +172,33 @@ class Block(keras.Model):
     def path_prefix(self) -> str:
         """The beginning of the paths of its variables."""
         return self.name
+
+
+def _number_shared(network: keras.Model, config: dict) -> None:
+    """Numbers the layers in a config that several networks share.
+
+    So they are one layer again where the config is loaded.
+    """
+    found: dict[int, list[dict]] = defaultdict(list)
+    for operation, entry in _configs(network, config):
+        entry.pop(compat.SHARED, None)
+        found[id(operation)].append(entry)
+    shared = [entries for entries in found.values() if len(entries) > 1]
+    for number, entries in enumerate(shared):
+        for entry in entries:
+            entry[compat.SHARED] = f"layer {number}"
+
+
+def _configs(
+    network: keras.Model, config: dict
+) -> Iterator[tuple[keras.Operation, dict]]:
+    """Yields the operations at every level, with their configs."""
+    operations = {x.name: x for x in network.operations}
+    for entry in config["layers"]:
+        operation = operations[entry["name"]]
+        yield operation, entry
+        if isinstance(operation, Block):
+            yield from _configs(operation, entry["config"])
 
 
 def bind_training_mode(

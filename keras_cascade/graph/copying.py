@@ -44,6 +44,7 @@ def copy_graph(
     outputs: Mapping[str, Reference] | None = None,
     share: bool = False,
     pruned: bool = False,
+    replay: Replay | None = None,
 ) -> Block:
     """Copies a graph that was read, or changed, as `copy_network` does.
 
@@ -54,11 +55,15 @@ def copy_graph(
         share: As in `copy_network`. Defaults to `False`.
         pruned: Whether inputs that its own outputs do not need, and the calls
             that depend on them, are left out. Defaults to `False`.
+        replay: The `Replay` that built other networks, whose layers the copy
+            shares as the originals do. Defaults to `None`: a new one.
     """
-    replay = Replay(share=share)
+    replay = Replay(share=share) if replay is None else replay
+    # Elsewhere the same nested network may have been built into otherwise.
+    replay.blocks.clear()
     whole = outputs is None and not pruned
     block, _ = replay.build(graph, name, outputs, whole)
-    if not share:
+    if not replay.share:
         replay.copy_states()
         name_variables(block, name)
     return block

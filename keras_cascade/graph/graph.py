@@ -155,16 +155,22 @@ def read_graph(network: keras.Model, keep_names: bool = False) -> Graph:
     >>> graph.nodes[1].key
     'block1_conv1'
     """
-    graph = _read(network, keep_names, {})
+    graph = _read(network, keep_names, {}, {})
     if graph is None:
         raise TypeError(f"'{network.name}' has no graph to read.")
     return graph
 
 
 def _read(
-    network: keras.Operation, keep_names: bool, known: dict[int, Graph]
+    network: keras.Operation,
+    keep_names: bool,
+    known: dict[int, Graph],
+    named: dict[int, str],
 ) -> Graph | None:
-    """Returns the graph of an operation, or None if it is no network."""
+    """Returns the graph of an operation, or None if it is no network.
+
+    Operations that another level has named already keep that name.
+    """
     if id(network) in known:
         return known[id(network)]
     functional = as_functional(network)
@@ -175,10 +181,11 @@ def _read(
     if keep_names or getattr(network, "names_are_stable", False):
         names = {id(operation): operation.name for operation in operations}
     else:
-        names = stable_names(operations)
+        names = stable_names(operations, named)
+    named |= names
     graph = Graph(
         network.name,
-        tuple(_nodes(calls, names, keep_names, known)),
+        tuple(_nodes(calls, names, keep_names, known, named)),
         functional.input,
         functional.output,
         cast(keras.Model, network),
@@ -230,6 +237,7 @@ def _nodes(
     names: dict[int, str],
     keep_names: bool,
     known: dict[int, Graph],
+    named: dict[int, str],
 ) -> Iterator[Node]:
     times = Counter(id(call.operation) for call in calls)
     seen: Counter[int] = Counter()
@@ -244,6 +252,6 @@ def _nodes(
             kwargs=call.kwargs,
             outputs=tuple(call.outputs),
             is_input=call.is_input,
-            inner=_read(operation, keep_names, known),
+            inner=_read(operation, keep_names, known, named),
         )
         seen[id(operation)] += 1

@@ -2,7 +2,9 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
+from weakref import WeakKeyDictionary
 
 import keras
 
@@ -10,22 +12,29 @@ from keras_cascade import _keras_compat as compat
 
 # The segments of a variable's path.
 _Segments = tuple[str, ...]
+_NO_NAMES: Mapping[int, str] = MappingProxyType({})
+# The path that a layer's variables were last named by.
+_paths: WeakKeyDictionary[keras.Layer, str] = WeakKeyDictionary()
 
 
-def stable_names(operations: Sequence[keras.Operation]) -> dict[int, str]:
+def stable_names(
+    operations: Sequence[keras.Operation], named: Mapping[int, str] = _NO_NAMES
+) -> dict[int, str]:
     """Returns the name of each operation within its network, by its id.
 
     Keras numbers unnamed operations by the process: the first convolution of
     a network may be `conv2d` or `conv2d_94`. Here it is always `conv2d`: names
-    that Keras could have made are numbered again, in the same order.
+    that Keras could have made are numbered again, in the same order. `named`
+    are the names that operations of other networks have already, by their ids.
     """
-    names = {id(operation): operation.name for operation in operations}
+    names = {id(x): named.get(id(x), x.name) for x in operations}
     numbered: dict[str, list[keras.Operation]] = defaultdict(list)
     for operation in operations:
-        if (base := _automatic_base(operation)) is not None:
+        base = _automatic_base(operation)
+        if base is not None and id(operation) not in named:
             numbered[base].append(operation)
-    automatic = {x.name for group in numbered.values() for x in group}
-    taken = set(names.values()) - automatic
+    automatic = {id(x) for group in numbered.values() for x in group}
+    taken = {name for key, name in names.items() if key not in automatic}
     for base, group in numbered.items():
         # `conv2d` has the number 0.
         start = len(base) + 1
@@ -61,12 +70,20 @@ def name_variables(network: keras.Model, prefix: str) -> None:
 
     The rest is the layers' names, a segment for each level of nesting, and
     the variable's name in its layer; variables without a name are numbered
-    within the layer (`variable`, `variable_1`).
+    within the layer (`variable`, `variable_1`). A layer that several networks
+    share is named in the first of them.
     """
+    _name_level(network, prefix, set())
+
+
+def _name_level(network: keras.Model, prefix: str, named: set[int]) -> None:
     for operation in network.layers:
+        if id(operation) in named:
+            continue
+        named.add(id(operation))
         path = f"{prefix}/{operation.name}" if prefix else operation.name
         if compat.is_functional(operation):
-            name_variables(operation, path)
+            _name_level(operation, path, named)
         else:
             _name_layer_variables(operation, path)
 
@@ -109,8 +126,9 @@ def _name_layer_variables(layer: keras.Layer, path: str) -> None:
     bases = {"variable", "seed_generator"} | {
         _snake_case(type(inner).__name__) for inner in compat.sublayers(layer)
     }
-    prefix = path.split("/")
-    inside = [_inside(v.path.split("/"), prefix) for v in layer.variables]
+    prefixes = [x.split("/") for x in (_paths.get(layer, path), path)]
+    _paths[layer] = path
+    inside = [_inside(v.path.split("/"), prefixes) for v in layer.variables]
     taken: dict[_Segments, set[str]] = defaultdict(set)
     numbered = _number_again(inside, bases)
     for variable, (*parents, last) in zip(
@@ -122,13 +140,19 @@ def _name_layer_variables(layer: keras.Layer, path: str) -> None:
         compat.set_variable_path(variable, "/".join((path, *parents, name)))
 
 
-def _inside(segments: Sequence[str], prefix: Sequence[str]) -> _Segments:
-    """Returns the part of a variable's path that lies within its layer."""
+def _inside(
+    segments: Sequence[str], prefixes: Iterable[Sequence[str]]
+) -> _Segments:
+    """Returns the part of a variable's path that lies within its layer.
+
+    The prefixes are the paths that the layer had before, and has now.
+    """
     # Before it stands as much of the layer's path as was known when the
     # variable was made: nothing, the layer's name, or some networks as well.
-    for length in range(min(len(prefix), len(segments) - 1), 0, -1):
-        if segments[:length] == prefix[-length:]:
-            return tuple(segments[length:])
+    for prefix in prefixes:
+        for length in range(min(len(prefix), len(segments) - 1), 0, -1):
+            if segments[:length] == prefix[-length:]:
+                return tuple(segments[length:])
     return tuple(segments)
 
 

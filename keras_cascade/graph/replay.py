@@ -16,17 +16,22 @@ from keras_cascade.graph.names import rename
 from keras_cascade.graph.paths import LayerPath
 from keras_cascade.graph.pruning import find_needed
 from keras_cascade.graph.reconstruction import Provenance, reconstruct
-from keras_cascade.graph.tensors import input_like
+from keras_cascade.graph.tensors import input_like, pack_in_order
 
 # The tensors of a copy by the ids of the original's.
 _Values = dict[int, keras.KerasTensor]
 # Those inside nested networks, by their references.
 _Inner = dict[Reference, keras.KerasTensor]
+# A network by its id, and the tensors that a copy gives; None: its own.
+_View = tuple[int, frozenset[Reference] | None]
 
 
 @dataclass
 class Replay:
     """Builds blocks from graphs; each layer is copied once.
+
+    A layer that several graphs have is one layer in their copies, too, if one
+    `Replay` builds them all.
 
     Attributes:
         share: Whether the layers themselves are used instead of copies.
@@ -35,7 +40,8 @@ class Replay:
             order, by the other layer's id.
         copies: A layer and its copy, by the layer's id.
         blocks: The copy of a nested network and the positions of the inputs
-            that it takes, by the network's id.
+            that it takes, by the network's id and the tensors that it gives.
+        stated: The ids of the layers whose copies have their weights.
         sources: The network and the path in it that a layer comes from, if
             only that network's class can make it; by the ids of the original
             and of the copy.
@@ -49,9 +55,10 @@ class Replay:
     copies: dict[int, tuple[keras.Operation, keras.Operation]] = field(
         default_factory=dict
     )
-    blocks: dict[int, tuple[keras.Model, list[int]]] = field(
+    blocks: dict[_View, tuple[keras.Model, list[int]]] = field(
         default_factory=dict
     )
+    stated: set[int] = field(default_factory=set)
     sources: dict[int, tuple[dict, LayerPath]] = field(default_factory=dict)
     made: dict[int, keras.Operation] = field(default_factory=dict)
 
@@ -103,21 +110,23 @@ class Replay:
         results: Any = dict(zip(outputs or (), tensors, strict=False))
         if outputs is None:
             structure = graph.output_structure
-            results = keras.tree.pack_sequence_as(structure, tensors)
+            results = pack_in_order(structure, tensors)
         if len(positions) == len(graph.inputs):
-            inputs = keras.tree.pack_sequence_as(graph.input_structure, inputs)
+            inputs = pack_in_order(graph.input_structure, inputs)
         return self._network(inputs, results, name), positions
 
     def copy_states(self) -> None:
         """Gives the copies the weights and flags of the originals."""
-        for source, target in self.copies.values():
+        for key, (source, target) in self.copies.items():
             # A merge that was inserted has never been built.
             if (
-                isinstance(source, keras.Layer)
+                key not in self.stated
+                and isinstance(source, keras.Layer)
                 and isinstance(target, keras.Layer)
                 and source.built
             ):
                 copy_state(source, target)
+                self.stated.add(key)
 
     def _reconstruct(self, graph: Graph) -> None:
         """Has layers that only their network's class can make made by it."""
@@ -185,11 +194,15 @@ class Replay:
     def _nested(
         self, node: Node, graph: Graph, wanted: Iterable[Reference] | None
     ) -> tuple[keras.Model, list[int]]:
-        """Returns the copy of a nested network, the same for all its calls."""
-        key = id(node.operation)
+        """Returns the copy of a nested network, the same for all its calls.
+
+        Where other networks need other tensors of it, they get a copy of their
+        own, of the same layers.
+        """
+        whole = wanted is None
+        key = (id(node.operation), None if whole else frozenset(wanted))
         if key not in self.blocks:
             names = {_output_key(ref): ref for ref in wanted or ()}
-            whole = wanted is None
             outputs = None if whole else names
             self.blocks[key] = self.build(graph, node.name, outputs, whole)
         return self.blocks[key]

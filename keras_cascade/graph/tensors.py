@@ -1,8 +1,9 @@
-"""Makes inputs that look like other tensors.
+"""Makes inputs that look like other tensors, and packs structures.
 
 Tested by `tests/graph/test_copying.py`.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -31,3 +32,21 @@ def input_like(
         optional=compat.may_be_none(tensor),
     )
     return result
+
+
+def pack_in_order(structure: Any, flat: Sequence[Any]) -> Any:
+    """Returns flat values in a structure, the keys of dicts in their order.
+
+    Keras's own function sorts them, and with sorted keys a Functional takes a
+    list in place of the dict.
+    """
+    return _in_order(structure, keras.tree.pack_sequence_as(structure, flat))
+
+
+def _in_order(structure: Any, packed: Any) -> Any:
+    if isinstance(structure, dict):
+        return {k: _in_order(x, packed[k]) for k, x in structure.items()}
+    if type(structure) in (list, tuple):
+        pairs = zip(structure, packed, strict=True)
+        return type(structure)(_in_order(x, y) for x, y in pairs)
+    return packed

@@ -56,7 +56,7 @@ class CascadeInput:
 def network_inputs(
     graph: Graph, network: str, data_format: str | None
 ) -> list[NetworkInput]:
-    """Returns the inputs of a network, in order.
+    """Returns the inputs of a network, in the order of its flat inputs.
 
     A single one is called `inputs`; several keep their names, but for those
     that Keras numbered.
@@ -74,6 +74,18 @@ def network_inputs(
         NetworkInput(network, node.name, base, tensor, data_format)
         for node, base, tensor in zip(nodes, bases, graph.inputs, strict=True)
     ]
+
+
+def declared_order(structure: object) -> list[keras.KerasTensor]:
+    """Returns the inputs in a structure in the order in which they stand.
+
+    Keras flattens a dict by its sorted keys.
+    """
+    if isinstance(structure, Mapping):
+        structure = list(structure.values())
+    if isinstance(structure, list | tuple):
+        return [x for inner in structure for x in declared_order(inner)]
+    return [structure]  # type: ignore[list-item]
 
 
 def normalise_inputs(

@@ -23,6 +23,7 @@ from keras_cascade.planning.direction import check_direction
 from keras_cascade.planning.inputs import (
     CascadeInput,
     NetworkInput,
+    declared_order,
     network_inputs,
     normalise_inputs,
     plan_inputs,
@@ -35,6 +36,11 @@ from keras_cascade.planning.normalization import (
     normalise_head,
     normalise_rates,
     normalise_trainable,
+)
+from keras_cascade.planning.sharing import (
+    check_shared_names,
+    find_one_blocks,
+    is_apart,
 )
 from keras_cascade.planning.spec import BLOCKS, CascadeSpec, NetworkInfo
 from keras_cascade.planning.streams import check_adapters_are_used, plan_streams
@@ -54,7 +60,7 @@ class Plan:
 
     Attributes:
         spec: The user's arguments, normalised.
-        sources: The networks as the user has them, by their blocks.
+        sources: The networks as the user has them, by their names.
         networks: The same as functional models.
         graphs: Their graphs.
         taps: The taps of all upstreams.
@@ -62,6 +68,8 @@ class Plan:
         wiring: The tensors that feed the downstream.
         streams: The path of each tap and extra input through its adapter to
             its target.
+        apart: Whether the downstream has copies of its own of layers that
+            upstreams have too.
     """
 
     spec: CascadeSpec
@@ -72,6 +80,13 @@ class Plan:
     inputs: Sequence[CascadeInput]
     wiring: Wiring
     streams: Sequence[Stream]
+    apart: bool = False
+
+    @property
+    def blocks(self) -> dict[str, Graph]:
+        """The graphs by the names of their blocks."""
+        roles = self.spec.roles.items()
+        return {block: self.graphs[names[0]] for block, names in roles}
 
     @property
     def downstream(self) -> Graph | None:
@@ -100,13 +115,14 @@ def make_plan(arguments: Arguments) -> Plan:
     given = arguments.networks
     _check_upstream_names(arguments.upstream)
     sources = {role: load_network(net, role) for role, net in given.items()}
-    networks = {role: as_network(net, role) for role, net in sources.items()}
+    networks = _functional(sources)
     if not arguments.copy:
         check_lora_on_copies(settled["trainable"], networks)
     graphs = {
         name: read_graph(network, keep_names=not arguments.copy)
         for name, network in networks.items()
     }
+    check_shared_names(graphs)
     tapped = resolve_all_taps(_without_downstream(graphs), arguments.taps)
     names = [tap.name for tap in tapped]
     known = _inputs_of_networks(graphs)
@@ -121,11 +137,12 @@ def make_plan(arguments: Arguments) -> Plan:
         inject=normalise_injections(arguments.inject, [*names, *extras]),
         inputs=named,
         extra_inputs=extras,
+        one_block=find_one_blocks(sources),
         **settled,
     )
     wiring = _wire(graphs, tapped, spec)
     spec = spec.with_changes(inject=_resolved(spec, wiring))
-    needed = _needed_inputs(graphs, known, tapped, wiring)
+    needed = _needed_inputs(graphs, known, tapped, wiring, spec)
     readers = list(dict.fromkeys(one.network for one in needed))
     spec = spec.with_preprocess(
         resolve_preprocess(arguments.preprocess, readers, given, networks)
@@ -143,7 +160,25 @@ def make_plan(arguments: Arguments) -> Plan:
         inputs=plan_inputs(needed, named, taken),
         wiring=wiring,
         streams=streams,
+        apart=_is_apart(graphs, wiring, arguments.copy),
     )
+
+
+def _functional(sources: Mapping[str, keras.Model]) -> dict[str, keras.Model]:
+    """Returns the networks as functional models, the same one for the same."""
+    found = {
+        id(source): as_network(source, role) for role, source in sources.items()
+    }
+    return {role: found[id(source)] for role, source in sources.items()}
+
+
+def _is_apart(graphs: Mapping[str, Graph], wiring: Wiring, copy: bool) -> bool:
+    downstream = graphs.get("downstream")
+    injected = bool(wiring.sites or wiring.joint)
+    if downstream is None:
+        return False
+    upstreams = _without_downstream(graphs).values()
+    return is_apart(upstreams, downstream, injected, copy)
 
 
 def _settled(arguments: Arguments) -> dict[str, Any]:
@@ -234,15 +269,30 @@ def _needed_inputs(
     known: Mapping[str, Sequence[NetworkInput]],
     tapped: Sequence[Tap],
     wiring: Wiring,
+    spec: CascadeSpec,
 ) -> list[NetworkInput]:
     """Returns the inputs of networks that the cascade has to feed."""
     needed = []
     for name, graph in _without_downstream(graphs).items():
-        own = [tap.reference for tap in tapped if tap.network == name]
-        if not own:
+        if all(tap.network != name for tap in tapped):
             raise ValueError(
                 f"No tap reads the upstream '{name}'. Give it one, or leave "
                 "the network out."
             )
-        needed += [known[name][i] for i in find_needed(graph, own).inputs]
-    return needed + [known["downstream"][i] for i in wiring.own]
+        # Each call of a block computes the taps of all.
+        (alike,) = (names for names in spec.roles.values() if name in names)
+        read = [tap.reference for tap in tapped if tap.network in alike]
+        used = find_needed(graph, read).inputs
+        needed += _in_declared_order(graph, [known[name][i] for i in used])
+    if "downstream" not in graphs:
+        return needed
+    own = [known["downstream"][i] for i in wiring.own]
+    return needed + _in_declared_order(graphs["downstream"], own)
+
+
+def _in_declared_order(
+    graph: Graph, inputs: Sequence[NetworkInput]
+) -> list[NetworkInput]:
+    """Returns inputs as the network declares them: lists are taken so."""
+    order = [id(x) for x in declared_order(graph.input_structure)]
+    return sorted(inputs, key=lambda one: order.index(id(one.tensor)))

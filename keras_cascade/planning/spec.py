@@ -66,7 +66,8 @@ class CascadeSpec:
     """The normalised arguments of a cascade.
 
     Attributes:
-        networks: Block to the network that it was.
+        networks: Network to what it was before; `anchor` and `positive` may be
+            one network, which is one block.
         taps: Tap name to its full path in the upstream.
         adapters: Tap or extra input to its adapter.
         fusion: The name of a merge, a merging layer, or None.
@@ -80,6 +81,7 @@ class CascadeSpec:
         trainable: The argument as the user gave it.
         learning_rates: Path pattern to rate.
         retention: Path pattern to method; loaded ones have no data.
+        one_block: Upstream to its block, of those that are one network.
         shares: Whether the networks' own layers are used (`copy=False`).
         reinitialized: The paths of weights that a `rebuild` could not carry
             over.
@@ -98,13 +100,22 @@ class CascadeSpec:
     trainable: bool | dict[str, bool | LoRA] | None = None
     learning_rates: dict[str, Any] = field(default_factory=dict)
     retention: dict[str, Retention] = field(default_factory=dict)
+    one_block: dict[str, str] = field(default_factory=dict)
     shares: bool = False
     reinitialized: tuple[str, ...] = ()
 
     @property
     def upstreams(self) -> list[str]:
-        """The names of the upstreams' blocks."""
+        """The names of the upstreams."""
         return [name for name in self.networks if name != "downstream"]
+
+    @property
+    def roles(self) -> dict[str, list[str]]:
+        """The networks by their blocks, in order; several may be one block."""
+        found: dict[str, list[str]] = {}
+        for name in self.networks:
+            found.setdefault(self.one_block.get(name, name), []).append(name)
+        return found
 
     def get_config(self) -> dict[str, Any]:
         """Returns plain values, for a `.keras` file."""

@@ -3,7 +3,9 @@
 Tested by `tests/training/test_trainable_flags.py`.
 """
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import keras
 
@@ -20,7 +22,8 @@ class LayerLookup:
     Attributes:
         cascade: The cascade.
         graph: Its graph, read once.
-        layers: Its layers that are no networks, by their paths.
+        layers: Its layers that are no networks, by their paths; a layer that
+            networks share by the first.
     """
 
     def __init__(self, cascade: CascadeView):
@@ -28,11 +31,20 @@ class LayerLookup:
         self.cascade = cascade
         # The names in a cascade are stable already: no need to number them.
         self.graph = read_graph(model, keep_names=True)
-        self.layers: dict[LayerPath, keras.Layer] = {
-            path: layer
-            for path, layer in leaf_layers(model)
-            if not isinstance(layer, keras.layers.InputLayer)
+        self._by_network = _by_network(self.graph, cascade.spec.roles)
+        self._blocks = {
+            name: block
+            for block, names in cascade.spec.roles.items()
+            for name in names
         }
+        self.layers: dict[LayerPath, keras.Layer] = {}
+        self._first_paths: dict[LayerPath, LayerPath] = {}
+        known: dict[int, LayerPath] = {}
+        for path, layer in leaf_layers(model):
+            if not isinstance(layer, keras.layers.InputLayer):
+                first = known.setdefault(id(layer), path)
+                self._first_paths[path] = first
+                self.layers[first] = layer
 
     def covered(self, pattern: str, argument: str) -> list[LayerPath]:
         """Returns the layers that a pattern covers.
@@ -42,16 +54,16 @@ class LayerLookup:
         found = {
             names_of(address)
             for one in self._for_each_upstream(pattern)
-            for address in select(self.graph, one)
+            for address in (*select(self.graph, one), *self._select(one))
         }
-        covered = [
-            path
-            for path in self.layers
+        covered = dict.fromkeys(
+            first
+            for path, first in self._first_paths.items()
             if any(path[: len(match)] == match for match in found)
-        ]
+        )
         if not covered:
             raise ValueError(self._nothing_found(pattern, argument))
-        return covered
+        return list(covered)
 
     def covered_by_any(
         self, patterns: str | Iterable[str], argument: str
@@ -102,6 +114,11 @@ class LayerLookup:
             return [pattern]
         return [f"{name}{slash}{inside}" for name in upstreams]
 
+    def _select(self, pattern: str) -> Iterator[LayerPath]:
+        """Yields what a pattern selects by the names of the networks."""
+        for first, *inside in select(self._by_network, pattern):
+            yield (self._blocks.get(first, first), *inside)
+
     def _nothing_found(self, pattern: str, argument: str) -> str:
         paths = [
             "/".join(path[:length])
@@ -109,10 +126,11 @@ class LayerLookup:
             for length in range(1, len(path) + 1)
         ]
         blocks = dict.fromkeys(path[0] for path in self.layers)
+        names = [name for name in self._blocks if name not in blocks]
         return (
             f"{argument} names '{pattern}', which matches nothing in the "
             f"cascade.{closest(pattern, paths)} A path begins with a block: "
-            f"{listed(blocks)}."
+            f"{listed([*blocks, *names])}."
         )
 
 
@@ -123,6 +141,18 @@ def overridden(argument: str, pattern: str, later: Iterable[str]) -> str:
         f"{listed(sorted(later))} overrides it everywhere. Put the general "
         "pattern first, or drop it."
     )
+
+
+def _by_network(graph: Graph, roles: Mapping[str, Sequence[str]]) -> Graph:
+    """Returns a cascade's graph in which calls have their network's name."""
+    nodes, called = [], Counter()
+    for node in graph.nodes:
+        if len(names := roles.get(node.name, ())) > 1:
+            name = names[called[node.name]]
+            called[node.name] += 1
+            node = replace(node, key=name, name=name)
+        nodes.append(node)
+    return replace(graph, nodes=tuple(nodes))
 
 
 def operations_by_path(

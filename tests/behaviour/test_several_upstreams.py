@@ -122,10 +122,10 @@ def test_layers_that_no_tap_needs_are_pruned(networks):
     assert {"shape/conv1", "shape/norm", "shape/conv2", "colour/conv1"} <= paths
 
 
-def test_the_same_network_twice_makes_two_blocks(networks):
+def test_a_network_and_its_clone_make_two_blocks(networks):
     one = networks["shape"]
     cascade = build(
-        {"shape": one, "colour": one},
+        {"shape": one, "colour": keras.models.clone_model(one)},
         trainable={"colour": True},
         inputs={"shape": "front", "colour": "back"},
     )

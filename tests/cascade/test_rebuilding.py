@@ -275,7 +275,7 @@ def test_one_network_can_be_upstream_and_downstream():
     x = X[:, :5]
     expected = predict(network, predict(network, x))
     np.testing.assert_allclose(predict(cascade, x), expected, atol=1e-6)
-    assert len({v.path for v in cascade.variables}) == 4
+    assert len(cascade.variables) == 2
 
 
 # Injections.

@@ -167,7 +167,7 @@ def test_injections_are_in_the_row_of_the_downstream(networks):
 
 def test_each_upstream_has_a_row_with_its_own_taps(networks):
     cascade = kc.build_cascade(
-        {"one": networks[0], "two": networks[0]},
+        {"one": networks[0], "two": keras.models.clone_model(networks[0])},
         taps={"a": "one/conv", "b": "two/pool"},
         head=2,
         loss="mse",

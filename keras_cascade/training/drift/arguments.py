@@ -60,6 +60,7 @@ def find_sources(
             f"'{cascade.name}'."
         )
     possible = pretrained_blocks(cascade)
+    pretrained = _by_block(cascade, pretrained)
     _check_blocks("pretrained", pretrained, possible)
     if cascade.spec.shares:
         # The networks share the cascade's layers, and move with it.
@@ -82,6 +83,7 @@ def find_old_tasks(
                 f"{{'{upstreams[0]}': (x, y), ...}}."
             )
         old_task = {upstreams[0]: old_task}
+    old_task = _by_block(cascade, old_task)
     _check_blocks("old_task", old_task, pretrained_blocks(cascade))
     found = {}
     for name, data in old_task.items():
@@ -97,6 +99,13 @@ def find_old_tasks(
             )
         found[name] = network, data
     return found
+
+
+def _by_block(cascade: CascadeView, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns values by the blocks of the networks that they were given for."""
+    roles = cascade.spec.roles.items()
+    block_of = {name: block for block, names in roles for name in names}
+    return {block_of.get(name, name): value for name, value in given.items()}
 
 
 def _check_blocks(

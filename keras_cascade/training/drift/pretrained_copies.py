@@ -3,7 +3,7 @@
 Tested by `tests/training/drift/test_monitor.py`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -106,6 +106,10 @@ class Comparison(keras.Model):
         super().__init__(name="comparison")
         self.cascade = as_model(cascade)
         self.pretrained = dict(pretrained)
+        # The outputs that each call of a block is for.
+        self._read = {
+            name: _read_by_calls(cascade, name) for name in pretrained
+        }
         # For Keras, which does not track layers in a dataclass.
         self.copies = [one.copy for one in pretrained.values()]
 
@@ -113,27 +117,54 @@ class Comparison(keras.Model):
         """Returns the outputs of blocks and of copies, and the masks."""
         now: dict[str, Any] = {}
         then: dict[str, Any] = {}
-        watch = partial(self._watch, now=now, then=then)
+        calls = {name: iter(read) for name, read in self._read.items()}
+        watch = partial(self._watch, now=now, then=then, calls=calls)
         compat.run_graph(self.cascade, inputs, None, watch)
         return now, then, masks_of(now)
 
     def _watch(
-        self, operation: keras.Operation, now: dict, then: dict
+        self,
+        operation: keras.Operation,
+        now: dict,
+        then: dict,
+        calls: Mapping[str, Iterator[set[str] | None]],
     ) -> Callable[..., Any]:
         run = bind_training_mode(operation, training=False)
         pretrained = self.pretrained.get(operation.name)
         if pretrained is None:
             return run
+        read = next(calls[operation.name])
 
         def run_both(*args: Any, **kwargs: Any) -> Any:
             outputs = run(*args, **kwargs)
             past = pretrained.copy(*args, **{**kwargs, "training": False})
             for found, structure in ((now, outputs), (then, past)):
                 flat = keras.tree.flatten(structure)
-                found.update(zip(pretrained.outputs, flat, strict=True))
+                named = zip(pretrained.outputs, flat, strict=True)
+                found |= {k: x for k, x in named if read is None or k in read}
             return outputs
 
         return run_both
+
+
+def _read_by_calls(cascade: CascadeView, block: str) -> list[set[str] | None]:
+    """Returns the taps that each call of a block is read for, as Keras runs it.
+
+    They are None, for all outputs, unless the block is several upstreams.
+    """
+    names = cascade.spec.roles.get(block, [block])
+    calls = [
+        call.number
+        for call in compat.functional_calls(as_model(cascade))
+        if call.operation is cascade.blocks[block]
+    ]
+    if len(names) == 1:
+        return [None] * len(calls)
+    by_upstream = [
+        {tap for tap, path in cascade.taps.items() if path.startswith(f"{n}/")}
+        for n in names
+    ]
+    return [by_upstream[sorted(calls).index(number)] for number in calls]
 
 
 def _copy_block(

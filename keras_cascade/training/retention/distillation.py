@@ -11,7 +11,7 @@ from keras_cascade._cascade_view import CascadeView, as_model
 from keras_cascade._messages import listed
 from keras_cascade.data.inputs import input_paths, sort_inputs
 from keras_cascade.graph.block import Block, bind_training_mode, leaf_layers
-from keras_cascade.graph.graph import Graph, Reference, read_graph
+from keras_cascade.graph.graph import Graph, Node, Reference, read_graph
 from keras_cascade.graph.masks import copy_mask
 from keras_cascade.graph.replay import Replay
 
@@ -28,13 +28,22 @@ class Distillation:
     def __init__(self, cascade: CascadeView, block: str, teacher: Block):
         self._teacher = teacher
         self._replacements = _find_replacements(cascade, block, teacher)
-        self._inputs = _NetworkInputs(cascade, block, teacher)
+        graph = read_graph(as_model(cascade), keep_names=True)
+        self._inputs = [
+            _NetworkInputs(graph, call, teacher) for call in graph.calls[block]
+        ]
 
-    def outputs(self, x: object) -> tuple[list[Any], list[Any]]:
-        """Returns the old and the new outputs for a batch of the cascade."""
+    def outputs(self, x: object) -> list[tuple[list[Any], list[Any]]]:
+        """Returns the old and the new outputs for a batch of the cascade.
+
+        They are those of each call, as a network that several upstreams are
+        is called for each.
+        """
+        return [self._outputs_of(inputs(x)) for inputs in self._inputs]
+
+    def _outputs_of(self, inputs: object) -> tuple[list[Any], list[Any]]:
         # Keras computes the loss after the forward pass: where moments of
         # normalisation train, they have moved already.
-        inputs = self._inputs(x)
         old = keras.tree.flatten(_run(self._teacher, inputs, {}))
         new = _run(self._teacher, inputs, self._replacements)
         return [ops.stop_gradient(x) for x in old], keras.tree.flatten(new)
@@ -67,12 +76,11 @@ def _run(
 
 
 class _NetworkInputs:
-    """Computes the inputs of a network in a cascade, without gradients."""
+    """Computes the inputs of a call in a cascade, without gradients."""
 
-    def __init__(self, cascade: CascadeView, block: str, teacher: Block):
-        graph = read_graph(as_model(cascade), keep_names=True)
-        sources = _find_sources(graph, block, teacher)
-        self._paths = input_paths(cascade.input)
+    def __init__(self, graph: Graph, call: Node, teacher: Block):
+        sources = _find_sources(graph, call, teacher)
+        self._paths = input_paths(graph.input_structure)
         self._structure = teacher.input
         # Which of the sources are inputs of the cascade itself.
         positions = {graph.reference(x): i for i, x in enumerate(graph.inputs)}
@@ -114,9 +122,8 @@ def _without_gradient(tensor: object) -> object:
     return copy_mask(tensor, ops.stop_gradient(tensor))
 
 
-def _find_sources(graph: Graph, block: str, teacher: Block) -> list[Reference]:
+def _find_sources(graph: Graph, node: Node, teacher: Block) -> list[Reference]:
     """Returns the tensors of the cascade that feed a network's inputs."""
-    node = graph.calls[block][0]
     inner: Any = node.inner
     given = {
         inner.sources[id(x)][0].name: argument
@@ -125,7 +132,7 @@ def _find_sources(graph: Graph, block: str, teacher: Block) -> list[Reference]:
     names = [tensor.name for tensor in teacher.inputs]
     if missing := [name for name in names if name not in given]:
         raise ValueError(
-            f"LwF cannot compute the old outputs of '{block}': the cascade "
+            f"LwF cannot compute the old outputs of '{node.name}': the cascade "
             f"does not feed its input {listed(missing)}, which no tap needs or "
             "an injection by 'replace' took the place of. Take L2SP or EWC for "
             "it."

@@ -4,7 +4,7 @@ Tested by `tests/training/retention/test_retention_of_cascades.py`.
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -195,7 +195,10 @@ class Keeper(keras.Layer):
                 "cascade.compute_loss(x=inputs, ...)."
             )
         return sum(
-            method.penalty(*self._attached.distillations[b].outputs(x), kinds)
+            _mean(
+                method.penalty(old, new, kinds)
+                for old, new in self._attached.distillations[b].outputs(x)
+            )
             for b, kinds in self._kinds.items()
             if self._taught[b] == pattern
         )
@@ -210,6 +213,11 @@ class _Attached:
 
     pulls: Mapping[str, Sequence[Pull]]  # by pattern
     distillations: Mapping[str, Distillation]  # by block
+
+
+def _mean(values: Iterable[Any]) -> Any:
+    several = list(values)
+    return several[0] if len(several) == 1 else sum(several) / len(several)
 
 
 def _loss_names(methods: Mapping[str, Retention]) -> list[str]:

@@ -49,7 +49,7 @@ def build_keeper(
     is checked before anything is estimated.
     """
     lookup = LayerLookup(cascade)
-    taught = find_taught_blocks(cascade.upstreams, retention, graphs)
+    taught = find_taught_blocks(cascade, retention, graphs)
     kinds = {
         block: _find_kinds(graphs[block], pattern, retention[pattern])
         for block, pattern in taught.items()

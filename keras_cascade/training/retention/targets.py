@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from keras_cascade import _keras_compat as compat
+from keras_cascade._cascade_view import CascadeView
 from keras_cascade._messages import listed
 from keras_cascade.graph import low_rank
 from keras_cascade.graph.graph import Graph
@@ -124,19 +125,22 @@ def find_pulled_layers(
 
 
 def find_taught_blocks(
-    upstreams: list[str], methods: Methods, networks: Iterable[str]
+    cascade: CascadeView, methods: Methods, networks: Iterable[str]
 ) -> dict[str, str]:
     """Returns the networks that `LwF` distils, and the pattern of each.
 
     Raises a ValueError if a pattern of `LwF` is not a whole network.
     """
     possible = list(dict.fromkeys(networks))
+    roles = cascade.spec.roles.items()
+    block_of = {name: block for block, names in roles for name in names}
     deciding: dict[str, str] = {}
     patterns = [p for p, m in methods.items() if isinstance(m, LwF)]
     for pattern in patterns:
-        blocks = [pattern] if pattern in possible else []
+        block = block_of.get(pattern, pattern)
+        blocks = [block] if block in possible else []
         if pattern == "upstream":
-            blocks = upstreams
+            blocks = cascade.upstreams
         if not blocks:
             raise ValueError(
                 f"retention['{pattern}'] is LwF, which keeps the outputs of a "

@@ -71,7 +71,7 @@ def test_outputs_are_those_of_the_network_before_and_after_training(make):
             one.set_weights([1.5 * value for value in one.get_weights()])
     expected_new = numpy(network(x))
     assert not np.allclose(expected_old[0], expected_new[0], atol=1e-5)
-    old, new = distillation.outputs(x)
+    [(old, new)] = distillation.outputs(x)
     for found, expected in zip(numpy(old), expected_old, strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
     for found, expected in zip(numpy(new), expected_new, strict=True):
@@ -84,7 +84,7 @@ def test_the_inputs_of_the_network_are_preprocessed():
         linear.network("softmax"), preprocess=twice, adapters=None
     )
     teacher = copy_network(linear.network("softmax"), "teacher")
-    old, _ = Distillation(cascade, "upstream", teacher).outputs(X)
+    [(old, _)] = Distillation(cascade, "upstream", teacher).outputs(X)
     logits = 2 * X.astype("float64") @ linear.KERNEL + linear.BIAS
     np.testing.assert_allclose(
         numpy(old)[0], linear.softmax(logits), rtol=1e-4, atol=1e-6
@@ -103,7 +103,7 @@ def test_an_injection_does_not_enter_the_outputs_of_a_downstream():
         taps=["dense"],
     )
     teacher = copy_network(downstream, "teacher")
-    _, new = Distillation(cascade, "downstream", teacher).outputs(X)
+    [(_, new)] = Distillation(cascade, "downstream", teacher).outputs(X)
     np.testing.assert_allclose(
         numpy(new)[0], numpy(downstream(X))[0], rtol=1e-5, atol=1e-6
     )
