@@ -6,7 +6,9 @@ Each function says why it is needed and on which version it was seen to work;
 
 from keras_cascade._keras_compat.fitting_and_saving import (  # noqa: F401
     ask_to_overwrite,
+    is_in_weights_file,
     is_writing_hdf5_model,
+    make_view,
     weights_file_in_memory,
 )
 from keras_cascade._keras_compat.graphs_and_layers import (  # noqa: F401

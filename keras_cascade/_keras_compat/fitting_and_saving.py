@@ -1,9 +1,14 @@
 """Trains and saves models where Keras 3.15.1 has no public way to."""
 
 import io
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Iterable
+from typing import Any
 
+import keras
 from keras.src.backend.common import global_state
+from keras.src.saving import saving_lib
+from keras.src.saving.keras_saveable import KerasSaveable
 from keras.src.utils import io_utils
 
 
@@ -39,3 +44,59 @@ def weights_file_in_memory(
     file = _WeightsFile()
     save_weights(file)
     return file.getbuffer()
+
+
+class _View(KerasSaveable):
+    """Has the layers that Keras saves, and loads, in their order."""
+
+    built = True
+
+    def __init__(self) -> None:
+        self.layers: list[KerasSaveable] = []
+
+    def _obj_type(self) -> str:
+        return "Functional"
+
+
+class _OwnVariables(_View):
+    """Has the variables that a layer saves itself, without those inside it."""
+
+    def __init__(self, layer: keras.Layer) -> None:
+        super().__init__()
+        self.save_own_variables = layer.save_own_variables
+        self.load_own_variables = layer.load_own_variables
+
+
+def make_view(kind: str, own: keras.Layer | None = None) -> Any:
+    """Returns what Keras saves as if it were a network of a class.
+
+    Keras names the parts of a file by the names of classes, `dense_1`, and
+    numbers them in the order of `layers`; no argument gives it other ones.
+
+    Args:
+        kind: The name of the class.
+        own: A layer of which only its own variables are saved. Defaults to
+            `None`: nothing but the `layers`, which can be set.
+    """
+    bases = (_View,) if own is None else (_OwnVariables,)
+    view: Any = type(kind, bases, {})
+    return view() if own is None else view(own)
+
+
+def is_in_weights_file(path: str, groups: Iterable[str]) -> bool:
+    """Whether a file of weights has one of these groups.
+
+    Keras's readers of its files are not public.
+    """
+    if path.endswith(".keras"):
+        with zipfile.ZipFile(path) as archive:
+            name = saving_lib._VARS_FNAME_H5
+            store = saving_lib.H5IOStore(name, archive=archive, mode="r")
+            return any(map(store.has_path, groups))
+    sharded = path.endswith("weights.json")
+    reader = saving_lib.ShardedH5IOStore if sharded else saving_lib.H5IOStore
+    store = reader(path, mode="r")
+    try:
+        return any(map(store.has_path, groups))
+    finally:
+        store.close()

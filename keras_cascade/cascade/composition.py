@@ -95,6 +95,10 @@ class Composition(Block):
         """Empty: paths of variables begin with their block."""
         return ""
 
+    def in_weights_files(self) -> keras.Model:
+        """Returns the cascade: no other model has weights in its layout."""
+        return self
+
     def source(self, block: str) -> keras.Model | None:
         """Returns the network that a block was copied from, if it lives."""
         reference = self._sources.get(block)

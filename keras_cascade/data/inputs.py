@@ -72,7 +72,9 @@ def sort_inputs(
     """
     keys = {n: inputs[n] for n in (inputs if needed is None else needed)}
     if not isinstance(batch, Mapping):
-        return _sort_unnamed(keras.tree.flatten(batch), inputs, what, keys, alone)
+        return _sort_unnamed(
+            keras.tree.flatten(batch), inputs, what, keys, alone
+        )
     found = dict(keras.tree.flatten_with_path(dict(batch)))
     # Either all by key or all by name: in a model of {"a": Input(name="b"),
     # "b": Input(name="a")} a mixture would swap them.

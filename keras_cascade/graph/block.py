@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from functools import partial
+from os import PathLike
 from typing import Any
 
 import keras
@@ -21,7 +22,9 @@ from keras_cascade.graph.reconstruction import (
     part_paths,
     provide_parts,
 )
+from keras_cascade.graph.weight_files import Layout, weights_view
 
+FilePath = str | PathLike[str]
 # Augmentation is data, not weights: no flag turns it off.
 AUGMENTATIONS = tuple(
     getattr(keras.layers, name)
@@ -58,6 +61,8 @@ class Block(keras.Model):
     names_are_stable = True
     # Which of its layers come from a network that only its class can make.
     provenance: Provenance | None = None
+    # How the network that it copies has the weights in files; None: as it.
+    layout: Layout | None = None
 
     def __init__(self, *args: Any, **kwargs: Any):
         # Functional's own handling of `trainable=True` would unfreeze every
@@ -65,7 +70,10 @@ class Block(keras.Model):
         trainable = kwargs.pop("trainable", None)
         mixed_flags = kwargs.pop("mixed_flags", None) or {}
         ranks = kwargs.pop("low_rank", None) or {}
+        layout = kwargs.pop("layout", None)
         super().__init__(*args, **kwargs)
+        if layout is not None:
+            self.layout = Layout(tuple(map(tuple, layout)))
         for name, own in ranks.items():
             low_rank.restore_ranks(self.get_layer(name), own)
         if trainable is False:
@@ -129,6 +137,8 @@ class Block(keras.Model):
         ranks = {x.name: low_rank.read_ranks(x) for x in self._leaves()}
         if ranks := {name: own for name, own in ranks.items() if own}:
             config["low_rank"] = ranks
+        if self.layout is not None:
+            config["layout"] = [list(x) for x in self.layout.entries]
         _number_shared(self, config)
         return config
 
@@ -144,6 +154,47 @@ class Block(keras.Model):
             block.provenance = Provenance(origin, paths)
         name_variables(block, block.path_prefix)
         return block
+
+    def save_weights(
+        self,
+        filepath: FilePath,
+        overwrite: bool = True,
+        max_shard_size: float | None = None,
+    ) -> None:
+        """Saves the weights so that they fit the network that it copies.
+
+        Args:
+            filepath: The path, which ends in `.weights.h5`, or in
+                `.weights.json` with shards.
+            overwrite: Whether to replace a file without asking. Defaults to
+                `True`.
+            max_shard_size: As Keras takes it. Defaults to `None`.
+        """
+        keras.saving.save_weights(
+            self.in_weights_files(), filepath, overwrite, max_shard_size
+        )
+
+    def load_weights(
+        self, filepath: FilePath, skip_mismatch: bool = False, **kwargs: Any
+    ) -> None:
+        """Loads weights that it saved, or the network that it copies.
+
+        Args:
+            filepath: The path of the file.
+            skip_mismatch: As Keras takes it. Defaults to `False`.
+            **kwargs: As Keras takes them.
+        """
+        path, saved = str(filepath), self.in_weights_files()
+        # Files of the first versions are laid out as the block is, and those
+        # of whole models in HDF5 need a model.
+        if saved is not self and (
+            not path.endswith((".keras", "weights.h5", "weights.json"))
+            or compat.is_in_weights_file(path, ("layers/block", "vars/0"))
+        ):
+            saved = self
+        keras.saving.load_weights(
+            saved, filepath, skip_mismatch=skip_mismatch, **kwargs
+        )
 
     def save_own_variables(self, store: dict) -> None:
         """Saves the states of random layers, which Keras leaves out."""
@@ -172,6 +223,11 @@ class Block(keras.Model):
     def path_prefix(self) -> str:
         """The beginning of the paths of its variables."""
         return self.name
+
+    def in_weights_files(self) -> Any:
+        """Returns what Keras saves, and loads, in files of weights."""
+        # No property: Keras saves those as well.
+        return weights_view(self)
 
 
 def _number_shared(network: keras.Model, config: dict) -> None:

@@ -17,6 +17,7 @@ from keras_cascade.graph.paths import LayerPath
 from keras_cascade.graph.pruning import find_needed
 from keras_cascade.graph.reconstruction import Provenance, reconstruct
 from keras_cascade.graph.tensors import input_like, pack_in_order
+from keras_cascade.graph.weight_files import Layout
 
 # The tensors of a copy by the ids of the original's.
 _Values = dict[int, keras.KerasTensor]
@@ -113,7 +114,12 @@ class Replay:
             results = pack_in_order(structure, tensors)
         if len(positions) == len(graph.inputs):
             inputs = pack_in_order(graph.input_structure, inputs)
-        return self._network(inputs, results, name), positions
+        network = self._network(inputs, results, name)
+        if isinstance(network, Block):
+            layout = Layout.of_source(graph, network)
+            if layout != Layout.of_block(network):
+                network.layout = layout
+        return network, positions
 
     def copy_states(self) -> None:
         """Gives the copies the weights and flags of the originals."""

@@ -1,4 +1,7 @@
-"""Finds networks that are one object, and layers that networks share."""
+"""Finds networks that are one object, and layers that networks share.
+
+Tested by `tests/behaviour/test_shared_networks.py`.
+"""
 
 import warnings
 from collections.abc import Iterable, Mapping
