@@ -51,10 +51,12 @@ def build_cascade(
 
     Args:
         upstream: The network whose features are read, or several by their
-            names. A network is a `keras.Model` with a defined input shape,
-            the name of a Keras application (`"MobileNetV3Small"`), the path
-            of a `.keras` file, or a KerasHub preset
-            (`"hub:resnet_18_imagenet"`).
+            names. One object under several names is one network: one block,
+            `anchor-positive`, that is called for each, with one set of
+            weights; `keras.models.clone_model` makes two. A network is a
+            `keras.Model` with a defined input shape, the name of a Keras
+            application (`"MobileNetV3Small"`), the path of a `.keras` file,
+            or a KerasHub preset (`"hub:resnet_18_imagenet"`).
         downstream: The network that receives them; `None` ends the cascade
             after the fusion, or with `head`. Defaults to `None`.
         taps: The outputs that are read: a path, a list of paths, `{tap name:
@@ -107,8 +109,11 @@ def build_cascade(
             `None`.
         metrics: As in `compile`. Defaults to `None`.
         copy: Whether to work on copies, so that the networks passed in stay
-            as they are. With `False` their own layers are used, flags
-            included, under the names that they have. Defaults to `True`.
+            as they are. Layers that networks share are shared by the copies;
+            a downstream that features enter has copies of its own, with a
+            warning if an upstream has the same layers. With `False` their own
+            layers are used, flags included, under the names that they have.
+            Defaults to `True`.
         name: The name of the model. Defaults to `"cascade"`.
 
     Returns:

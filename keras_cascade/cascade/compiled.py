@@ -128,6 +128,34 @@ class Compiled(OnFeatures):
         self._read_flags = lambda: [layer.trainable for layer in layers]
         self._traced = None
 
+    def quantize(
+        self,
+        mode: Any = None,
+        config: Any = None,
+        filters: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """Quantizes the weights as Keras does; their paths stay.
+
+        The optimizer begins anew: the variables that it had slots for are no
+        more. `rebuild` quantizes the layers that stay.
+
+        Args:
+            mode: `"int8"`, `"int4"` or `"float8"`, as Keras takes it.
+                Defaults to `None`.
+            config: As Keras takes it. Defaults to `None`.
+            filters: As Keras takes it. Defaults to `None`.
+            **kwargs: As Keras takes them.
+
+        Example:
+        >>> cascade = kc.build_cascade(kc.zoo.load("glyph_encoder"), head=10)
+        >>> cascade.quantize("int8")
+        """
+        super().quantize(mode, config, filters, **kwargs)
+        if self.compiled:
+            arguments = compat.compile_arguments(self)
+            self.compile(**arguments, learning_rates=self._rates)
+
     def get_compile_config(self) -> dict | None:
         """Returns the arguments of `compile`, for a `.keras` file."""
         config = super().get_compile_config()

@@ -1,6 +1,6 @@
 """Builds a cascade again with changes, and carries over what it learned."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -18,7 +18,9 @@ from keras_cascade.graph.layer_copying import (
     copy_state_outside_variables,
     to_numpy_copy,
 )
+from keras_cascade.graph.names import restore_paths
 from keras_cascade.graph.paths import Address, select
+from keras_cascade.graph.quantization import quantize_like
 from keras_cascade.injection.sites import find_sites, site_at_input
 from keras_cascade.planning.spec import CascadeSpec
 from keras_cascade.training.retention import EWC
@@ -41,6 +43,7 @@ def rebuild(
     _check_originals_are_there(cascade, changes)
     new = build(replace(_arguments(cascade, changes), **changes))
     new.keep_network_info(cascade, _replaced(cascade, changes))
+    _quantize_like(cascade, new, changes)
     new.remember_reinitialized(_carry_over(cascade, new, changes))
     if "trainable" not in changes:
         _carry_flags(cascade, new)
@@ -259,15 +262,7 @@ def _carry_over(
     Networks and adapters that came with a changed argument keep their own
     weights.
     """
-    brought = set(new.upstreams) if "upstream" in changes else set()
-    if "downstream" in changes:
-        brought.add("downstream")
-    if "adapters" in changes:
-        brought |= {
-            f"adapters/{name}"
-            for name, layer in new.spec.adapters.items()
-            if getattr(layer, "built", False)
-        }
+    brought = _brought(new, changes)
     known = _known(old, new)
     if "retention" in changes:
         # It has seen the original networks, and data of its own.
@@ -278,7 +273,7 @@ def _carry_over(
         if any(subject.startswith(f"{path}/") for path in brought):
             continue
         match = known.get(variable.path)
-        if match is not None and match.shape == variable.shape:
+        if match is not None and _is_like(match, variable):
             variable.assign(to_numpy_copy(match))
         elif subject == variable.path:
             anew.append(variable.path)
@@ -286,15 +281,52 @@ def _carry_over(
     return tuple(anew)
 
 
+def _is_like(value: Any, variable: keras.Variable) -> bool:
+    """Whether a value fits a variable: packed int4 is no float kernel."""
+    integers = ["int" in str(x.dtype) for x in (value, variable)]
+    return value.shape == variable.shape and integers[0] == integers[1]
+
+
 def _carry_state_outside_variables(
     old: Trainer, new: Trainer, brought: Collection[str]
 ) -> None:
     """Copies vocabularies and the like, but not of layers brought anew."""
+    for _, known, layer in _staying(old, new, brought):
+        copy_state_outside_variables(known, layer)
+
+
+def _staying(
+    old: Trainer, new: Trainer, brought: Collection[str]
+) -> Iterator[tuple[str, keras.Layer, keras.Layer]]:
+    """Yields the paths of layers that both have, and that were not brought."""
     known = dict(leaf_layers(old))
     for path, layer in leaf_layers(new):
         above = {"/".join(path[:depth]) for depth in range(1, len(path) + 1)}
         if path in known and not above & set(brought):
-            copy_state_outside_variables(known[path], layer)
+            yield "/".join(path), known[path], layer
+
+
+def _brought(new: Trainer, changes: Mapping[str, Any]) -> set[str]:
+    """Returns the paths of networks and adapters with weights of their own."""
+    brought = set(new.upstreams) if "upstream" in changes else set()
+    if "downstream" in changes:
+        brought.add("downstream")
+    if "adapters" in changes:
+        brought |= {
+            f"adapters/{name}"
+            for name, layer in new.spec.adapters.items()
+            if getattr(layer, "built", False)
+        }
+    return brought
+
+
+def _quantize_like(
+    old: Trainer, new: Trainer, changes: Mapping[str, Any]
+) -> None:
+    """Quantizes the layers that are quantized in the old cascade."""
+    for path, known, layer in _staying(old, new, _brought(new, changes)):
+        quantize_like(known, layer, path)
+    restore_paths(new)
 
 
 def _carry_flags(old: Trainer, new: Trainer) -> None:

@@ -14,7 +14,7 @@ from keras_cascade.graph.layer_identity import (
     identified_config,
     users_operations,
 )
-from keras_cascade.graph.names import name_variables
+from keras_cascade.graph.names import name_variables, restore_paths
 from keras_cascade.graph.paths import LayerPath
 from keras_cascade.graph.reconstruction import (
     Provenance,
@@ -154,6 +154,28 @@ class Block(keras.Model):
             block.provenance = Provenance(origin, paths)
         name_variables(block, block.path_prefix)
         return block
+
+    def quantize(
+        self,
+        mode: Any = None,
+        config: Any = None,
+        filters: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """Quantizes the weights as Keras does; their paths stay.
+
+        A cascade that is rebuilt has the same layers quantized.
+
+        Args:
+            mode: `"int8"`, `"int4"` or `"float8"`, as Keras takes it.
+                Defaults to `None`.
+            config: As Keras takes it. Defaults to `None`.
+            filters: As Keras takes it. Defaults to `None`.
+            **kwargs: As Keras takes them.
+        """
+        # Keras makes the variables anew, and names them by their layer alone.
+        super().quantize(mode, config=config, filters=filters, **kwargs)
+        restore_paths(self)
 
     def save_weights(
         self,

@@ -3,7 +3,7 @@
 Tested by `tests/graph/test_copying.py`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -57,7 +57,7 @@ def copy_state(source: keras.Layer, target: keras.Layer) -> None:
             new.trainable = old.trainable
     # Layers do not save seeds, and may save rounded values: these are exact.
     remaining = (
-        [v for v in layer.variables if id(v) not in merged]
+        _ordered(layer, (v for v in layer.variables if id(v) not in merged))
         for layer in (source, target)
     )
     for old, new in zip(*remaining, strict=True):
@@ -123,9 +123,24 @@ def _pairs(
     return zip(*inside, strict=True)
 
 
+def _ordered(
+    layer: keras.Layer, variables: Iterable[keras.Variable]
+) -> list[keras.Variable]:
+    """Returns variables as a layer has them that is made of its config.
+
+    Those of a layer that was quantized later are in another order.
+    """
+    modes = (
+        getattr(inner, "quantization_mode", None)
+        for inner in compat.sublayers(layer)
+    )
+    found = list(variables)
+    return sorted(found, key=lambda v: v.name) if any(modes) else found
+
+
 def _structure(layer: keras.Layer) -> tuple[list[type], list[tuple]]:
     """Returns the classes of the layers inside, and the shapes of weights."""
-    weights = low_rank.plain_variables(layer)
+    weights = _ordered(layer, low_rank.plain_variables(layer))
     return (
         [type(x) for x in compat.sublayers(layer)],
         [tuple(v.shape) for v in weights],

@@ -88,6 +88,18 @@ def _name_level(network: keras.Model, prefix: str, named: set[int]) -> None:
             _name_layer_variables(operation, path)
 
 
+def restore_paths(network: keras.Model) -> None:
+    """Gives new variables of a network's layers the paths that others had.
+
+    Layers of the user's own networks, which were never named, stay.
+    """
+    for layer in network.layers:
+        if compat.is_functional(layer):
+            restore_paths(layer)
+        elif (path := _paths.get(layer)) is not None:
+            _name_layer_variables(layer, path)
+
+
 def rename(operation: keras.Operation, name: str) -> None:
     """Renames an operation that belongs to a copy.
 

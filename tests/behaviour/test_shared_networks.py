@@ -189,7 +189,8 @@ def test_old_outputs_are_distilled_on_the_inputs_of_all_upstreams():
             head=2,
             loss="mse",
         )
-        alone.blocks["upstream"].weights[0].assign(kernel)
+        value = ops.convert_to_numpy(kernel)
+        alone.blocks["upstream"].weights[0].assign(value)
         found.append(alone.evaluate(given, Y, verbose=0)[1])
     assert loss == pytest.approx(np.mean(found), rel=1e-4)
     assert total == pytest.approx(plain + loss, rel=1e-4)
