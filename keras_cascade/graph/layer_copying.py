@@ -4,6 +4,7 @@ Tested by `tests/graph/test_copying.py`.
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from copy import deepcopy
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -15,23 +16,44 @@ from keras_cascade.graph import low_rank
 from keras_cascade.graph.layer_identity import make_copy
 
 _WHAT_TO_DO = (
-    "Give the class a get_config() with all its constructor arguments, or "
+    "Give the class a get_config() with all its constructor arguments and a "
+    "from_config() that takes them, or use the layers of the network itself: "
     "build with copy=False."
+)
+# Users' constructors and `from_config` may raise any of these.
+_CANNOT_BE_MADE = (
+    ArithmeticError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
 )
 
 
 def copy_operation(operation: keras.Operation, name: str) -> keras.Operation:
-    """Copies a layer or operation under another name, without weights."""
-    if isinstance(operation, keras.layers.Lambda):
-        return _copy_lambda(operation, name)
+    """Copies a layer or operation under another name, without weights.
+
+    Raises:
+        ValueError: If it cannot be made again from its config.
+    """
     try:
+        if type(operation) in _COPIED_BY_HAND:
+            return _COPIED_BY_HAND[type(operation)](operation, name)
         return _make_copy(operation, name)
-    except (NotImplementedError, TypeError) as error:
+    except _CANNOT_BE_MADE as error:
         # Keras's errors go on for pages.
-        first_line = str(error).partition("\n")[0]
+        reason = str(error).partition("\n")[0]
+        if "safe_mode=False" in reason:
+            reason = (
+                "it holds Python or PyTorch code, which Keras writes into a "
+                "config and makes again only outside its safe mode."
+            )
         raise ValueError(
             f"Layer '{operation.name}' ({type(operation).__name__}) cannot be "
-            f"copied from its config: {first_line} {_WHAT_TO_DO}"
+            f"copied from its config: {reason} {_WHAT_TO_DO}"
         ) from error
 
 
@@ -194,7 +216,6 @@ def _copy_assets(old: keras.Layer, new: keras.Layer) -> None:
 
 
 def _copy_lambda(layer: keras.layers.Lambda, name: str) -> keras.layers.Lambda:
-    # `from_config` refuses Python functions, and the function is at hand.
     return keras.layers.Lambda(
         layer.function,
         output_shape=layer.get_config().get("output_shape"),
@@ -204,3 +225,29 @@ def _copy_lambda(layer: keras.layers.Lambda, name: str) -> keras.layers.Lambda:
         dtype=layer.dtype_policy,
         trainable=layer.trainable,
     )
+
+
+def _copy_torch_module(
+    layer: keras.layers.TorchModuleWrapper, name: str
+) -> keras.layers.TorchModuleWrapper:
+    return keras.layers.TorchModuleWrapper(
+        deepcopy(layer.module),
+        name=name,
+        output_shape=layer.output_shape,
+        dtype=layer.dtype_policy,
+        trainable=layer.trainable,
+    )
+
+
+def _copy_saved_model(
+    layer: keras.layers.TFSMLayer, name: str
+) -> keras.layers.TFSMLayer:
+    return keras.layers.TFSMLayer(**{**layer.get_config(), "name": name})
+
+
+# `from_config` refuses code from files; here the code is at hand.
+_COPIED_BY_HAND: dict[type, Callable[..., keras.Operation]] = {
+    keras.layers.Lambda: _copy_lambda,
+    keras.layers.TorchModuleWrapper: _copy_torch_module,
+    keras.layers.TFSMLayer: _copy_saved_model,
+}
