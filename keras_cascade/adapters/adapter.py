@@ -313,8 +313,9 @@ class Adapter(keras.layers.Layer):
 
     def _format(self, data_format: str | None) -> str:
         """Returns a `data_format`, by default that of Keras's configuration."""
-        given = data_format or keras.config.image_data_format()
-        return self._one_of("data_format", given, FORMATS)
+        if data_format is None:
+            return keras.config.image_data_format()
+        return self._one_of("data_format", data_format, FORMATS)
 
     def _positive(self, argument: str, value: object, kind: str) -> int:
         """Returns the value of an argument as a positive int."""

@@ -81,7 +81,8 @@ def _check_originals_are_there(
     cascade: Trainer, changes: Mapping[str, Any]
 ) -> None:
     """Raises a ValueError if retention needs networks that are gone."""
-    if not changes.get("retention"):
+    retention = changes.get("retention")
+    if not isinstance(retention, Mapping) or not retention:
         return
     blocks = {*cascade.spec.networks} - _replaced(cascade, changes)
     if gone := sorted(b for b in blocks if cascade.source(b) is None):

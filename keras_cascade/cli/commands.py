@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from keras_cascade._messages import to_json
 
@@ -45,15 +45,12 @@ def load_model(path: Path, compile: bool = True) -> "keras.Model":
     """Loads a `.keras` file, compiled by default.
 
     Raises:
-        ValueError: There is no such file.
+        ValueError: There is no such file, or it cannot be loaded.
     """
     # Imported late: Keras takes seconds to import, and --help needs none.
-    import keras
+    from keras_cascade.networks.archives import load_archive
 
-    if not path.is_file():
-        raise ValueError(f"There is no file '{path}'.")
-    model: Any = keras.saving.load_model(path, compile=compile)
-    return model
+    return load_archive(path, "model", compile)
 
 
 def show(result: object, as_json: bool) -> None:

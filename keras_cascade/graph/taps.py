@@ -112,15 +112,15 @@ def check_taps(taps: object, where: str) -> None:
         taps: The user's argument, unless it is `None`.
         where: The networks that it selects of, for errors.
     """
-    if not taps:
-        raise ValueError(
-            f"taps={taps!r} selects nothing of {where}. Give a path, a list "
-            "of paths, a mapping {tap name: path}, or None for every output."
-        )
     if not isinstance(taps, str | Sequence | Mapping):
         raise TypeError(
             "taps must be None, a path, a list of paths or a mapping "
             f"{{tap name: path}}; received {taps!r}."
+        )
+    if not taps:
+        raise ValueError(
+            f"taps={taps!r} selects nothing of {where}. Give a path, a list "
+            "of paths, a mapping {tap name: path}, or None for every output."
         )
 
 

@@ -8,6 +8,7 @@ import keras
 from keras_cascade import _keras_compat as compat
 from keras_cascade._messages import closest
 from keras_cascade.networks.applications import APPLICATIONS, load_application
+from keras_cascade.networks.archives import load_archive
 from keras_cascade.networks.presets import PREFIX, load_preset
 
 
@@ -92,10 +93,7 @@ def _from_file(name: str | Path, role: str) -> keras.Model:
         raise ValueError(
             f"{role}='{name}' is no network.{suggested} A string is {_STRINGS}."
         )
-    if not path.is_file():
-        raise ValueError(f"{role}: there is no file '{path}'.")
-    network: Any = keras.saving.load_model(path, compile=False)
-    return network
+    return load_archive(path, role)
 
 
 def _black_box(network: keras.Model, role: str) -> keras.Model:
