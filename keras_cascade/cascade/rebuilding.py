@@ -84,7 +84,7 @@ def _check_originals_are_there(
     retention = changes.get("retention")
     if not isinstance(retention, Mapping) or not retention:
         return
-    blocks = {*cascade.spec.networks} - _replaced(cascade, changes)
+    blocks = {*cascade.spec.roles} - _replaced(cascade, changes)
     if gone := sorted(b for b in blocks if cascade.source(b) is None):
         raise ValueError(
             "rebuild(retention=...) needs the networks as they were, and those "

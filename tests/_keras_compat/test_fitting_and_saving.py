@@ -40,3 +40,22 @@ def test_a_weights_file_from_memory_loads(tmp_path):
     other.load_weights(tmp_path / "a.weights.h5")
     for a, b in zip(one.get_weights(), other.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_a_view_is_saved_as_a_network_of_the_named_class(tmp_path):
+    path = str(tmp_path / "w.weights.h5")
+    stock = keras.Sequential([keras.Input((3,)), keras.Sequential([
+        keras.Input((3,)), keras.layers.Dense(2),
+    ])])  # fmt: skip
+    stock.save_weights(path)
+    assert compat.is_in_weights_file(path, ["layers/sequential/layers/dense"])
+    assert not compat.is_in_weights_file(path, ["layers/dense"])
+    view, inner = compat.make_view("Functional"), compat.make_view("Sequential")
+    layer = keras.layers.Dense(2)
+    layer.build((None, 3))
+    view.layers, inner.layers = [inner], [layer]
+    keras.saving.load_weights(view, path)
+    for one, other in zip(layer.weights, stock.weights, strict=True):
+        np.testing.assert_array_equal(
+            *map(keras.ops.convert_to_numpy, (one, other))
+        )

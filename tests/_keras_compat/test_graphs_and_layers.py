@@ -226,6 +226,43 @@ def test_running_a_graph_passes_an_outer_mask_on(rows):
     np.testing.assert_allclose(_numpy(found), expected, rtol=1e-6)
 
 
+def _sharing():
+    """Returns a network of two networks that share a layer."""
+    shared, parts = layers.Dense(4, name="shared"), []
+    for name in "ab":
+        x = keras.Input((4,))
+        parts.append(keras.Model(x, shared(x), name=name))
+    x = keras.Input((4,))
+    return keras.Model(x, [part(x) for part in parts])
+
+
+@pytest.mark.filterwarnings("ignore:Skipping nested container")
+def test_keras_does_not_load_a_layer_that_networks_share(tmp_path):
+    # When it does, `with_made_layers` and `inline_shared` can go.
+    _sharing().save(tmp_path / "stock.keras")
+    with pytest.raises(ValueError, match="could not be loaded"):
+        keras.saving.load_model(tmp_path / "stock.keras")
+
+
+def test_objects_of_one_number_are_one_object(rows):
+    config = _sharing().get_config()
+    for part in config["layers"][1:]:
+        for entry in part["config"]["layers"]:
+            if entry["name"] == "shared":
+                entry[_keras_compat.SHARED] = "layer 0"
+    with _keras_compat.share_objects(), _keras_compat.share_objects():
+        parts = [
+            keras.Model.from_config(
+                _keras_compat.with_made_layers(part["config"], None)
+            )
+            for part in config["layers"][1:]
+        ]
+    one, other = (part.get_layer("shared") for part in parts)
+    assert one is other
+    np.testing.assert_array_equal(*(_numpy(part(rows)) for part in parts))
+    np.testing.assert_array_equal(_numpy(one(rows)), _numpy(parts[1](rows)))
+
+
 # --- Layers and variables ----------------------------------------------------
 
 

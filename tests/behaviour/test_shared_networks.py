@@ -160,6 +160,21 @@ def test_rates_stages_and_retention_take_the_name_of_any_upstream():
     assert {"cka/output", "cka/output_1", "cka/output_2"} <= set(log)
 
 
+def test_rates_decay_in_a_network_that_is_called_several_times():
+    decay = kc.LayerwiseDecay(1e-3, 0.5)
+    cascade = siamese(face(), loss="mse", learning_rates={"anchor": decay})
+    found = cascade.learning_rates()
+    assert found[f"{BLOCK}/out/kernel"] == pytest.approx(1e-3)
+    assert found[f"{BLOCK}/h/kernel"] == pytest.approx(5e-4)
+
+
+def test_retention_is_rebuilt_for_a_network_that_still_exists():
+    network = face()
+    rebuilt = siamese(network).rebuild(retention={"anchor": kc.L2SP(0.1)})
+    assert rebuilt.blocks["anchor"] is rebuilt.blocks["positive"]
+    assert list(rebuilt.spec.retention) == ["anchor"]
+
+
 def test_drift_compares_each_tap_on_the_inputs_of_its_upstream():
     cascade = siamese(face(), loss="mse")
     data = {**DATA, "negative_x": np.zeros_like(X)}

@@ -138,7 +138,7 @@ def depths_of(
     calls of a layer the deepest counts.
     """
     flat = flatten(graph)
-    inside = [c for c in flat.steps if block in (None, c.address[0])]
+    inside = [c for c in flat.steps if block in (None, names_of(c.address)[0])]
     known: dict[int, int] = {}
     depths: dict[LayerPath, int] = {}
     for call in reversed(inside):  # the calls that use an output come first
