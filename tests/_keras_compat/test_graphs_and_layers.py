@@ -311,7 +311,7 @@ def test_losses_of_a_step_are_passed_on():
     model = Watching(x, y)
     model.compile("sgd", "mse")
     model.fit(np.zeros((4, 3)), np.zeros((4, 1)), verbose=0)
-    assert seen and set(seen) == {1}
+    assert seen[-1] == 1  # the first calls are symbolic
 
 
 @pytest.mark.parametrize("flag", [True, False])
