@@ -42,3 +42,4 @@ from keras_cascade._keras_compat.graphs_and_layers import (  # noqa: F401
     with_made_layers,
     without_low_rank_configs,
 )
+from keras_cascade._keras_compat.orders import ArrayOrder  # noqa: F401

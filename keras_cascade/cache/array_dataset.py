@@ -8,10 +8,16 @@ from typing import Any
 
 import numpy as np
 
+from keras_cascade import _keras_compat as compat
 from keras_cascade._cascade_view import CascadeView
 from keras_cascade.cache.cached_names import to_cached_names
 from keras_cascade.cache.compiled import Arrays
-from keras_cascade.cache.datasets import Dataset, in_order, model_batch
+from keras_cascade.cache.datasets import (
+    Dataset,
+    in_order,
+    model_batch,
+    without_absent,
+)
 from keras_cascade.cache.features import Features, Positions
 from keras_cascade.cache.fingerprint import row_ids
 from keras_cascade.cache.py_datasets import IndexedBatches, ModelBatch
@@ -36,7 +42,7 @@ class ArrayDataset(Dataset):
         super().__init__(cascade, -(-samples.rows // batch_size))
         self._rows, self._samples = samples.rows, samples.to_numpy()
         self._batch_size, self._shuffle = batch_size, shuffle
-        self._shuffled = "samples" if shuffle else "nothing"
+        self._order = compat.ArrayOrder(samples.rows, batch_size, shuffle)
         self._arrays = self._sort(self._samples.x)
         self._known_ids: Arrays = {}
         self._looks = 0
@@ -44,6 +50,15 @@ class ArrayDataset(Dataset):
     def first_batch(self) -> Batch:
         """Returns the first batch, with labels and weights."""
         return self._take(slice(0, self._batch_size))
+
+    def opening_arguments(self) -> dict[str, Any]:
+        """Returns the arguments of a `fit` without epochs."""
+
+        def read(rows: np.ndarray) -> ModelBatch:
+            x, *others = self._take(rows)
+            return without_absent((map_arrays(to_floatx, x), *others))
+
+        return in_order(self._ordered(read))
 
     def look_again(self) -> None:
         """Hashes some rows again; other ones each time."""
@@ -94,7 +109,7 @@ class ArrayDataset(Dataset):
             found = features.read({k: p[rows] for k, p in positions.items()})
             return self._batch(features, found, rows)
 
-        return IndexedBatches(read, self._rows_of_batches(), self._shuffled)
+        return self._ordered(read)
 
     def _computing(self, features: Features) -> IndexedBatches:
         """Returns batches whose missing rows are computed when they are read.
@@ -128,8 +143,11 @@ class ArrayDataset(Dataset):
                 lacking[chunk] = False
             return self._batch(features, compute(rows), rows)
 
-        batches = self._rows_of_batches()
-        return IndexedBatches(read, batches, self._shuffled, prepare)
+        return self._ordered(read, prepare)
+
+    def _ordered(self, read: Any, *prepare: Any) -> IndexedBatches:
+        """Returns batches in the order in which a live training has them."""
+        return IndexedBatches(read, self.steps or 0, self._order.draw, *prepare)
 
     def _batch(
         self, features: Features, found: Arrays, rows: np.ndarray
@@ -153,7 +171,3 @@ class ArrayDataset(Dataset):
         # Keras casts the floats of arrays, but not those of a PyDataset.
         x, y, weights = self._samples.take(rows)
         return x, map_arrays(to_floatx, y), map_arrays(to_floatx, weights)
-
-    def _rows_of_batches(self) -> list[np.ndarray]:
-        starts = range(self._batch_size, self._rows, self._batch_size)
-        return np.split(np.arange(self._rows), starts)

@@ -37,6 +37,13 @@ class Dataset:
         """Returns the first batch, with labels and weights."""
         raise NotImplementedError
 
+    def opening_arguments(self) -> dict[str, Any]:
+        """Returns the arguments of a `fit` without epochs.
+
+        Keras builds metrics on a first batch, for which it may draw an order.
+        """
+        raise NotImplementedError
+
     def look_again(self) -> None:
         """Looks at some samples, and sets `varies_because` if they changed."""
         raise NotImplementedError
@@ -87,8 +94,12 @@ def model_batch(inputs: Arrays, features: Arrays, batch: Batch) -> ModelBatch:
 
     Some inputs, which the trainable part takes unchanged, stay beside them.
     """
-    x = to_cached_names({**inputs, **features})
-    _, y, weights = batch
+    return without_absent((to_cached_names({**inputs, **features}), *batch[1:]))
+
+
+def without_absent(batch: Batch) -> ModelBatch:
+    """Returns a batch without the parts at the end that are missing."""
+    x, y, weights = batch
     if weights is not None:
         return x, y, weights
     return (x,) if y is None else (x, y)

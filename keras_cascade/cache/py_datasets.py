@@ -4,6 +4,7 @@ Tested by `tests/cache/test_kinds_of_data.py`.
 """
 
 import random
+import threading
 from collections.abc import Callable, Iterator, Sequence
 
 import keras
@@ -14,12 +15,15 @@ ModelBatch = tuple[object, ...]
 
 
 class IndexedBatches(keras.utils.PyDataset):
-    """Batches of rows, put in another order in each epoch if asked for.
+    """Batches of rows, whose order is drawn for each epoch.
+
+    The order is drawn when the first batch of an epoch is read, as a live
+    training draws it.
 
     Args:
         read: Returns the batch of some rows.
-        rows: The rows of each batch.
-        shuffled: `"samples"`, `"batches"` or `"nothing"`.
+        count: The number of batches.
+        draw: Returns the rows of each batch of an epoch.
         prepare: Called with the rows of all batches of each epoch before its
             first.
     """
@@ -27,40 +31,73 @@ class IndexedBatches(keras.utils.PyDataset):
     def __init__(
         self,
         read: Callable[[np.ndarray], ModelBatch],
-        rows: Sequence[np.ndarray],
-        shuffled: str,
+        count: int,
+        draw: Callable[[], Sequence[np.ndarray]],
         prepare: Callable[[Sequence[np.ndarray]], None] = lambda batches: None,
     ):
         super().__init__()
-        self._read, self._rows = read, rows
-        self._shuffled, self._prepare = shuffled, prepare
-        self._start()
+        self._read, self._count = read, count
+        self._draw, self._prepare = draw, prepare
+        self._rows: Sequence[np.ndarray] | None = None
+        self._lock = threading.Lock()
 
     @property
     def num_batches(self) -> int:
         """The number of batches."""
-        return len(self._rows)
+        return self._count
 
     def __getitem__(self, index: int) -> ModelBatch:
-        return self._read(self._rows[index])
+        return self._read(self._drawn()[index])
 
     def on_epoch_end(self) -> None:
         """Keras's hook: another order for the next epoch."""
-        self._start()
+        self._rows = None
 
-    def _start(self) -> None:
-        if self._shuffled != "nothing":
-            self._rows = self._shuffle()
-        self._prepare(self._rows)
+    def _drawn(self) -> Sequence[np.ndarray]:
+        # TensorFlow may still read for an epoch that has ended.
+        with self._lock:
+            if self._rows is None:
+                rows = self._draw()
+                self._prepare(rows)
+                self._rows = rows
+            return self._rows
 
-    def _shuffle(self) -> Sequence[np.ndarray]:
-        # Keras's own shuffling draws from Python's generator as well.
-        draw = np.random.default_rng(random.getrandbits(64))
-        if self._shuffled == "batches":
-            return [self._rows[i] for i in draw.permutation(len(self._rows))]
-        # Batches keep their sizes, as in Keras's shuffling of arrays.
-        ends = np.cumsum([len(rows) for rows in self._rows])[:-1]
-        return np.split(draw.permutation(np.concatenate(self._rows)), ends)
+
+class EachOnce(keras.utils.PyDataset):
+    """Batches that are made when they are first read, in any order.
+
+    Args:
+        make: Returns the batch of a number.
+        count: The number of batches.
+        completed: Called once when all batches have been made.
+        again: Returns a batch when all have been made.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[int], ModelBatch],
+        count: int,
+        completed: Callable[[], None],
+        again: Callable[[int], ModelBatch],
+    ):
+        super().__init__()
+        self._make, self._count = make, count
+        self._completed, self._again = completed, again
+        self._made: set[int] = set()
+
+    @property
+    def num_batches(self) -> int:
+        """The number of batches."""
+        return self._count
+
+    def __getitem__(self, index: int) -> ModelBatch:
+        if len(self._made) == self._count:
+            return self._again(index)
+        batch = self._make(index)
+        self._made.add(index)
+        if len(self._made) == self._count:
+            self._completed()
+        return batch
 
 
 class OnePassBatches(keras.utils.PyDataset):
@@ -110,3 +147,11 @@ class OnePassBatches(keras.utils.PyDataset):
             # The generator completes its record after the last batch.
             next(self._found, None)
         return batch
+
+
+def shuffle_rows(batches: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Returns the rows of all batches shuffled, in batches of equal sizes."""
+    # Keras's own shuffling draws from Python's generator as well.
+    draw = np.random.default_rng(random.getrandbits(64))
+    ends = np.cumsum([len(rows) for rows in batches])[:-1]
+    return np.split(draw.permutation(np.concatenate(batches)), ends)

@@ -72,9 +72,20 @@ class Record:
         self._structures = batch[1:]
         self.sizes.append(len(next(iter(ids.values()))))
 
-    def complete(self) -> None:
-        """Completes the record when the stream has ended."""
-        self._joined = {k: np.concatenate(v) for k, v in self._ids.items()}
+    def complete(self, numbers: Sequence[int] | None = None) -> None:
+        """Completes the record when the stream has ended.
+
+        Args:
+            numbers: The number of each batch, if they came in another order.
+        """
+        order = (
+            range(len(self.sizes)) if numbers is None else np.argsort(numbers)
+        )
+        self.sizes = [self.sizes[i] for i in order]
+        self._joined = {
+            name: np.concatenate([batches[i] for i in order])
+            for name, batches in self._ids.items()
+        }
         for column in self._columns.values():
             column.finish()
         self.is_complete = True

@@ -98,13 +98,9 @@ class _Run:
 
     def begin(self) -> None:
         """Lets callbacks begin: weights that they load count for the cache."""
-        x, y, weights = self._training.first_batch()
         self._keras_fit(
-            x=x,
-            y=y,
-            sample_weight=weights,
+            **self._training.opening_arguments(),
             epochs=0,
-            shuffle=False,  # which would draw random numbers
             callbacks=self.callbacks,
         )
         self.epoch = (

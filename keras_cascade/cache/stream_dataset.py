@@ -4,21 +4,29 @@ Tested by `tests/cache/test_kinds_of_data.py`.
 """
 
 import itertools
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 
 from keras_cascade._cascade_view import CascadeView
 from keras_cascade.cache.compiled import Arrays
-from keras_cascade.cache.datasets import Dataset, in_order, model_batch
+from keras_cascade.cache.datasets import (
+    Dataset,
+    in_order,
+    model_batch,
+    without_absent,
+)
 from keras_cascade.cache.features import Features
 from keras_cascade.cache.fingerprint import digest_of, row_ids
 from keras_cascade.cache.py_datasets import (
+    EachOnce,
     IndexedBatches,
     ModelBatch,
     OnePassBatches,
+    shuffle_rows,
 )
 from keras_cascade.cache.records import Record
 from keras_cascade.data.arrays import map_arrays, to_floatx
@@ -62,6 +70,21 @@ class StreamDataset(Dataset):
         """Returns the first batch, with labels and weights."""
         return self._first
 
+    def opening_arguments(self) -> dict[str, Any]:
+        """Returns the arguments of a `fit` without epochs."""
+        count = self.steps or 1
+        first = without_absent(self._first)
+        batches = IndexedBatches(
+            lambda rows: first, count, lambda: [np.arange(0)] * count
+        )
+        return {"x": batches, "shuffle": self._shuffles_batches}
+
+    @property
+    def _shuffles_batches(self) -> bool:
+        """Whether Keras shuffles the batches, by their numbers."""
+        is_py_dataset = self._samples.order.shuffled == "batches"
+        return self._shuffle and is_py_dataset
+
     def look_again(self) -> None:
         """Reads some entries again, if there is an index and no key."""
         looks = self._samples.looks
@@ -92,8 +115,16 @@ class StreamDataset(Dataset):
         """Returns the arguments of Keras's `fit` on features, in batches."""
         record = self._record_for(features)
         if record is not None and self.is_complete(features):
-            order = self._samples.order.shuffled if self._shuffle else "nothing"
-            return in_order(_reading(record, features, order))
+            # A PyDataset is shuffled by Keras, as in a live training.
+            shuffles = self._samples.order.shuffled == "samples"
+            return {
+                "x": _reading(record, features, shuffles and self._shuffle),
+                "shuffle": self._shuffles_batches,
+            }
+        order = self._samples.order
+        if order.shuffled == "batches" and order.index is not None:
+            batches = self._by_number(features)
+            return {"x": batches, "shuffle": self._shuffles_batches}
         recording = self._recording(features)
         if self.steps is None:
             return in_order(recording)
@@ -107,46 +138,107 @@ class StreamDataset(Dataset):
         record = self._record_for(features)
         if record is None:
             raise RuntimeError("The record of a stream is not complete.")
-        return _reading(record, features, "nothing")
+        return _reading(record, features, shuffles=False)
+
+    def _by_number(self, features: Features) -> EachOnce:
+        """Returns the batches of a PyDataset, in whatever order Keras reads."""
+        record, numbers = self._new_record(features), list[int]()
+
+        def make(number: int) -> ModelBatch:
+            batch = self._entry(number)
+            is_new = number not in numbers
+            if is_new:
+                numbers.append(number)
+            return self._made(record if is_new else None, features, batch)
+
+        def again(number: int) -> ModelBatch:
+            known = recorded()
+            return make(number) if known is None else known[number]
+
+        @cache
+        def recorded() -> IndexedBatches | None:
+            has_record = self._record_for(features) is not None
+            return self._recorded(features) if has_record else None
+
+        return EachOnce(
+            make,
+            self.steps or 0,
+            lambda: self._complete(record, features, numbers),
+            again,
+        )
 
     def _recording(self, features: Features) -> Iterator[ModelBatch]:
         """Yields the batches of the stream, and records them."""
-        passed_on = features.part.passed_on
-        record = Record(features.store, list(features.part.ports), passed_on)
+        record = self._new_record(features)
         for batch in self._watched(self._pass()):
-            arrays = self._sort(batch[0])
-            ids = _ids(arrays, record)
-            found = features.batch(
-                partial(_rows_of, arrays, record), ids, self._batch_size
-            )
-            inputs = self._as_inputs(arrays, passed_on)
-            # A record with a gap would be of no use: it ends with the room.
-            if not features.is_full:
-                with features.while_there_is_room():
-                    record.add(ids, inputs, batch)
-            yield model_batch(inputs, found, batch)
-        if not features.is_full and self.varies_because is None:
+            yield self._made(record, features, batch)
+        self._complete(record, features)
+
+    def _new_record(self, features: Features) -> Record:
+        part = features.part
+        return Record(features.store, list(part.ports), part.passed_on)
+
+    def _made(
+        self, record: Record | None, features: Features, batch: Batch
+    ) -> ModelBatch:
+        """Returns a batch on features, after adding it to a record."""
+        names, passed_on = list(features.part.ports), features.part.passed_on
+        arrays = self._sort(batch[0])
+        ids = _ids(arrays, names)
+        found = features.batch(
+            partial(_rows_of, arrays, names), ids, self._batch_size
+        )
+        inputs = self._as_inputs(arrays, passed_on)
+        # A record with a gap would be of no use: it ends with the room.
+        if record is not None and not features.is_full:
             with features.while_there_is_room():
-                record.complete()
-                if self._key is not None:
-                    record.save(self._name(features))
-                self._record = record
+                record.add(ids, inputs, batch)
+        return model_batch(inputs, found, batch)
+
+    def _complete(
+        self,
+        record: Record,
+        features: Features,
+        numbers: list[int] | None = None,
+    ) -> None:
+        if features.is_full or self.varies_because is not None:
+            return
+        with features.while_there_is_room():
+            record.complete(numbers)
+            if self._key is not None:
+                record.save(self._name(features))
+            self._record = record
 
     def _watched(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """Yields batches, and sees whether reading them draws at random."""
-        looks = self._samples.looks if self._key is None else None
         # A pass of a torch DataLoader draws a seed before its first batch.
         yield from itertools.islice(batches, 1)
         while True:
-            before = looks and looks.generators.states()
-            batch = next(batches, None)
+            with self._watching():
+                batch = next(batches, None)
             if batch is None:
                 return
-            if looks is not None and looks.generators.states() != before:
-                self.varies_because = (
-                    "random numbers were drawn when its samples were read"
-                )
             yield batch
+
+    def _entry(self, number: int) -> Batch:
+        with self._watching():
+            batch = self._samples.entry(number)
+        x, y, weights = (map_arrays(to_floatx, part) for part in batch)
+        return x, y, weights
+
+    @contextmanager
+    def _watching(self) -> Iterator[None]:
+        """Sees whether code draws random numbers, unless there is a key."""
+        looks = self._samples.looks
+        if looks is None or self._key is not None:
+            yield
+            return
+        before = looks.generators.states()
+        yield
+        if looks.generators.states() != before:
+            self.varies_because = (
+                "random numbers were drawn when its samples were read"
+            )
 
     def _record_for(self, features: Features) -> Record | None:
         """Returns the record of this stream, if it serves this cut."""
@@ -166,7 +258,7 @@ class StreamDataset(Dataset):
         # The first batch is enough, as the user says that samples repeat.
         if self.steps not in (None, len(record.sizes)):
             return False
-        return record.contains(_ids(self._sort(self._first[0]), record))
+        return record.contains(_ids(self._sort(self._first[0]), record.inputs))
 
     def _name(self, features: Features) -> str:
         inputs, passed_on = list(features.part.ports), features.part.passed_on
@@ -194,7 +286,9 @@ class StreamDataset(Dataset):
             yield x, y, weights
 
 
-def _reading(record: Record, features: Features, order: str) -> IndexedBatches:
+def _reading(
+    record: Record, features: Features, shuffles: bool
+) -> IndexedBatches:
     """Returns the batches of a record, which are all stored."""
     positions = features.positions(record.ids)
 
@@ -204,15 +298,20 @@ def _reading(record: Record, features: Features, order: str) -> IndexedBatches:
         return model_batch(inputs, found, (None, y, weights))
 
     ends = np.cumsum(record.sizes)[:-1]
-    return IndexedBatches(read, np.split(np.arange(record.rows), ends), order)
+    batches = np.split(np.arange(record.rows), ends)
+
+    def draw() -> list[np.ndarray]:
+        return shuffle_rows(batches) if shuffles else batches
+
+    return IndexedBatches(read, len(batches), draw)
 
 
-def _rows_of(arrays: Arrays, record: Record, rows: np.ndarray) -> Arrays:
-    return {name: arrays[name][rows] for name in record.inputs}
+def _rows_of(arrays: Arrays, names: Sequence[str], rows: np.ndarray) -> Arrays:
+    return {name: arrays[name][rows] for name in names}
 
 
-def _ids(arrays: Arrays, record: Record) -> Arrays:
-    return {name: row_ids(arrays[name]) for name in record.inputs}
+def _ids(arrays: Arrays, names: Sequence[str]) -> Arrays:
+    return {name: row_ids(arrays[name]) for name in names}
 
 
 def _serves(record: Record, features: Features) -> bool:

@@ -131,15 +131,16 @@ class Batches:
         """
         batch = None
         for batch in self._pass():
-            found = keras.utils.unpack_x_y_sample_weight(batch)
-            x, y, weights = (*found[:parts], None, None)[:3]
-            x = keras.tree.map_structure(to_numpy, x)
-            yield x, map_arrays(to_numpy, y), map_arrays(to_numpy, weights)
+            yield _as_batch(batch, parts)
         if batch is None:
             raise ValueError(
                 "The data is empty: it gave no batch. A generator that was "
                 "read before gives nothing; make a new one."
             )
+
+    def entry(self, number: int) -> Batch:
+        """Returns a batch by its number; for data that is read so."""
+        return _as_batch(self._data[number], 3)
 
     def _pass(self) -> Iterator[object]:
         if not isinstance(self._data, keras.utils.PyDataset):
@@ -147,6 +148,13 @@ class Batches:
         # A PyDataset has no iterator, and an index without end.
         numbers = itertools.count() if self.endless else range(self.length or 0)
         return map(self._data.__getitem__, numbers)
+
+
+def _as_batch(given: object, parts: int) -> Batch:
+    found = keras.utils.unpack_x_y_sample_weight(given)
+    x, y, weights = (*found[:parts], None, None)[:3]
+    x = keras.tree.map_structure(to_numpy, x)
+    return x, map_arrays(to_numpy, y), map_arrays(to_numpy, weights)
 
 
 def open_data(data: object, may_be_endless: bool = False) -> Arrays | Batches:
