@@ -37,6 +37,7 @@ def test_arrays_in_memory(compiled, same_training, images, labels, shuffle):
     )
 
 
+@pytest.mark.large
 def test_arrays_in_a_folder_where_some_features_are_known(
     compiled, same_training, images, labels, tmp_path
 ):
@@ -53,6 +54,7 @@ def test_arrays_in_a_folder_where_some_features_are_known(
     )
 
 
+@pytest.mark.large
 def test_stages(compiled, same_training, images, labels):
     same_training(
         compiled,
