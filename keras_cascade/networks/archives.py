@@ -23,6 +23,7 @@ _DAMAGED = (
     zipfile.BadZipFile,
     zlib.error,
     AttributeError,
+    ImportError,
     IndexError,
     KeyError,
     NotImplementedError,
