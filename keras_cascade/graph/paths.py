@@ -49,7 +49,7 @@ def select(graph: Graph, pattern: str) -> list[Address]:
             f"{pattern!r} is no path: a path is 'layer' or "
             "'network/inner_layer', without empty segments."
         )
-    return list(dict.fromkeys(_matches(graph, pattern.split("/"))))
+    return list(dict.fromkeys(_matches(graph, _segments(pattern))))
 
 
 def is_exact(pattern: str) -> bool:
@@ -65,6 +65,16 @@ def all_addresses(graph: Graph) -> Iterator[Address]:
 def names_of(address: Address) -> LayerPath:
     """Returns the path of a layer: its address without numbers of calls."""
     return tuple(_CALL.sub("", key) for key in address)
+
+
+def _segments(pattern: str) -> list[str]:
+    """Returns the segments; of several `**` in a row, one says the same."""
+    given = pattern.split("/")
+    return [
+        segment
+        for before, segment in zip(["", *given], given, strict=False)
+        if segment != "**" or before != "**"
+    ]
 
 
 def _matches(graph: Graph, segments: Sequence[str]) -> Iterator[Address]:

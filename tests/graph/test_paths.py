@@ -164,3 +164,13 @@ def test_the_closest_paths_are_named():
     assert "pool" not in closest("block1_conv", paths)
     assert "'block1_conv1'" in closest("conv1", paths)
     assert closest("zzz", paths) == ""
+
+
+def test_levels_that_are_left_open_many_times_are_one():
+    inputs = keras.Input((2,), name="x")
+    deep = keras.layers.Dense(2, name="deep")(inputs)
+    inner = keras.Model(inputs, deep, name="inner")
+    network = keras.Model(inputs, inner(inputs))
+    every = [*_select(network, "*"), "inner/x", "inner/deep"]
+    assert sorted(_select(network, "**/" * 5000 + "*")) == sorted(every)
+    assert _select(network, "**/*/" * 5000 + "*") == []
