@@ -4,6 +4,10 @@ Each function says why it is needed and on which version it was seen to work;
 `tests/_keras_compat/` fails when Keras changes it.
 """
 
+from keras_cascade._keras_compat.attributes import (  # noqa: F401
+    attributes_of_keras,
+    lambda_output_shape,
+)
 from keras_cascade._keras_compat.fitting_and_saving import (  # noqa: F401
     ask_to_overwrite,
     is_in_weights_file,

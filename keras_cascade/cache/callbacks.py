@@ -94,7 +94,7 @@ class FrozenCheck(keras.callbacks.Callback):
         """Sets the part whose features are in use from now on, if any."""
         self._part = part
         if part is not None:
-            self._weights, self._flags = part.weights_digest(), self._now()
+            self._weights, self._flags = part.state_digest(), self._now()
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         """Compares the flags with those at the beginning of the segment."""
@@ -107,8 +107,10 @@ class FrozenCheck(keras.callbacks.Callback):
         It reads them all: at the end of a segment, not in every epoch.
         """
         part = self._part
-        if part is not None and part.weights_digest() != self._weights:
-            raise RuntimeError(_changed("weights", "so its training is void"))
+        if part is not None and part.state_digest() != self._weights:
+            raise RuntimeError(
+                _changed("attributes or weights", "so its training is void")
+            )
 
     def _now(self) -> list[bool]:
         cascade: Any = self.model

@@ -42,7 +42,8 @@ class FeatureCache:
             as can be seen (`tf.data`, generators). By naming it you say that
             it gives the same ones. Under the same key, features and labels
             are read from the cache and not from the data: change the key
-            whenever the data changes. Defaults to `None`.
+            whenever the data changes. It also says that compiled code of
+            yours, which cannot be read, stays as it is. Defaults to `None`.
 
     Raises:
         ValueError: The dtype is none of these, or a number is not positive.

@@ -15,6 +15,7 @@ from keras_cascade.cache.compiled import Arrays
 from keras_cascade.cache.fingerprint import digest_of, joint_ids
 from keras_cascade.cache.frozen_part import CachedTensor, FrozenPart
 from keras_cascade.cache.storage.columns import CacheFull, Column
+from keras_cascade.cache.storage.disk import DiskStore
 from keras_cascade.cache.storage.stores import Store
 
 # The ids of rows, by the input that they are rows of.
@@ -50,11 +51,22 @@ class Features:
         }
         self.is_full = False
         self._lock = threading.RLock()
+        self._warn_of_files()
+
+    def _warn_of_files(self) -> None:
+        """Warns of damaged files, and of features that no other one reads."""
+        if isinstance(self.store, DiskStore):
+            for name, reason in self.part.unknown.items():
+                warnings.warn(
+                    f"cache_features: '{name}' {reason}: its features serve "
+                    "this process alone, others compute them again.",
+                    stacklevel=5,
+                )
         if damaged := sum(x.damaged for x in self.columns.values()):
             warnings.warn(
                 f"cache_features: {damaged} files of features are not as they "
                 "were written. Their features are computed again.",
-                stacklevel=4,
+                stacklevel=5,
             )
 
     @property

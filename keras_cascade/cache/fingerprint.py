@@ -6,19 +6,19 @@ whatever process. Anything that may compute something else has another key.
 """
 
 import hashlib
-import inspect
 import json
 import os
 import types
-import uuid
-import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import keras
 import numpy as np
 
+from keras_cascade.cache.contents.operations import describe_code
+from keras_cascade.cache.contents.origins import release_of_class
+from keras_cascade.cache.contents.values import Description, unique_token
 from keras_cascade.cache.storage.identifiers import IDS
 from keras_cascade.graph.layer_copying import to_numpy_copy
 from keras_cascade.graph.program import Program, Source, Step
@@ -77,23 +77,25 @@ def digest_of(*parts: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def tensor_key(program: Program, output: str) -> str:
+def tensor_key(program: Program, output: str, key: str | None = None) -> str:
     """Returns the hash of everything that computes an output of a program.
 
     It depends on every operation that leads to the output, with arguments,
-    weights and dtype policy, on the shapes and dtypes of the inputs, and on
-    backend and version of Keras. Names of layers do not count.
+    weights, dtype policy and the user's code, on the shapes and dtypes of the
+    inputs, and on backend and version of Keras. Names of layers do not count.
 
     Args:
         program: The program.
         output: The name of the output.
+        key: A name by which the user says that compiled code is the same.
+            Defaults to `None`.
     """
     part = program.pruned([output])
     # Tensors go by number, since names of layers differ between processes.
     numbers = {port.reference: n for n, port in enumerate(part.inputs)}
     steps = []
     for step in part.steps:
-        steps.append([_arguments(step, numbers), _content(step.operation)])
+        steps.append([_arguments(step, numbers), _content(step.operation, key)])
         for reference in step.outputs:
             numbers[reference] = len(numbers)
     return digest_of(
@@ -105,9 +107,32 @@ def tensor_key(program: Program, output: str) -> str:
     )
 
 
-def weights_digest(operations: Sequence[object]) -> str:
-    """Returns the hash of the values of the weights of operations."""
-    return digest_of([_weights(operation) for operation in operations])
+def state_digest(operations: Sequence[object]) -> str:
+    """Returns the hash of what operations compute with, as it is now.
+
+    It depends on their weights, and on the user's code and what that reads.
+    """
+    return digest_of([[_weights(x), describe_code(x)[0]] for x in operations])
+
+
+def unknown_contents(
+    program: Program, key: str | None = None
+) -> dict[str, str]:
+    """Returns the steps whose features serve this process alone.
+
+    Returns:
+        The name of each step, and the reason.
+    """
+    found = {}
+    for step in program.steps:
+        for place, reason in describe_code(step.operation, key)[
+            1
+        ].unknown.items():
+            found[step.name] = f"'{place.lstrip('.')}' {reason}"
+        if isinstance(_settings(step.operation), str):
+            kind = type(step.operation).__qualname__
+            found[step.name] = f"{kind} has no get_config() that works"
+    return found
 
 
 def _arguments(step: Step, numbers: Mapping[Any, int]) -> list[Any]:
@@ -124,27 +149,32 @@ def _arguments(step: Step, numbers: Mapping[Any, int]) -> list[Any]:
     ]
 
 
-def _content(operation: object) -> list[Any]:
+def _content(operation: object, key: str | None) -> list[Any]:
     kind = type(operation)
+    release = release_of_class(kind)
     # Classes of this package that move or are renamed would get other keys:
     # a test says which of their names are in use.
-    return [
+    content = [
         f"{kind.__module__}.{kind.__qualname__}",
-        _source(kind),
+        None if release in ("keras", "keras_cascade") else release,
         _settings(operation),
         _weights(operation),
     ]
+    code, _ = describe_code(operation, key)
+    # Of Keras's layers alone, the keys of earlier versions stay valid.
+    return content if code is None else [*content, code]
 
 
 def _settings(operation: Any) -> Any:
     """Returns the config of an operation, or a unique token without one."""
     try:
         config = operation.get_config()
-    except (NotImplementedError, AttributeError, TypeError):
-        # `get_config` of some layers of KerasHub (0.32) fails.
-        return _unique_token(operation)
+    except (NotImplementedError, AttributeError, TypeError, OSError):
+        # `get_config` of some layers of KerasHub (0.32) fails; Keras's own
+        # reads the source of a lambda, which may have none.
+        return unique_token(operation)
     if not isinstance(config, Mapping):
-        return _unique_token(operation)
+        return unique_token(operation)
     return _plain({k: v for k, v in config.items() if k not in _NO_CONTENT})
 
 
@@ -167,17 +197,6 @@ def _bytes(variable: keras.Variable) -> memoryview:
     )
 
 
-def _source(kind: type) -> str | None:
-    """Returns the hash of the code of a user's class, which has no version."""
-    if kind.__module__.partition(".")[0] in ("keras", "keras_cascade"):
-        return None
-    try:
-        code = inspect.getsource(kind)
-    except (OSError, TypeError):
-        return _unique_token(kind)
-    return hashlib.sha256(code.encode()).hexdigest()
-
-
 # The keys of a layer's config that do not change its inference.
 _NO_CONTENT = ("name", "trainable", "shared_object_id")
 
@@ -187,6 +206,9 @@ def _plain(x: Any) -> Any:
     if x is None or isinstance(x, (bool, int, float, str)):
         return x
     if isinstance(x, Mapping):
+        if x.get("class_name") == "__lambda__":
+            # With line numbers and more; described as an attribute.
+            return "__lambda__"
         # The config of a layer. That of a dtype policy has a name that counts.
         drop = _NO_CONTENT if {"name", "trainable"} <= set(x) else ()
         return {str(k): _plain(v) for k, v in x.items() if k not in drop}
@@ -198,10 +220,11 @@ def _plain(x: Any) -> Any:
     if keras.ops.is_tensor(x) or isinstance(x, keras.Variable):
         return _of_value(to_numpy_copy(x))
     if isinstance(x, types.FunctionType):
-        return _of_function(x)
+        made = Description()
+        return [made.of(x, ""), sorted(made.states.items())]
     if hasattr(x, "get_config"):
         return [type(x).__module__, type(x).__qualname__, _settings(x)]
-    return _unique_token(x)
+    return unique_token(x)
 
 
 def _of_value(x: object) -> Any:
@@ -210,33 +233,3 @@ def _of_value(x: object) -> Any:
         content = hashlib.sha256(array.tobytes()).hexdigest()
         return [str(array.dtype), list(array.shape), content]
     return repr(x)
-
-
-def _of_function(function: types.FunctionType) -> list[Any]:
-    cells = [cell.cell_contents for cell in function.__closure__ or ()]
-    return [
-        [function.__module__, function.__qualname__],
-        *_code(function.__code__),
-        _plain([function.__defaults__, function.__kwdefaults__, cells]),
-    ]
-
-
-def _code(code: types.CodeType) -> Iterator[Any]:
-    yield hashlib.sha256(code.co_code).hexdigest()
-    yield list(code.co_names)
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            yield from _code(constant)
-        else:
-            yield repr(constant)
-
-
-_TOKENS: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
-
-
-def _unique_token(x: object) -> str:
-    """Returns a token for this object in this process, like no other's."""
-    try:
-        return _TOKENS.setdefault(x, uuid.uuid4().hex)
-    except TypeError:  # no weak references, or no hash
-        return uuid.uuid4().hex

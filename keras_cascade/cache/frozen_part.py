@@ -11,11 +11,13 @@ import numpy as np
 
 from keras_cascade._cascade_view import CascadeView, as_model
 from keras_cascade.cache.compiled import Arrays, CompiledModel
+from keras_cascade.cache.contents.operations import note_written, states_of
 from keras_cascade.cache.determinism import find_nondeterministic
 from keras_cascade.cache.fingerprint import (
     digest_of,
+    state_digest,
     tensor_key,
-    weights_digest,
+    unknown_contents,
 )
 from keras_cascade.cache.storage.columns import CacheFull
 from keras_cascade.cache.storage.stores import Store
@@ -66,6 +68,8 @@ class FrozenPart:
         keys: The hash of what computes each of its outputs, by name.
         tensors: The tensors to store.
         excluded: The frozen steps that are not deterministic: name to reason.
+        unknown: The frozen steps whose features serve this process alone:
+            name to reason.
     """
 
     cut: Cut
@@ -73,6 +77,7 @@ class FrozenPart:
     keys: Mapping[str, str]
     tensors: tuple[CachedTensor, ...]
     excluded: Mapping[str, str]
+    unknown: Mapping[str, str]
 
     @property
     def ports(self) -> dict[str, Port]:
@@ -84,10 +89,9 @@ class FrozenPart:
         """The inputs that the trainable part takes unchanged."""
         return [x.name for x in self.cut.borders if x.is_input]
 
-    def weights_digest(self) -> str:
-        """Returns the hash of its weights, as they are now."""
-        steps = self.cut.frozen.steps
-        return weights_digest([step.operation for step in steps])
+    def state_digest(self) -> str:
+        """Returns the hash of its weights and of its code, as they are now."""
+        return state_digest([x.operation for x in self.cut.frozen.steps])
 
     def compute(self, inputs: Arrays, size: int) -> Arrays:
         """Returns the features of some rows, filled up to a number of rows."""
@@ -104,6 +108,7 @@ def find_frozen_part(
     first: Arrays,
     store: Store,
     known: FrozenPart | None = None,
+    key: str | None = None,
 ) -> FrozenPart:
     """Finds the cut, and checks that the part before it is deterministic.
 
@@ -113,6 +118,8 @@ def find_frozen_part(
         store: The store of features, which remembers what was checked.
         known: An earlier part, whose function is used again if it computes
             the same. Defaults to `None`.
+        key: A name by which the user says that compiled code is the same.
+            Defaults to `None`.
 
     Raises:
         NothingToCacheError: No layer is left before the cut.
@@ -124,15 +131,18 @@ def find_frozen_part(
     for _ in range(_ATTEMPTS):
         if not cut.frozen.steps:
             break
-        keys = {n: tensor_key(cut.frozen, n) for n in cut.frozen.outputs}
+        keys = {n: tensor_key(cut.frozen, n, key) for n in cut.frozen.outputs}
         # Other layers may train after the same cut.
         if known is not None and known.keys == keys:
             return replace(known, cut=cut)
         strategy = getattr(cascade, "distribute_strategy", None)
         function = CompiledModel(ProgramModel(cut.frozen), strategy)
         tensors, found = _checked(cut.frozen, function, keys, first, store)
+        if tensors is None:
+            continue
         if not found:
-            return FrozenPart(cut, function, keys, tensors, excluded)
+            unknown = unknown_contents(cut.frozen, key)
+            return FrozenPart(cut, function, keys, tensors, excluded, unknown)
         excluded |= found
         cut = find_cut(program, excluded)
     raise NothingToCacheError(cut)
@@ -144,15 +154,23 @@ def _checked(
     keys: Mapping[str, str],
     first: Arrays,
     store: Store,
-) -> tuple[tuple[CachedTensor, ...], dict[str, str]]:
-    """Returns the tensors, and the steps that are not deterministic."""
+) -> tuple[tuple[CachedTensor, ...] | None, dict[str, str]]:
+    """Returns the tensors, and the steps that are not deterministic.
+
+    None in place of the tensors if the code changed values that it reads: the
+    keys are to be found again without these.
+    """
     inputs = {x.name: _as_input(first[x.name], x) for x in program.inputs}
     shapes = {name: list(x.shape[1:]) for name, x in inputs.items()}
     # In a folder the check is remembered for other processes too.
     name = f"parts/{digest_of(keys, shapes)}"
     known, found = store.load_json(name), {}
     if known is None:
+        operations = [step.operation for step in program.steps]
+        before = states_of(operations)
         outputs, found = find_nondeterministic(function, program, inputs)
+        if not found and note_written(operations, before):
+            return None, {}
         known = {
             n: [list(x.shape[1:]), str(x.dtype)] for n, x in outputs.items()
         }

@@ -67,7 +67,11 @@ class Session:
             return self._if_room(known, datasets)
         try:
             part = find_frozen_part(
-                self._cascade, datasets[0].first_inputs(), self._store, known
+                self._cascade,
+                datasets[0].first_inputs(),
+                self._store,
+                known,
+                self._cache.key,
             )
         except NothingToCacheError as error:
             # A last stage in which everything trains was asked for.
@@ -120,7 +124,7 @@ class Session:
         """Returns the state of the cascade that the features depend on."""
         if self._features is None:
             return None
-        return self._cascade.flags(), self._features.part.weights_digest()
+        return self._cascade.flags(), self._features.part.state_digest()
 
     def _if_room(
         self, part: FrozenPart, datasets: Sequence[Dataset]

@@ -218,7 +218,7 @@ def _copy_assets(old: keras.Layer, new: keras.Layer) -> None:
 def _copy_lambda(layer: keras.layers.Lambda, name: str) -> keras.layers.Lambda:
     return keras.layers.Lambda(
         layer.function,
-        output_shape=layer.get_config().get("output_shape"),
+        output_shape=compat.lambda_output_shape(layer),
         mask=layer.mask,
         arguments=layer.arguments,
         name=name,

@@ -143,6 +143,65 @@ def test_another_network_of_the_same_kind(known, compiled, network):
     assert known(compiled(network(seed=9))) == EVERYTHING
 
 
+class Scaled(layers.Layer):
+    """Has an argument that its config lacks, and counts its calls."""
+
+    factor, calls = 2.0, 0
+
+    def call(self, x):
+        self.calls += 1
+        return x * self.factor
+
+
+@pytest.fixture
+def scaled(compiled, head):
+    """The same cascade, with the layer `scaled` in its network."""
+    inputs = keras.Input((8, 8, 1), name="image")
+    x = layers.GlobalAveragePooling2D()(Scaled(name="scaled")(inputs))
+    cascade = compiled(keras.Model(inputs, x, name="network"), head(1))
+    return cascade, cascade.blocks["upstream"].get_layer("scaled")
+
+
+def test_an_attribute_that_is_set_on_a_layer(fitted, scaled):
+    cascade, layer = scaled
+    assert fitted(cascade) == EVERYTHING
+    calls = layer.calls
+    assert fitted(cascade) == 0
+    layer.factor = 5.0
+    assert fitted(cascade) == EVERYTHING
+    del layer.factor
+    assert fitted(cascade) == 0
+    assert layer.calls > calls > 0
+
+
+def test_an_attribute_that_a_callback_sets_is_an_error(fitted, scaled):
+    cascade, layer = scaled
+
+    def change(epoch, logs=None):
+        layer.factor += 1.0
+
+    callback = keras.callbacks.LambdaCallback(on_epoch_end=change)
+    with pytest.raises(RuntimeError, match="A callback changed"):
+        fitted(cascade, epochs=3, callbacks=[callback])
+
+
+@pytest.mark.skipif(
+    keras.config.backend() != "tensorflow", reason="lookups are TensorFlow's"
+)
+def test_a_changed_vocabulary(fitted, compiled, head):
+    x = inputs = keras.Input((3,), dtype="int32", name="numbers")
+    x = layers.IntegerLookup(vocabulary=[7, 8, 9], name="lookup")(x)
+    x = layers.Embedding(9, 4, name="embed")(x)
+    network = keras.Model(inputs, layers.GlobalAveragePooling1D()(x))
+    cascade = compiled(network, head(4))
+    lookup = cascade.blocks["upstream"].get_layer("lookup")
+    data = {"x": np.arange(3 * EVERYTHING).reshape(-1, 3)}
+    for words in ([7, 8, 9], [9, 8, 7]):
+        lookup.set_vocabulary(words)
+        assert fitted(cascade, **data) == EVERYTHING
+        assert fitted(cascade, **data) == 0
+
+
 CHILD = """
 import json, sys
 import keras

@@ -61,6 +61,12 @@ def _lambda():
     return keras.Model(x, y)
 
 
+def _lambda_of_a_shape():
+    x = keras.Input((4,))
+    y = layers.Lambda(lambda t: t * 2.0, output_shape=lambda shape: shape)(x)
+    return keras.Model(x, y)
+
+
 def _operations():
     x = keras.Input((4,), name="x")
     y = keras.ops.concatenate([x * 2.0, -x], axis=-1)
@@ -124,6 +130,7 @@ def _unnamed_weights():
 
 NETWORKS = {
     "lambda": _lambda,
+    "lambda of a shape": _lambda_of_a_shape,
     "operations": _operations,
     "sequential": _sequential,
     "nested": _nested,

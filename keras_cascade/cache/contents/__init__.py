@@ -1,0 +1,1 @@
+"""Contents of operations: their values, and the code that they run."""
