@@ -206,7 +206,7 @@ def _places(
         path, merge = site.injection.path, site.injection.merge
         # A scale and a shift for each channel: film takes a vector.
         shape = (site.width,) if merge == "film" else site.shape
-        expected = infer_range(flat["downstream"], (*site.address, 0))
+        expected = infer_range(flat["downstream"], site.reference)
         parameters = run.merges.get(site.label, (0, 0))
         place = Place(path, merge, shape, str(expected), *parameters)
         places.append((place, expected))

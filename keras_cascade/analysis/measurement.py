@@ -162,7 +162,7 @@ def _comparisons(trial: _Trial) -> Iterator[_Comparison]:
     for stream in plan.streams:
         for site in wiring.sites:
             if site.label in stream.labels:
-                place = (*site.address, 0)
+                place = site.reference
                 replaces = site.injection.merge == "replace"
                 names = (stream.name,)
                 yield from _compare(trial, flat, place, names, replaces)

@@ -19,8 +19,8 @@ from keras_cascade.graph.layer_copying import (
     to_numpy_copy,
 )
 from keras_cascade.graph.names import restore_paths
-from keras_cascade.graph.paths import Address, select
 from keras_cascade.graph.quantization import quantize_like
+from keras_cascade.graph.tap_places import path_of, select_places
 from keras_cascade.injection.sites import find_sites, site_at_input
 from keras_cascade.planning.spec import CascadeSpec
 from keras_cascade.training.retention import EWC
@@ -161,35 +161,19 @@ def _taps_of_blocks(cascade: Trainer) -> dict[str, str]:
             known = cascade.taps.get(tap, "")
             if block == name or known.startswith(prefix):
                 inside = known.removeprefix(prefix)
-                paths[tap] = prefix + _path_in(graph, tap, tensor, inside)
+                paths[tap] = prefix + _path_in(graph, tensor, inside)
     return {tap: paths[tap] for tap in cascade.taps}
 
 
-def _path_in(
-    graph: Graph, tap: str, tensor: keras.KerasTensor, known: str
-) -> str:
+def _path_in(graph: Graph, tensor: keras.KerasTensor, known: str) -> str:
     """Returns a tensor's path in a block: the known one, if it still fits."""
     innermost = _innermost(graph, graph.reference(tensor))
-    for address in select(graph, known) if known else ():
-        if (
-            _outputs_of(graph, address) == 1
-            and _innermost(graph, (*address, 0)) == innermost
-        ):
+    for place in select_places(graph, known) if known else ():
+        if place.is_tensor and _innermost(graph, place.reference) == innermost:
             return known
     node, _ = graph.sources[id(tensor)]
-    address = (node.key,) if len(node.outputs) == 1 else innermost[:-1]
-    keys = tuple(map(str, address))
-    if _outputs_of(graph, keys) > 1 and tap not in graph.calls:
-        # One of several tensors: the block gives it by the tap's name.
-        return tap
-    return "/".join(keys)
-
-
-def _outputs_of(graph: Graph, address: Address) -> int:
-    """Returns the number of tensors that a call returns."""
-    for key in address[:-1]:
-        graph = graph.by_key[key].inner or graph
-    return len(graph.by_key[address[-1]].outputs)
+    alone = len(node.outputs) == 1
+    return path_of(graph, graph.reference(tensor) if alone else innermost)
 
 
 def _innermost(graph: Graph, reference: Reference) -> Reference:

@@ -44,11 +44,13 @@ class Insertion:
         merge: Takes the call's tensor and those that enter, and returns the
             steps that merge them, of which the last gives the merged tensor.
             Without steps the first that enters takes the place of the call's.
+        index: The position of the tensor among the outputs of the call.
     """
 
     address: Address
     inputs: Mapping[str, keras.KerasTensor]
     merge: Merge
+    index: int = 0
 
 
 def inject(graph: Graph, insertions: Iterable[Insertion]) -> Graph:
@@ -121,7 +123,7 @@ def _insert(graph: Graph, insertion: Insertion) -> Graph:
             continue
         nodes.append(node)
         if node.key == key:
-            tensor = node.outputs[0]
+            tensor = node.outputs[insertion.index]
             steps = list(insertion.merge(tensor, entering))
             for step in steps:
                 name = numbered_name(step.name, graph.calls)

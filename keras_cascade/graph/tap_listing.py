@@ -10,8 +10,13 @@ import keras
 
 from keras_cascade import _tables
 from keras_cascade.graph.flops import flops_up_to, parameters_up_to
-from keras_cascade.graph.graph import Graph, read_graph
-from keras_cascade.graph.tap_places import Place, find_places, named_places
+from keras_cascade.graph.graph import Graph, Reference, read_graph
+from keras_cascade.graph.tap_places import (
+    Place,
+    find_places,
+    named_places,
+    output_places,
+)
 from keras_cascade.networks.loading import as_network, load_network
 
 
@@ -43,11 +48,8 @@ def list_taps(network: keras.Model | str, pattern: str = "**") -> "TapTable":
     graph = read_graph(as_network(model, "network"))
     named = list(named_places(graph))
     places = find_places(graph, pattern, "network")
-    if pattern == "**":
-        places = _add_named(places, named)
-    return TapTable(
-        _info(graph, place, named) for place in places if place.is_tensor
-    )
+    places = _split(graph, places, named)
+    return TapTable(_info(graph, place, named) for place in places)
 
 
 @dataclass(frozen=True)
@@ -99,17 +101,19 @@ class TapTable(list[TapInfo]):
     __repr__ = __str__
 
 
-def _add_named(places: Sequence[Place], named: Sequence[Place]) -> list[Place]:
-    """Adds the named tensors of calls that give several, after the call."""
-    known = {place.path for place in places}
-    result = []
+def _split(
+    graph: Graph, places: Sequence[Place], named: Sequence[Place]
+) -> list[Place]:
+    """Returns a place for each tensor, by its name if the network has one."""
+    names = {place.reference: place for place in reversed(named)}
+    result: dict[Reference, Place] = {}
     for place in places:
-        result.append(place)
-        if not place.is_tensor:
-            own = [x for x in named if x.reference[:-1] == place.reference[:-1]]
-            result += [x for x in own if x.path not in known]
-            known |= {x.path for x in own}
-    return result
+        address = tuple(map(str, place.reference[:-1]))
+        several = [] if place.is_tensor else output_places(graph, address)
+        for one in several or [place]:
+            chosen = place if place.is_tensor else names.get(one.reference, one)
+            result.setdefault(one.reference, chosen)
+    return list(result.values())
 
 
 def _info(graph: Graph, place: Place, named: Sequence[Place]) -> TapInfo:

@@ -3,6 +3,7 @@
 Tested by `tests/graph/test_taps.py`.
 """
 
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,9 @@ from keras_cascade._messages import closest, listed
 from keras_cascade.graph.graph import Graph, Node, Reference
 from keras_cascade.graph.paths import Address, all_addresses, is_exact, select
 from keras_cascade.networks.named_outputs import named_outputs
+
+# The second output of a call is `lstm:out1`; all are `lstm:out*`.
+_OUTPUT = re.compile(r"(.+):out(\d+|\*)")
 
 
 @dataclass(frozen=True)
@@ -61,17 +65,53 @@ def find_places(graph: Graph, pattern: object, label: str) -> list[Place]:
     if addresses and is_exact(pattern):
         _check_one_call(addresses, pattern)
         _warn_of_other_name(graph, addresses[0], pattern)
-    found = [
-        Place(x[-1], "/".join(x), (*x, 0), len(graph.node(x).outputs) == 1)
-        for x in addresses
-    ] or [
-        place
-        for place in named_places(graph)
-        if fnmatchcase(place.path_by_name, short)
-    ]
+    found = select_places(graph, pattern) or select_places(graph, short)
     if not found:
         raise ValueError(_nothing_found(graph, short, label))
     return found
+
+
+def select_places(graph: Graph, pattern: str) -> list[Place]:
+    """Returns the places that a pattern selects, without the block.
+
+    These are calls, else single outputs (`lstm:out1`), else tensors that the
+    network has names for.
+    """
+    return (
+        [
+            Place(x[-1], "/".join(x), (*x, 0), len(graph.node(x).outputs) == 1)
+            for x in select(graph, pattern)
+        ]
+        or list(_single_outputs(graph, pattern))
+        or [
+            place
+            for place in named_places(graph)
+            if fnmatchcase(place.path_by_name, pattern)
+        ]
+    )
+
+
+def path_of(graph: Graph, reference: Reference) -> str:
+    """Returns the path of a tensor: that of its call, if it gives no other."""
+    path = "/".join(map(str, reference[:-1]))
+    outputs = graph.node(reference[:-1]).outputs
+    return path if len(outputs) == 1 else f"{path}:out{reference[-1]}"
+
+
+def output_places(graph: Graph, address: Address) -> Iterator[Place]:
+    """Yields a place for each output of a call."""
+    for index in range(len(graph.node(address).outputs)):
+        path = f"{'/'.join(address)}:out{index}"
+        yield Place(path.rpartition("/")[2], path, (*address, index), True)
+
+
+def _single_outputs(graph: Graph, pattern: str) -> Iterator[Place]:
+    """Yields the outputs that a pattern with a number or `*` selects."""
+    match = _OUTPUT.fullmatch(pattern)
+    for address in select(graph, match[1]) if match else ():
+        for place in output_places(graph, address):
+            if match and match[2] in ("*", str(place.reference[-1])):
+                yield place
 
 
 def named_places(graph: Graph, prefix: Address = ()) -> Iterator[Place]:
@@ -102,11 +142,12 @@ def check_is_tensor(graph: Graph, place: Place, label: str) -> None:
         for other in named_places(graph)
         if other.reference[:-1] == place.reference[:-1]
     ]
+    own = output_places(graph, tuple(map(str, place.reference[:-1])))
+    paths = [one.path for one in own]
     hint = f" Some have names: {listed(names)}." if names else ""
     raise ValueError(
         f"'{place.path}' in {label} '{graph.name}' gives {len(outputs)} "
-        "tensors; a tap is one. Tap an operation before or after it."
-        f"{hint}"
+        f"tensors; a tap is one. Say which: {listed(paths)}.{hint}"
     )
 
 
@@ -141,6 +182,12 @@ def _warn_of_other_name(graph: Graph, address: Address, pattern: str) -> None:
 def _nothing_found(graph: Graph, pattern: str, label: str) -> str:
     paths = ["/".join(address) for address in all_addresses(graph)]
     paths += [place.path_by_name for place in named_places(graph)]
+    paths += [
+        place.path
+        for address in all_addresses(graph)
+        if len(graph.node(address).outputs) > 1
+        for place in output_places(graph, address)
+    ]
     what = "No tap at" if is_exact(pattern) else "No tap matches"
     return (
         f"{what} '{pattern}' in {label} '{graph.name}'."

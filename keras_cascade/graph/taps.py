@@ -1,6 +1,6 @@
 """Resolves the argument `taps`: paths to the tensors that they select."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
@@ -10,7 +10,13 @@ from keras_cascade._messages import closest, listed
 from keras_cascade.graph.graph import Graph, Reference
 from keras_cascade.graph.names import make_identifiers
 from keras_cascade.graph.paths import select
-from keras_cascade.graph.tap_places import Place, check_is_tensor, find_places
+from keras_cascade.graph.tap_places import (
+    Place,
+    check_is_tensor,
+    find_places,
+    path_of,
+)
+from keras_cascade.networks.named_outputs import output_leaves
 
 Taps = str | Sequence[str] | Mapping[str, str] | None
 
@@ -146,24 +152,12 @@ def _tap_at(graph: Graph, name: str, path: str, reference: Reference) -> Tap:
 
 def _output_taps(graph: Graph) -> list[Tap]:
     found = []
-    for name, tensor in _leaves(graph.output_structure):
+    for name, tensor in output_leaves(graph.output_structure):
         if isinstance(tensor, keras.KerasTensor):
             reference = graph.reference(tensor)
-            path = "/".join(map(str, reference[:-1]))
+            path = path_of(graph, reference)
             found.append(_tap_at(graph, name or "output", path, reference))
     return _number_names(found)
-
-
-def _leaves(structure: object, name: str = "") -> Iterator[tuple[str, object]]:
-    """Yields outputs by their keys: `states_0` for the first of `states`."""
-    if isinstance(structure, dict):
-        for key, value in structure.items():
-            yield from _leaves(value, f"{name}_{key}" if name else str(key))
-    elif isinstance(structure, list | tuple):
-        for index, value in enumerate(structure):
-            yield from _leaves(value, f"{name}_{index}" if name else "")
-    else:
-        yield name, structure
 
 
 def _named(graph: Graph, name: object, pattern: str, label: str) -> Tap:

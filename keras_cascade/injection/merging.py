@@ -80,7 +80,8 @@ def prepare_all_features(sites: Sequence[Site], streams: Tensors) -> Tensors:
 def make_insertion(site: Site, tensors: Tensors) -> Insertion:
     """Returns the insertion at a site, of its tensors among others."""
     own = {name: tensors[name] for name in site.input_names}
-    return Insertion(site.address, own, partial(_merge_steps, site))
+    merge = partial(_merge_steps, site)
+    return Insertion(site.address, own, merge, site.index)
 
 
 def placeholders(site: Site) -> Tensors:

@@ -7,9 +7,14 @@ import keras
 
 from keras_cascade._messages import closest, listed
 from keras_cascade.graph.data_formats import data_format_at
-from keras_cascade.graph.graph import Graph
+from keras_cascade.graph.graph import Graph, Reference
 from keras_cascade.graph.names import make_identifiers
-from keras_cascade.graph.paths import Address, all_addresses, is_exact, select
+from keras_cascade.graph.paths import Address, all_addresses, is_exact
+from keras_cascade.graph.tap_places import (
+    Place,
+    output_places,
+    select_places,
+)
 from keras_cascade.injection.arguments import Injection
 
 
@@ -25,6 +30,8 @@ class Site:
         data_format: The data format of maps there.
         dtype: The dtype policy of the layer, which merging layers get.
         label: The name of the merge, unique in the cascade.
+        path: The path of the tensor.
+        index: The position of the tensor among the outputs of the call.
     """
 
     source: str
@@ -34,6 +41,13 @@ class Site:
     data_format: str
     dtype: str | keras.DTypePolicy
     label: str
+    path: str
+    index: int
+
+    @property
+    def reference(self) -> Reference:
+        """The tensor that the stream is merged into."""
+        return (*self.address, self.index)
 
     @property
     def input_names(self) -> list[str]:
@@ -117,9 +131,10 @@ def site_at_input(
 def _find_site(
     graph: Graph, source: str, injection: Injection, label: str
 ) -> Site:
-    address = _find_address(graph, source, injection.path, label)
+    place = _find_place(graph, source, injection.path, label)
+    reference = place.reference
+    address = tuple(map(str, reference[:-1]))
     _check_called_once(graph, source, address)
-    reference = (*address, 0)
     tensor = graph.tensor(reference)
     if not keras.backend.is_float_dtype(tensor.dtype):
         raise ValueError(
@@ -127,7 +142,7 @@ def _find_site(
             f"{tensor.dtype}; features are floats. Inject after the layer "
             "that makes floats of it, such as an Embedding."
         )
-    layer = address[-1].replace(":", "_")
+    layer = place.path.rpartition("/")[2].replace(":", "_")
     known = data_format_at(graph, reference)
     return Site(
         source,
@@ -137,6 +152,8 @@ def _find_site(
         known or keras.config.image_data_format(),
         getattr(graph.node(address).operation, "dtype_policy", tensor.dtype),
         f"{source}_into_{layer}",
+        place.path,
+        int(reference[-1]),
     )
 
 
@@ -170,10 +187,11 @@ def _fits(
     return not any(n == site.label or n.startswith(begins) for n in names)
 
 
-def _find_address(graph: Graph, source: str, path: str, label: str) -> Address:
+def _find_place(graph: Graph, source: str, path: str, label: str) -> Place:
     short = path.removeprefix(f"{label}/")
-    found = select(graph, path) or select(graph, short)
+    found = select_places(graph, path) or select_places(graph, short)
     if len(found) == 1:
+        _check_is_one_tensor(graph, source, found[0])
         return found[0]
     if not found:
         paths = ["/".join(address) for address in all_addresses(graph)]
@@ -182,7 +200,7 @@ def _find_address(graph: Graph, source: str, path: str, label: str) -> Address:
             f"'{graph.name}'.{closest(short, paths)} list_taps(network) shows "
             "them all."
         )
-    several = listed("/".join(address) for address in found[:5])
+    several = listed(place.path for place in found[:5])
     advice = (
         "Say which call" if is_exact(path) else "Give a list with one for each"
     )
@@ -210,9 +228,14 @@ def _check_called_once(graph: Graph, source: str, address: Address) -> None:
                 "one call of it would enter all. Inject after a call as a "
                 f"whole: {places}."
             )
-    outputs = graph.node(address).outputs
-    if len(outputs) != 1:
-        raise ValueError(
-            f"inject['{source}'] enters '{path}', which gives {len(outputs)} "
-            "tensors. Inject before or after it, where there is one."
-        )
+
+
+def _check_is_one_tensor(graph: Graph, source: str, place: Place) -> None:
+    if place.is_tensor:
+        return
+    address = tuple(map(str, place.reference[:-1]))
+    paths = [one.path for one in output_places(graph, address)]
+    raise ValueError(
+        f"inject['{source}'] enters '{place.path}', which gives {len(paths)} "
+        f"tensors. Say which: {listed(paths)}."
+    )

@@ -256,7 +256,7 @@ def _resolved(spec: CascadeSpec, wiring: Wiring) -> dict[str, tuple]:
     """Returns the injections, each with the path that its pattern matched."""
     return {
         name: tuple(
-            replace(site.injection, path="/".join(site.address))
+            replace(site.injection, path=site.path)
             for site in wiring.sites
             if site.source == name
         )

@@ -194,13 +194,14 @@ def test_an_argument_of_another_type_is_a_type_error(grammar):
         kc.build_cascade(grammar, taps=3)
 
 
-def test_an_operation_with_several_tensors_cannot_be_tapped():
+def test_of_an_operation_with_several_tensors_one_is_tapped():
     x = keras.Input((5, 4), name="x")
     outputs = layers.LSTM(3, return_state=True, name="lstm")(x)
     network = keras.Model(x, outputs[0], name="states")
     with pytest.raises(ValueError, match=r"'lstm'.*gives 3 tensors"):
         kc.build_cascade(network, taps="lstm")
-    assert [tap.path for tap in list_taps(network)] == ["x"]
+    outputs = [f"lstm:out{number}" for number in range(3)]
+    assert [tap.path for tap in list_taps(network)] == ["x", *outputs]
 
 
 def test_a_name_that_keras_gives_to_another_layer_warns():

@@ -161,7 +161,7 @@ def test_a_network_inside_two_others_cannot_be_entered():
 def test_a_call_that_gives_several_tensors_cannot_be_entered(graph):
     message = error(graph, "gru")
     assert "enters 'gru', which gives 2 tensors" in message
-    assert "Inject before or after it" in message
+    assert "Say which: 'gru:out0', 'gru:out1'." in message
 
 
 def test_a_layer_without_floats_cannot_be_entered(graph):
