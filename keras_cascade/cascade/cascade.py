@@ -130,6 +130,7 @@ class Cascade(Saved):
         outputs: str | Sequence[str] | None = None,
         fold: bool = True,
         timeout: float = 3600.0,
+        batch_size: int | None = None,
         verbose: bool = True,
     ) -> "ExportReport":
         """Writes the cascade for where it is to run, as `kc.export` does.
@@ -162,6 +163,7 @@ class Cascade(Saved):
             outputs=outputs,
             fold=fold,
             timeout=timeout,
+            batch_size=batch_size,
             verbose=verbose,
         )
 

@@ -7,6 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from keras_cascade._messages import listed
+from keras_cascade.exporting.backends import possible_backends
 from keras_cascade.exporting.checking import verification
 from keras_cascade.exporting.checking.verification import CheckData
 from keras_cascade.exporting.job import Job
@@ -25,30 +27,30 @@ def write_first_right(
     Raises:
         RuntimeError: No file is right; the message says why.
     """
-    if len(backends) == 1:
-        report = job.write(backends[0], samples)
+    if job.options.format != "onnx":
+        report = job.write(backends[0], samples, check)
         return job.verify(report, check) if check and check.given else report
     failures: dict[str, str] = {}
     for backend in backends:
         try:
-            report = _write_right(job, backend, samples, check)
+            is_only = len(backends) == 1
+            report = _write_right(job, backend, samples, check, is_only)
         except RuntimeError as error:
             failures[backend] = _first_line(error)
         else:
             return replace(report, tried=failures)
-    reasons = " ".join(f"On {name}: {why}" for name, why in failures.items())
-    raise RuntimeError(
-        f"No backend here writes '{job.options.path.name}' so that it answers "
-        f"as the model does. {reasons}"
-    )
+    raise _nothing_right(job, failures)
 
 
 def _write_right(
-    job: Job, backend: str, samples: Samples | None, check: CheckData | None
+    job: Job,
+    backend: str,
+    samples: Samples | None,
+    check: CheckData | None,
+    is_only: bool,
 ) -> ExportReport:
     """Writes the file; raises a RuntimeError if it is found to be wrong."""
-    # In a process of its own: if a converter crashes, the next has its turn.
-    report = job.write(backend, samples, apart=True)
+    report = job.write(backend, samples, check)
     if check is None:
         return report
     # In 8 bits any converter's file differs: no other one would do better.
@@ -56,10 +58,11 @@ def _write_right(
     if check.given:
         report = job.verify(report, check)
         differences = [x.maximum for x in report.parity.values()]
-        right = quantized or max(differences) <= job.options.tolerance
+        # Where no other backend is left, the report says how far it is off.
+        right = max(differences) <= job.options.tolerance
+        right = right or quantized or is_only
     else:
-        path = job.staged(backend)
-        found, _ = verification.run_file(path, job.options, check)
+        found = job.answers(backend, check)
         if quantized:
             right = all(np.isfinite(x.sum()) for x in found.values())
         else:
@@ -67,6 +70,24 @@ def _write_right(
     if not right:
         raise RuntimeError("its file's answers differ from the model's.")
     return report
+
+
+def _nothing_right(job: Job, failures: dict[str, str]) -> RuntimeError:
+    reasons = " ".join(f"On {name}: {why}" for name, why in failures.items())
+    missing = [
+        name
+        for name in possible_backends(job.options.format)
+        if name not in failures
+    ]
+    if missing:
+        reasons += f" Not tried, as not installed: {listed(missing)}."
+    open_sizes = [x.name for x in job.program.inputs if None in x.shape[1:]]
+    if open_sizes:
+        reasons += f" Sizes of {listed(open_sizes)} are open; fixed may work."
+    return RuntimeError(
+        f"No backend here writes '{job.options.path.name}' so that it answers "
+        f"as the model does. {reasons}"
+    )
 
 
 def _first_line(error: Exception) -> str:

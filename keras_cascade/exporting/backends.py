@@ -5,6 +5,7 @@ import importlib.util
 import keras
 
 from keras_cascade.exporting.options import ExportOptions
+from keras_cascade.graph.program import Program
 
 # The packages that a backend needs to write ONNX, beside `onnx` itself.
 _ONNX_CONVERTERS = {
@@ -63,6 +64,15 @@ def check_runtime(options: ExportOptions) -> None:
             "check_data needs the runtime of LiteRT files: pip install "
             '"keras_cascade[litert]"'
         )
+
+
+def can_be_tried(options: ExportOptions, program: Program) -> bool:
+    """Whether a file can be run on made-up inputs, as all its inputs can be."""
+    if options.format == "onnx":
+        return is_installed("onnxruntime")
+    # A network may need more of an open size than a made-up input has.
+    sizes = [size for port in program.inputs for size in port.shape[1:]]
+    return options.format == "tflite" and None not in sizes
 
 
 def is_installed(module: str) -> bool:

@@ -1,5 +1,6 @@
 """Exports a cascade: the whole flow, a line for each stage."""
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,9 +16,11 @@ from keras_cascade.adapters.fitting import check_fitted
 from keras_cascade.exporting.backend_fallback import write_first_right
 from keras_cascade.exporting.backends import backends_for
 from keras_cascade.exporting.card import output_shapes
+from keras_cascade.exporting.checking import verification
 from keras_cascade.exporting.inference_program import (
     computes_in_half,
     to_stock_layers,
+    with_batch_size,
 )
 from keras_cascade.exporting.integer_types import integer_types
 from keras_cascade.exporting.job import Job
@@ -27,6 +30,7 @@ from keras_cascade.exporting.options import (
     check_calibration,
     check_labels,
     check_outputs,
+    common_batch_size,
     make_options,
 )
 from keras_cascade.exporting.report import ExportReport, ParityError
@@ -50,6 +54,7 @@ def export(
     outputs: str | Sequence[str] | None = None,
     fold: bool = True,
     timeout: float = 3600.0,
+    batch_size: int | None = None,
     verbose: bool = True,
 ) -> ExportReport:
     """Writes a cascade for where it is to run, and checks the file's answers.
@@ -98,6 +103,9 @@ def export(
             `True`.
         timeout: The seconds that a subprocess which writes or runs the file
             may take. Defaults to `3600.0`.
+        batch_size: The size of all batches that the file takes. LiteRT runs
+            recurrent networks over long or open sequences with built-in
+            operators only if it is fixed. Defaults to `None`: any size.
         verbose: Whether to show what is being done. Defaults to `True`.
 
     Returns:
@@ -129,6 +137,7 @@ def export(
         output_dtype,
         fold,
         timeout,
+        batch_size,
     )
     check_calibration(options, calibration_data)
     backends = backends_for(options)
@@ -139,6 +148,7 @@ def export(
         options = replace(options, tolerance=least)
     whole = as_program(to_stock_layers(model))
     options = _with_signature(options, whole, outputs, labels)
+    whole = with_batch_size(whole, options.batch_size)
     with workspace(options.path) as folder, _progress(verbose) as show:
         job = Job(model, whole, options, folder, show)
         samples = job.calibration(calibration_data)
@@ -149,6 +159,8 @@ def export(
         if report.holds is False:
             raise _kept_apart(staged, report)
         move_into_place(staged, options.path)
+    if report.builtin_only is False:
+        warnings.warn(_borrowed(report), stacklevel=2)
     return report
 
 
@@ -173,16 +185,35 @@ def _with_signature(
 ) -> ExportOptions:
     names = check_outputs(outputs, list(program.outputs))
     shapes = output_shapes(program.pruned(names))
-    ports = {port.name: port.dtype for port in program.pruned(names).inputs}
+    inputs = program.pruned(names).inputs
+    ports = {port.name: port.dtype for port in inputs}
+    fixed = {port.name: port.shape for port in inputs}
     dtypes = {name: program.dtypes[program.outputs[name]] for name in names}
     return replace(
         options,
         outputs=names,
+        batch_size=common_batch_size(fixed, options.batch_size),
         labels=check_labels(labels, shapes),
         integer_inputs=integer_types("input_dtype", options.input_dtype, ports),
         integer_outputs=integer_types(
             "output_dtype", options.output_dtype, dtypes
         ),
+    )
+
+
+def _borrowed(report: ExportReport) -> str:
+    """Returns the warning about operators that LiteRT alone does not have."""
+    names = verification.borrowed_operators(report.operators)
+    in_loop = any("TensorList" in name for name in names)
+    return (
+        f"'{report.path.name}' needs operators of TensorFlow's, "
+        f"{', '.join(names)}: an app has to link them, and no runtime of "
+        "LiteRT for Python has them."
+    ) + (
+        " They are of recurrent layers over long or open sequences: with "
+        "batch_size=1, built-in operators suffice."
+        if in_loop
+        else ""
     )
 
 

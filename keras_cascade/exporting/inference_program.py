@@ -5,6 +5,7 @@ are folded.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -38,6 +39,21 @@ def to_inference_program(
     if not folding:
         return Folded(program)
     return fold(program, _known_means(model, program))
+
+
+def with_batch_size(program: Program, size: int | None) -> Program:
+    """Returns the program for batches of a size; None leaves it open."""
+    if size is None:
+        return program
+
+    def sized(shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return (size, *shape[1:]) if shape[:1] == (None,) else shape
+
+    return replace(
+        program,
+        inputs=tuple(replace(x, shape=sized(x.shape)) for x in program.inputs),
+        shapes={ref: sized(shape) for ref, shape in program.shapes.items()},
+    )
 
 
 def to_stock_layers(model: keras.Model) -> keras.Model:

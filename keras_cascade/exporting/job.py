@@ -11,19 +11,26 @@ import keras
 
 from keras_cascade.exporting import backends, card, writing
 from keras_cascade.exporting.checking import parity, verification
+from keras_cascade.exporting.checking.parity import Answers
 from keras_cascade.exporting.checking.verification import CheckData
 from keras_cascade.exporting.inference_program import to_inference_program
 from keras_cascade.exporting.integer_types import pixel_inputs
-from keras_cascade.exporting.options import ExportOptions
+from keras_cascade.exporting.options import CONVERTED, ExportOptions
 from keras_cascade.exporting.port_names import PortNames, port_names, renamed
 from keras_cascade.exporting.report import ExportReport
 from keras_cascade.exporting.samples import Samples, store_samples
-from keras_cascade.exporting.subprocess_export import write_in_subprocess
+from keras_cascade.exporting.subprocess_export import (
+    NotLoadableError,
+    write_in_subprocess,
+)
+from keras_cascade.exporting.writing import Written
 from keras_cascade.graph.program import Program
 from keras_cascade.networks.loading import as_functional
 
 # More samples hardly change the ranges that 8 bits are spread over.
 _CALIBRATION_SAMPLES = 512
+# The folder of a file's answers to made-up inputs.
+_TRIAL = "trial"
 
 
 @dataclass(frozen=True)
@@ -77,19 +84,20 @@ class Job:
     def check(self, data: object) -> CheckData | None:
         """Stores the inputs that the file is checked on, and the answers.
 
-        ONNX, which several backends can write, is checked without the user's
-        data too, to choose the backend.
+        Without the user's data, files that a converter wrote are tried on
+        made-up inputs. The answers of ONNX files, which several backends can
+        write, are compared too, to choose the backend.
         """
         given, options = data is not None, self.options
         if given:
             backends.check_runtime(options)
-        elif options.format == "onnx" and backends.is_installed("onnxruntime"):
+        elif backends.can_be_tried(options, self.program):
             data = verification.made_up_inputs(self.whole.inputs)
         else:
             return None
         samples = self._store(data, self.whole, "check_data")
-        if given:
-            verification.check_labels_for_metrics(self.model, samples)
+        if not given and options.format != "onnx":
+            return CheckData(samples, {}, given, self.names)
         self.show("asking the model")
         expected = parity.model_answers(
             self.model, samples, list(self.whole.outputs), options.outputs
@@ -107,29 +115,35 @@ class Job:
         folder = self.folder / argument
         structure = (as_functional(self.model) or self.model).input
         return store_samples(
-            data, program.inputs, folder, argument, limit, structure
+            data,
+            program.inputs,
+            folder,
+            argument,
+            limit,
+            structure,
+            self.options.batch_size,
         )
 
     def write(
-        self, backend: str, samples: Samples | None, apart: bool = False
+        self, backend: str, samples: Samples | None, check: CheckData | None
     ) -> ExportReport:
         """Writes the file under a backend, and begins the report.
 
-        A subprocess writes under other backends, and with `apart` always.
+        Converters run in a process of their own, which tries the file.
         """
         path, options = self.staged(backend), self.options
         path.parent.mkdir()
-        if backend != keras.config.backend() or apart:
-            written = write_in_subprocess(
-                self.model, path, options, samples, backend, self.show
-            )
+        is_running = backend == keras.config.backend()
+        if is_running and options.format not in CONVERTED:
+            written = self._write_here(path, samples)
         else:
-            self.show("folding")
-            frozen = to_inference_program(
-                self.model, options.outputs, options.fold
-            )
-            self.show(f"writing {options.format}")
-            written = writing.write(self.model, frozen, path, options, samples)
+            try:
+                written = self._write_apart(path, samples, backend, check)
+            except NotLoadableError:
+                # Layers of a notebook exist here alone.
+                if not is_running:
+                    raise
+                written = self._write_here(path, samples)
         program = renamed(self.program, self.names)
         return ExportReport(
             path=options.path,
@@ -146,6 +160,36 @@ class Job:
             tolerance=options.tolerance,
             bounds="mean" if options.by_mean else "maximum",
         )
+
+    def _write_apart(
+        self,
+        path: Path,
+        samples: Samples | None,
+        backend: str,
+        check: CheckData | None,
+    ) -> Written:
+        options, trial = self.options, None
+        if check is not None and not check.given:
+            folder = path.parent / _TRIAL
+            trial = verification.run_request(path, options, check, folder)
+        return write_in_subprocess(
+            self.model, path, options, samples, backend, self.show, trial
+        )
+
+    def _write_here(self, path: Path, samples: Samples | None) -> Written:
+        options = self.options
+        self.show("folding")
+        frozen = to_inference_program(self.model, options.outputs, options.fold)
+        self.show(f"writing {options.format}")
+        return writing.write(self.model, frozen, path, options, samples)
+
+    def answers(self, backend: str, check: CheckData) -> Answers:
+        """Returns what a file answers to made-up inputs."""
+        path = self.staged(backend)
+        folder = path.parent / _TRIAL
+        if (folder / "answers").is_dir():
+            return verification.read_answers(folder)
+        return verification.run_file(path, self.options, check)[0]
 
     def verify(self, report: ExportReport, check: CheckData) -> ExportReport:
         """Runs a file, and compares its answers with the model's."""

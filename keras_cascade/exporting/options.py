@@ -7,6 +7,8 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
+import keras
+
 from keras_cascade._messages import listed
 from keras_cascade.exporting.integer_types import check_dtype
 
@@ -20,6 +22,8 @@ ENDINGS = {
 }
 # The names that `keras.Model.export` has for the same formats.
 _KERAS_NAMES = {"tf_saved_model": "saved_model", "litert": "tflite"}
+# The formats that a converter writes, which may crash.
+CONVERTED = ("tflite", "onnx")
 FORMATS = tuple(ENDINGS.values())
 QUANTIZATIONS = {
     "tflite": ("float16", "dynamic", "int8", "mixed"),
@@ -53,6 +57,10 @@ class ExportOptions:
     integer_inputs: Mapping[str, str] = field(default_factory=dict)
     integer_outputs: Mapping[str, str] = field(default_factory=dict)
     pixels: tuple[str, ...] = ()
+    # The backend that the model runs on.
+    source: str = ""
+    # None leaves the batch open.
+    batch_size: int | None = None
     outputs: tuple[str, ...] = ()
     labels: Mapping[str, list[str]] | None = None
     tolerance: float = TOLERANCES[None]
@@ -74,6 +82,7 @@ def make_options(
     output_dtype: str | Mapping[str, str] | None = None,
     fold: bool = True,
     timeout: float = 3600.0,
+    batch_size: int | None = None,
 ) -> ExportOptions:
     """Checks the arguments that do not depend on the model.
 
@@ -88,12 +97,15 @@ def make_options(
     tolerance = TOLERANCES[quantize] if tolerance is None else tolerance
     _check_positive("tolerance", tolerance)
     _check_positive("timeout", timeout)
+    _check_batch_size(batch_size, format)
     return ExportOptions(
         path=path,
         format=format,
         quantize=quantize,
         input_dtype=input_dtype or "float32",
         output_dtype=output_dtype or "float32",
+        source=keras.config.backend(),
+        batch_size=batch_size,
         tolerance=tolerance,
         fold=fold,
         timeout=timeout,
@@ -114,6 +126,20 @@ def _check_positive(name: str, value: object) -> None:
     # NaN compares false, and is refused as well.
     if number is None or isinstance(value, bool) or not number > 0:
         raise ValueError(f"{name} is a number above 0; received {value!r}.")
+
+
+def _check_batch_size(size: object, format: str) -> None:
+    if size is None:
+        return
+    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+        raise ValueError(
+            f"batch_size is a whole number above 0; received {size!r}."
+        )
+    if format == "keras":
+        raise ValueError(
+            f"batch_size={size}: a '.keras' file has the inputs of its model, "
+            "whose batch is open. Leave batch_size out."
+        )
 
 
 def _checked_format(path: Path, format: str | None) -> str:
@@ -229,3 +255,19 @@ def _class_names(name: str, names: object, shapes: _SHAPES) -> list[str]:
             f"{width} values."
         )
     return found
+
+
+def common_batch_size(shapes: _SHAPES, batch_size: int | None) -> int | None:
+    """Returns the size of all batches of a file; None if it is open.
+
+    Raises:
+        ValueError: The model takes batches of another size.
+    """
+    fixed = {shape[0]: name for name, shape in shapes.items() if shape[0]}
+    if batch_size is None or not fixed or batch_size in fixed:
+        return next(iter(fixed), batch_size)
+    size, name = next(iter(fixed.items()))
+    raise ValueError(
+        f"batch_size={batch_size}: input '{name}' takes batches of {size}. "
+        "Leave batch_size out."
+    )

@@ -16,6 +16,7 @@ from keras_cascade.exporting import parent_watch
 # A child prints its stages in lines that begin so; its other output is a log.
 STAGE = "keras_cascade stage: "
 _LAST_LINES = 15
+_OWN_ERROR = "keras_cascade."
 # A child begins with this: if the parent is killed, it ends as well.
 _WATCH = (
     "import runpy; "
@@ -116,6 +117,9 @@ def _failure(what: str, status: int, log: Path) -> str:
     else:
         output, reason = _error(lines)
         reason = reason or f"it exited with status {status}."
+    if reason.startswith(_OWN_ERROR):
+        # It says all there is to say, without the converter's output.
+        output, reason = [], reason.partition(": ")[2]
     details = "\n".join(f"  {line}" for line in output[-_LAST_LINES:])
     return f"{what} failed: {reason}" + (
         f"\nIts last output:\n{details}" if details else ""

@@ -63,6 +63,8 @@ class ExportReport:
         bounds: The difference that it bounds: `"maximum"` or `"mean"`.
         parity: Output to how far its answers are from the model's.
         metrics: Metric to its values: `model`, `file`.
+        metrics_left_out: The names of the metrics that `check_data`, without
+            labels, left out.
         latency: The latency with `one_thread` and `all_threads`.
         peak_memory_bytes: The peak memory of the process that ran the file,
             its runtime included.
@@ -89,6 +91,7 @@ class ExportReport:
     bounds: str = "maximum"
     parity: Mapping[str, OutputParity] = field(default_factory=dict)
     metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    metrics_left_out: str = ""
     latency: Mapping[str, Latency] = field(default_factory=dict)
     peak_memory_bytes: int | None = None
     tried: Mapping[str, str] = field(default_factory=dict)
@@ -187,6 +190,9 @@ def _answers(report: ExportReport) -> list[tuple[str, str]]:
         (metric, f"{x['model']:.4f} model, {x['file']:.4f} file")
         for metric, x in report.metrics.items()
     ]
+    if report.metrics_left_out:
+        why = f"{report.metrics_left_out}, as check_data has no labels"
+        rows.append(("metrics left out", why))
     what = {"maximum": "largest", "mean": "mean"}[report.bounds]
     allowed = f"{what} difference at most {report.tolerance:g} σ"
     return [*rows, (f"within tolerance ({allowed})", _yes(bool(report.holds)))]

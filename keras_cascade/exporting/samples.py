@@ -1,7 +1,8 @@
 """Stores the user's data as checked batches in files, so memory stays small."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ class Samples:
     folder: Path
     rows: int
     labels: list[Any] = field(default_factory=list)
+    # The size of the batches that the file takes when it is calibrated.
+    at_once: int = 1
 
     def __iter__(self) -> Iterator[Batch]:
         for path in sorted(self.folder.glob("*.npz")):
@@ -40,10 +43,11 @@ class Samples:
         return bool(known) and all(known)
 
     def single(self) -> Iterator[Batch]:
-        """Yields the samples one by one, each a batch of one."""
+        """Yields the samples one by one, or as many as the file takes."""
+        size = self.at_once
         for batch in self:
-            for row in range(_rows(batch)):
-                yield {name: x[row : row + 1] for name, x in batch.items()}
+            for row in range(0, _rows(batch), size):
+                yield {name: x[row : row + size] for name, x in batch.items()}
 
 
 def calibration(samples: Samples | None) -> Iterator[Batch]:
@@ -53,9 +57,10 @@ def calibration(samples: Samples | None) -> Iterator[Batch]:
     return samples.single()
 
 
-def open_samples(folder: Path) -> Samples:
+def open_samples(folder: Path, batch_size: int | None = None) -> Samples:
     """Opens the samples that another process stored, without their labels."""
-    return Samples(folder, sum(map(_rows, Samples(folder, 0))))
+    rows = sum(map(_rows, Samples(folder, 0)))
+    return Samples(folder, rows, at_once=batch_size or 1)
 
 
 def store_samples(
@@ -65,6 +70,7 @@ def store_samples(
     argument: str,
     limit: int | None = None,
     structure: object = None,
+    batch_size: int | None = None,
 ) -> Samples:
     """Reads data, checks each batch against the inputs, and stores it.
 
@@ -76,14 +82,19 @@ def store_samples(
         limit: The number of samples to stop at. Defaults to `None`: all.
         structure: The inputs of the whole model, as whose structure the data
             may come as well. Defaults to `None`: `ports` alone.
+        batch_size: The size of all batches, which leaves the last samples
+            out if they are fewer. Defaults to `None`: as the data comes.
 
     Raises:
         ValueError: An input is missing, or of another shape or kind.
     """
     folder.mkdir()
     rows, labels = 0, []
-    for x, y in _batches(data, argument):
-        batch = _checked(x, ports, argument, structure)
+    batches = (
+        (_checked(x, ports, argument, structure), y)
+        for x, y in _batches(data, argument)
+    )
+    for batch, y in _in_batches_of(batches, batch_size):
         count = _rows(batch)
         if not count:
             continue
@@ -100,8 +111,40 @@ def store_samples(
         if rows == limit:
             break
     if not rows:
-        raise ValueError(f"{argument} is empty: its batches have no rows.")
-    return Samples(folder, rows, labels)
+        raise ValueError(
+            f"{argument} is empty: its batches have no rows."
+            if batch_size is None
+            else f"{argument} has fewer samples than the {batch_size} of a "
+            "batch, which the file takes at once."
+        )
+    return Samples(folder, rows, labels, batch_size or 1)
+
+
+# Labels may be None, and stay so.
+_map = partial(keras.tree.map_structure, none_is_leaf=False)
+
+
+def _joined(*parts: Any) -> np.ndarray:
+    return np.concatenate([to_numpy(x) for x in parts])
+
+
+def _in_batches_of(
+    batches: Iterable[tuple[Batch, Any]], size: int | None
+) -> Iterator[tuple[Batch, Any]]:
+    """Yields the samples in batches of a size; those that are left are not."""
+    if size is None:
+        yield from batches
+        return
+    waiting: list[tuple[Batch, Any]] = []
+    for batch in batches:
+        waiting.append(batch)
+        whole = _map(_joined, *waiting)
+        count = _rows(whole[0])
+        for start in range(0, count - size + 1, size):
+            stop = start + size
+            yield _map(lambda x, a=start, b=stop: x[a:b], whole)
+        rest = count - count % size
+        waiting = [_map(lambda x, a=rest: x[a:], whole)]
 
 
 def _rows(batch: Batch) -> int:

@@ -10,11 +10,14 @@ from typing import Any
 
 import keras
 
+from keras_cascade.exporting import writing
+from keras_cascade.exporting.checking import runner
+from keras_cascade.exporting.checking.verification import borrowed_operators
 from keras_cascade.exporting.inference_program import to_inference_program
 from keras_cascade.exporting.options import ExportOptions
 from keras_cascade.exporting.processes import STAGE
 from keras_cascade.exporting.samples import open_samples
-from keras_cascade.exporting.writing import write
+from keras_cascade.exporting.subprocess_export import UNLOADABLE
 
 
 def main(request_path: str) -> None:
@@ -26,14 +29,37 @@ def main(request_path: str) -> None:
     for module in work["modules"]:
         importlib.import_module(module)
     _report("loading the model")
-    model: Any = keras.saving.load_model(work["model"], compile=False)
+    model = _load(Path(work["model"]))
     options = _options(work["options"])
     _report("folding")
     frozen = to_inference_program(model, options.outputs, options.fold)
-    samples = work["samples"] and open_samples(Path(work["samples"]))
+    samples = work["samples"] and open_samples(
+        Path(work["samples"]), options.batch_size
+    )
     _report("writing")
-    written = write(model, frozen, options.path, options, samples)
+    written = writing.write(model, frozen, options.path, options, samples)
+    _try(options, work["trial"])
     Path(work["result"]).write_text(json.dumps(written._asdict()))
+
+
+def _load(path: Path) -> Any:
+    """Loads the model; a file beside it says if that raised an error."""
+    loaded = None
+    try:
+        loaded = keras.saving.load_model(path, compile=False)
+    finally:
+        # Not written by a process that crashes.
+        if loaded is None:
+            path.with_name(UNLOADABLE).touch()
+    return loaded
+
+
+def _try(options: ExportOptions, trial: dict[str, Any] | None) -> None:
+    """Runs the written file, so that its runtime is seen to take it."""
+    used = writing.operators(options.path, options.format) if trial else {}
+    if trial and not borrowed_operators(used):
+        _report("trying the file")
+        runner.answer(trial)
 
 
 def _options(values: dict[str, Any]) -> ExportOptions:

@@ -3,6 +3,7 @@
 Tested by `tests/exporting/test_every_format.py`.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,10 +21,19 @@ from keras_cascade.exporting.formats import (
     saved_model,
     torch_program,
 )
+from keras_cascade.exporting.formats.convertible import (
+    convertible_operations,
+)
 from keras_cascade.exporting.formats.litert_integers import IntegerType
+from keras_cascade.exporting.inference_program import with_batch_size
 from keras_cascade.exporting.options import ExportOptions
-from keras_cascade.exporting.port_names import port_names, renamed
+from keras_cascade.exporting.port_names import (
+    PortNames,
+    port_names,
+    renamed,
+)
 from keras_cascade.exporting.samples import Samples
+from keras_cascade.graph.program import Program
 
 
 class Written(NamedTuple):
@@ -48,7 +58,32 @@ def write(
         keras_file.write(model, path, options.outputs)
         return Written({}, [])
     names = port_names(frozen.program, options.format)
-    program, layers = renamed(frozen.program, names), []
+    program = renamed(frozen.program, names)
+    program = with_batch_size(program, options.batch_size)
+    own = _by_file_names(options, names)
+    with convertible_operations(options):
+        layers = _write(program, path, own, samples)
+    return Written(frozen.counts, layers)
+
+
+def _by_file_names(options: ExportOptions, names: PortNames) -> ExportOptions:
+    """Returns the options with the names that ports have in the file."""
+    inputs, outputs = options.integer_inputs, options.integer_outputs
+    return replace(
+        options,
+        integer_inputs={names.inputs[k]: x for k, x in inputs.items()},
+        integer_outputs={names.outputs[k]: x for k, x in outputs.items()},
+        pixels=tuple(names.inputs[x] for x in options.pixels),
+    )
+
+
+def _write(
+    program: Program,
+    path: Path,
+    options: ExportOptions,
+    samples: Samples | None,
+) -> list[dict[str, Any]]:
+    """Writes a program; returns the layers of a mixed file."""
     if options.format == "saved_model":
         saved_model.write(program, path)
     elif options.format == "torch":
@@ -57,10 +92,10 @@ def write(
         onnx_file.write(program, path)
         onnx_quantization.quantize(path, options.quantize, samples)
     elif options.quantize == "mixed":
-        layers = litert_mixed.write(program, path, options, samples)
+        return litert_mixed.write(program, path, options, samples)
     else:
         litert.write(program, path, options, samples)
-    return Written(frozen.counts, layers)
+    return []
 
 
 def integer_types(

@@ -3,8 +3,21 @@
 import numpy as np
 import pytest
 
+from keras_cascade.exporting import job
 from keras_cascade.exporting.folding.rules import fold
 from keras_cascade.graph.flattening import as_program
+
+
+@pytest.fixture(autouse=True)
+def convert_here(request, monkeypatch):
+    """Runs converters in the process of the tests, whose start takes seconds.
+
+    Those marked `apart` or `large` have them in a process of their own, as
+    users do.
+    """
+    marks = {mark.name for mark in request.node.iter_markers()}
+    if not marks & {"apart", "large", "interop"}:
+        monkeypatch.setattr(job, "CONVERTED", ())
 
 
 @pytest.fixture

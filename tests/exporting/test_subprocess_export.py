@@ -15,6 +15,7 @@ from keras import layers
 import keras_cascade as kc
 from keras_cascade.exporting.options import make_options
 from keras_cascade.exporting.subprocess_export import (
+    NotLoadableError,
     modules_of,
     write_in_subprocess,
 )
@@ -166,7 +167,7 @@ def test_an_error_of_the_process_is_reported(tmp_path, monkeypatch):
         IN_CHILD + 'raise ValueError("no such luck")',
     )
     model = with_layer(own.Own(name="own"))
-    with pytest.raises(RuntimeError, match="no such luck"):
+    with pytest.raises(NotLoadableError, match="no such luck"):
         write(model, tmp_path)
 
 

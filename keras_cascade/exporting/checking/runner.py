@@ -30,13 +30,10 @@ _RUNS = 200
 def main(request_path: str) -> None:
     """Answers every batch, times single samples, and writes the results."""
     request = json.loads(Path(request_path).read_text())
-    run = _by_model_names(_OPENERS[request["format"]](request), request)
-    folder = Path(request["answers"])
-    folder.mkdir()
-    paths = sorted(Path(request["batches"]).glob("*.npz"))
-    for path in paths:
-        write_batch(folder / path.name, run(read_batch(path)))
-    times = _time(run, read_batch(paths[0]))
+    run = answer(request)
+    first = read_batch(_batches(request)[0])
+    size = request["batch_size"]
+    times = _time(run, {name: x[:size] for name, x in first.items()})
     latency = {
         "median_ms": float(np.median(times)),
         "p95_ms": float(np.percentile(times, 95)),
@@ -44,6 +41,20 @@ def main(request_path: str) -> None:
     }
     costs = {"latency": latency, "peak_memory_bytes": _peak_memory()}
     Path(request["result"]).write_text(json.dumps(costs))
+
+
+def answer(request: dict[str, Any]) -> Run:
+    """Opens a file, and writes its answers to all batches."""
+    run = _by_model_names(_OPENERS[request["format"]](request), request)
+    folder = Path(request["answers"])
+    folder.mkdir()
+    for path in _batches(request):
+        write_batch(folder / path.name, run(read_batch(path)))
+    return run
+
+
+def _batches(request: dict[str, Any]) -> list[Path]:
+    return sorted(Path(request["batches"]).glob("*.npz"))
 
 
 def read_batch(path: Path) -> dict[str, np.ndarray]:
@@ -72,15 +83,14 @@ def _by_model_names(run: Run, request: dict[str, Any]) -> Run:
 
 
 def _time(run: Run, batch: Batch) -> list[float]:
-    """Returns the milliseconds of each run of the first sample."""
-    single = {name: x[:1] for name, x in batch.items()}
+    """Returns the milliseconds of each run of a batch."""
     for _ in range(_WARM_UP):
-        run(single)
+        run(batch)
     times: list[float] = []
     end = time.perf_counter() + _SECONDS
     while len(times) < _RUNS and (time.perf_counter() < end or len(times) < 3):
         start = time.perf_counter()
-        run(single)
+        run(batch)
         times.append(1e3 * (time.perf_counter() - start))
     return times
 

@@ -46,16 +46,6 @@ class CheckData:
     names: PortNames
 
 
-def check_labels_for_metrics(model: keras.Model, samples: Samples) -> None:
-    """Raises a ValueError if a model has metrics and samples no labels."""
-    if parity.has_metrics(model) and not samples.has_labels:
-        raise ValueError(
-            "check_data has no labels, and the metrics that the model was "
-            f"compiled with need them: {parity.metric_names(model)}. Pass "
-            "(x, y), or a model without metrics: cascade.to_plain()."
-        )
-
-
 def verify(
     report: ExportReport,
     path: Path,
@@ -83,8 +73,11 @@ def verify(
     expected, labels = check.expected, check.samples.labels
     found, costs = runs["all_threads"]
     metrics = {}
+    has_metrics = parity.has_metrics(model)
+    left_out = has_metrics and not check.samples.has_labels
     # The metrics of a model with several outputs need all of them.
-    if parity.has_metrics(model) and len(expected) == len(model.outputs):
+    is_whole = len(expected) == len(model.outputs)
+    if has_metrics and is_whole and not left_out:
         own = parity.score(model, expected, labels)
         # Runtimes order outputs as they like; `score` takes the model's order.
         in_order = {name: found[name] for name in expected}
@@ -94,6 +87,7 @@ def verify(
         report,
         parity=parity.compare(expected, found),
         metrics=metrics,
+        metrics_left_out=parity.metric_names(model) if left_out else "",
         latency={k: Latency(**x["latency"]) for k, (_, x) in runs.items()},
         peak_memory_bytes=costs["peak_memory_bytes"],
     )
@@ -110,18 +104,7 @@ def run_file(
     It may use all threads by default. Files are added to the folder of `path`.
     """
     folder = path.parent / f"run-{len(list(path.parent.glob('run-*')))}"
-    folder.mkdir()
-    work = {
-        "format": options.format,
-        "file": str(path),
-        "batches": str(check.samples.folder),
-        "names": check.names._asdict(),
-        "answers": str(folder / "answers"),
-        "result": str(folder / "result.json"),
-        "threads": threads,
-        "outputs": list(check.expected),
-        "pixels": list(options.pixels),
-    }
+    work = run_request(path, options, check, folder, threads)
     request = folder / "request.json"
     request.write_text(json.dumps(work))
     run_child(
@@ -131,13 +114,41 @@ def run_file(
         timeout=options.timeout,
         environment={"TF_CPP_MIN_LOG_LEVEL": "3"},
     )
+    costs = json.loads((folder / "result.json").read_text())
+    return read_answers(folder), costs
+
+
+def run_request(
+    path: Path,
+    options: ExportOptions,
+    check: CheckData,
+    folder: Path,
+    threads: int | None = None,
+) -> dict[str, Any]:
+    """Returns what `runner` has to do, and makes the folder of its results."""
+    folder.mkdir()
+    return {
+        "format": options.format,
+        "file": str(path),
+        "batches": str(check.samples.folder),
+        "names": check.names._asdict(),
+        "answers": str(folder / "answers"),
+        "result": str(folder / "result.json"),
+        "threads": threads,
+        "outputs": list(check.expected),
+        "pixels": [check.names.inputs[name] for name in options.pixels],
+        "batch_size": options.batch_size or 1,
+    }
+
+
+def read_answers(folder: Path) -> Answers:
+    """Returns the answers that `runner` wrote to a folder."""
     paths = sorted((folder / "answers").iterdir())
     batches = [runner.read_batch(x) for x in paths]
-    answers = {
+    return {
         name: np.concatenate([batch[name] for batch in batches])
         for name in batches[0]
     }
-    return answers, json.loads((folder / "result.json").read_text())
 
 
 def borrowed_operators(operators: Iterable[str]) -> list[str]:
@@ -163,7 +174,7 @@ def made_up_inputs(
     random = np.random.default_rng(0)
     found = {}
     for port in ports:
-        shape = (rows, *(size or 8 for size in port.shape[1:]))
+        shape = (port.shape[0] or rows, *(size or 8 for size in port.shape[1:]))
         if "int" in port.dtype or port.dtype == "bool":
             # All vocabularies have the tokens 0 and 1.
             found[port.name] = random.integers(0, 2, shape)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_cascade.exporting.formats import litert_integers, saved_model
+from keras_cascade.exporting.formats.errors import litert_error
 from keras_cascade.exporting.options import ExportOptions
 from keras_cascade.exporting.samples import Samples, calibration
 from keras_cascade.graph.program import Program
@@ -40,8 +41,11 @@ def _convert(
     except ConverterError as error:
         # The errors of operators that only TensorFlow has name these words.
         if "Flex" not in str(error) and "Select" not in str(error):
-            raise
-    return make_converter(source, options, samples, select=True).convert()
+            raise litert_error(str(error)) from error
+    try:
+        return make_converter(source, options, samples, select=True).convert()
+    except ConverterError as error:
+        raise litert_error(str(error)) from error
 
 
 def make_converter(
