@@ -2,7 +2,9 @@
 
 A multiplication and an addition count as two. Layers that multiply by a
 kernel are counted exactly, attention with its products of queries, keys and
-values; everything else counts one operation for each output element.
+values, wrapped layers and networks once for each call. A layer that has
+others inside counts their kernels once for each position of its output;
+everything else counts one operation for each output element.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,8 +13,10 @@ from math import prod
 import keras
 from keras import layers
 
-from keras_cascade.graph.graph import Graph, Node, Reference
+from keras_cascade import _keras_compat as compat
+from keras_cascade.graph.graph import Graph, Node, Reference, read_graph
 from keras_cascade.graph.pruning import find_needed
+from keras_cascade.networks.loading import as_functional
 
 # With the batch; open sizes are None.
 Shape = Sequence[int | None]
@@ -38,14 +42,16 @@ def flops_up_to(graph: Graph, reference: Reference) -> int | None:
 
     The number is None if a size is open.
     """
-    return sum_flops(
-        flops_of(
-            node.operation,
-            [x.shape for x in node.tensors],
-            [x.shape for x in node.outputs],
-        )
-        for node in _needed_calls(graph, [reference])
-    )
+    return sum_flops(_flops_of_calls(graph, [reference]))
+
+
+def _flops_of_calls(
+    graph: Graph, wanted: Sequence[Reference]
+) -> Iterator[int | None]:
+    """Yields the operations of each call that some tensors depend on."""
+    for node in _needed_calls(graph, wanted):
+        inputs = [x.shape for x in node.tensors]
+        yield flops_of(node.operation, inputs, [x.shape for x in node.outputs])
 
 
 def parameters_up_to(graph: Graph, reference: Reference) -> int:
@@ -94,6 +100,12 @@ def flops_of(
     first, out = inner_sizes(inputs[0]), inner_sizes(outputs[0])
     if first is None or out is None:
         return None
+    if isinstance(operation, layers.TimeDistributed):
+        steps = [[shape[0], *shape[2:]] for shape in (*inputs, *outputs)]
+        once = _flops_inside(operation.layer, steps, len(inputs))
+        return None if once is None else once * first[0]
+    if isinstance(operation, layers.Wrapper):
+        return _flops_inside(operation.layer, [*inputs, *outputs], len(inputs))
     if isinstance(operation, _CONVOLUTIONS):
         return 2 * _kernel_size(operation) * _positions(operation, out)
     if isinstance(operation, _TRANSPOSED):
@@ -108,8 +120,36 @@ def flops_of(
     if isinstance(operation, layers.Embedding):
         return 0
     if isinstance(operation, layers.RNN | layers.Bidirectional):
-        return 2 * operation.count_params() * first[0]
-    return prod(out)
+        places = _recurrent_positions(operation, first)
+        return 2 * operation.count_params() * places
+    # Layers of users and KerasHub: each kernel once for each position.
+    products = _kernel_size(operation) if _is_composite(operation) else 0
+    return 2 * products * prod(out[:-1]) + prod(out)
+
+
+def _flops_inside(
+    layer: keras.Layer, shapes: Sequence[Shape], inputs: int
+) -> int | None:
+    """Returns the operations of one call of a wrapped layer or network."""
+    functional = as_functional(layer)
+    if functional is None:
+        return flops_of(layer, shapes[:inputs], shapes[inputs:])
+    graph = read_graph(functional)
+    wanted = [graph.reference(tensor) for tensor in graph.outputs]
+    return sum_flops(_flops_of_calls(graph, wanted))
+
+
+def _recurrent_positions(layer: keras.Layer, shape: Sequence[int]) -> int:
+    """Returns the number of steps, in images times that of positions."""
+    inner = getattr(layer, "layer", layer)
+    sizes = shape[2:] if _is_channels_first(inner) else shape[1:-1]
+    return shape[0] * prod(sizes)
+
+
+def _is_composite(operation: keras.Operation) -> bool:
+    if not isinstance(operation, keras.Layer):
+        return False
+    return len(list(compat.sublayers(operation))) > 1
 
 
 def inner_sizes(shape: Shape) -> tuple[int, ...] | None:
@@ -129,8 +169,11 @@ def _kernel_size(layer: keras.Layer) -> int:
 
 
 def _positions(layer: keras.Layer, shape: Sequence[int]) -> int:
-    first = getattr(layer, "data_format", None) == "channels_first"
-    return prod(shape[1:] if first else shape[:-1])
+    return prod(shape[1:] if _is_channels_first(layer) else shape[:-1])
+
+
+def _is_channels_first(layer: keras.Layer) -> bool:
+    return getattr(layer, "data_format", None) == "channels_first"
 
 
 def _attention(

@@ -141,3 +141,85 @@ def test_parameters_of_a_layer_are_counted_by_hand():
     y = layers.DepthwiseConv2D(3)(x)
     y = layers.LayerNormalization()(layers.BatchNormalization()(y))
     assert _parameters(keras.Model(x, y)) == (3 * 3 * 3 + 3) + 4 * 3 + 2 * 3
+
+
+def wrapped(layer, shape):
+    inputs = keras.Input(shape)
+    outputs = layer(inputs)
+    graph = read_graph(keras.Model(inputs, outputs))
+    return flops_up_to(graph, graph.reference(graph.outputs[0]))
+
+
+def small_network():
+    inputs = keras.Input((12, 12, 3))
+    x = layers.Conv2D(8, 3, name="conv")(inputs)
+    return keras.Model(inputs, layers.GlobalAveragePooling2D()(x))
+
+
+CONVOLUTION = 10 * 10 * 8 * 2 * 27
+WRAPPED = {
+    "each step": (
+        lambda: layers.TimeDistributed(layers.Conv2D(8, 3)),
+        (5, 12, 12, 3),
+        5 * CONVOLUTION,
+    ),
+    "network": (
+        lambda: layers.TimeDistributed(small_network()),
+        (5, 12, 12, 3),
+        5 * (CONVOLUTION + 8),
+    ),
+    "sequential": (
+        lambda: layers.TimeDistributed(
+            keras.Sequential([keras.Input((6,)), layers.Dense(8)])
+        ),
+        (5, 6),
+        5 * 2 * 6 * 8,
+    ),
+    "wrapper in wrapper": (
+        lambda: layers.TimeDistributed(layers.TimeDistributed(layers.Dense(8))),
+        (4, 5, 6),
+        4 * 5 * 2 * 6 * 8,
+    ),
+    "normalized": (
+        lambda: layers.SpectralNormalization(layers.Dense(8)),
+        (5, 6),
+        5 * 2 * 6 * 8,
+    ),
+    "both ways": (
+        lambda: layers.Bidirectional(layers.LSTM(4)),
+        (5, 6),
+        2 * 2 * 5 * (6 * 16 + 4 * 16 + 16),
+    ),
+    "recurrent convolution": (
+        lambda: layers.ConvLSTM2D(4, 3, padding="same"),
+        (5, 7, 8, 3),
+        2 * 5 * 7 * 8 * (9 * 3 * 16 + 9 * 4 * 16 + 16),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRAPPED)
+def test_wrapped_layers_are_counted_by_hand(case):
+    make, shape, expected = WRAPPED[case]
+    assert wrapped(make(), shape) == expected
+
+
+def test_kernels_inside_a_layer_of_the_users_are_counted():
+    class Doubled(layers.Layer):
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            self.first, self.second = layers.Dense(8), layers.Dense(6)
+
+        def build(self, input_shape):
+            self.first.build(input_shape)
+            self.second.build((*input_shape[:-1], 8))
+
+        def call(self, x):
+            return self.second(self.first(x))
+
+    assert wrapped(Doubled(), (5, 6)) == 5 * 2 * (6 * 8 + 8 * 6) + 5 * 6
+
+
+def test_an_open_number_of_steps_is_not_counted():
+    layer = layers.TimeDistributed(layers.Dense(8))
+    assert wrapped(layer, (None, 6)) is None
