@@ -262,7 +262,7 @@ def drawn_arguments(world, draw):
 # --- What is tried ---------------------------------------------------------
 
 
-@fuzzed(150, 4000)
+@fuzzed(180, 4000)
 def test_path_patterns_select_or_are_refused(world, draw):
     pattern = draw(st.one_of(PATHS, THINGS))
     if isinstance(pattern, str):

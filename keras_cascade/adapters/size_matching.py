@@ -80,14 +80,16 @@ class MatchSize(Adapter):
         mask = None if previous_mask is None else previous_mask[0]
         if mask is None or len(inputs[0].shape) != 3:
             return None
-        if _is_equal(*inputs, axis=1):
+        x, like = inputs
+        if _is_equal(x, like, 1):
             return mask
         self._met_mask = True
-        return ops.any(ops.greater(_masked_weights(*inputs, mask), 0.0), -1)
+        return ops.any(ops.greater(_masked_weights(x, like, mask), 0.0), -1)
 
     def compute_output_shape(self, input_shape: Sequence[Shape]) -> Shape:
         """Returns the first shape with the positions of the second."""
-        return matched_shape(*input_shape, self.data_format)
+        shape, like = input_shape
+        return matched_shape(shape, like, self.data_format)
 
     def to_plain(self) -> Layers:
         """Returns a small model of stock operations.
@@ -155,8 +157,8 @@ def _weights(x: Tensor, like: Tensor, axis: int) -> Any:
     places, count = _count(x, axis)
     cells, size = _count(like, axis)
     rule = Resampling(axis, None)
-    column = ops.expand_dims(cells, -1)
-    ratio = ops.divide(count, size)
+    column: Any = ops.expand_dims(cells, -1)
+    ratio: Any = ops.divide(count, size)
     return _scaled(triangles(ops, places, column, ratio, rule))
 
 

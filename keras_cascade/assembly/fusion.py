@@ -6,6 +6,7 @@ from typing import Any
 import keras
 
 from keras_cascade._messages import listed
+from keras_cascade.adapters.pooling import channel_axis
 from keras_cascade.adapters.size_matching import MatchSize
 from keras_cascade.adapters.streams import Target
 from keras_cascade.graph.block import Block
@@ -68,13 +69,20 @@ def fuse(
         for name, x in zip(streams, inputs, strict=True)
     }
     taps, extras = ({n: sized[n] for n in group} for group in (taps, extras))
-    _check_shapes(taps, extras, fusion)
-    merged = _merge([*taps.values()], fusion)
+    axis = _channel_axis(inputs[0], data_format)
+    _check_shapes(taps, extras, fusion, axis)
+    merged = _merge([*taps.values()], fusion, axis)
     if extras:
         joined = [*merged, *extras.values()]
-        merged = [keras.layers.Concatenate(name="extra_inputs")(joined)]
+        merged = [keras.layers.Concatenate(axis, name="extra_inputs")(joined)]
     result = then(merged[0]) if then else merged[0]
     return Block(inputs, result, name="fusion")(list(streams.values()))
+
+
+def _channel_axis(x: keras.KerasTensor, data_format: str | None) -> int:
+    rank = len(x.shape)
+    axis = channel_axis(rank, data_format)
+    return axis if axis < rank - 1 else -1
 
 
 def needs_one_size(fusion: Fusion) -> bool:
@@ -118,7 +126,7 @@ def check_width(
 
 
 def _merge(
-    inputs: list[keras.KerasTensor], fusion: Fusion
+    inputs: list[keras.KerasTensor], fusion: Fusion, axis: int
 ) -> list[keras.KerasTensor]:
     if len(inputs) < 2:
         return inputs
@@ -129,7 +137,8 @@ def _merge(
             f"fusion=None merges nothing, and there are {len(inputs)} streams "
             "for one input. Give a fusion."
         )
-    return [MERGES[fusion](name=fusion)(inputs)]
+    arguments = {"axis": axis} if fusion == "concat" else {}
+    return [MERGES[fusion](name=fusion, **arguments)(inputs)]
 
 
 def _merge_by_layer(
@@ -145,13 +154,15 @@ def _merge_by_layer(
         ) from error
 
 
-def _check_shapes(taps: Tensors, extras: Tensors, fusion: Fusion) -> None:
+def _check_shapes(
+    taps: Tensors, extras: Tensors, fusion: Fusion, axis: int
+) -> None:
     """Raises an error that names the streams, before a layer raises its own."""
     both = {**taps, **extras}
-    ends = None if fusion != "concat" else -1
-    if isinstance(fusion, str) and len(_shapes(taps, ends)) > 1:
+    free = axis if fusion == "concat" else None
+    if isinstance(fusion, str) and len(_shapes(taps, free)) > 1:
         raise ValueError(_mismatch(taps, f"fusion='{fusion}'"))
-    if extras and len(_shapes(both, -1)) > 1:
+    if extras and len(_shapes(both, axis)) > 1:
         raise ValueError(
             _mismatch(both, "concatenating the extra inputs")
             + " An adapter may bring an extra input into shape."
@@ -165,9 +176,15 @@ def _check_shapes(taps: Tensors, extras: Tensors, fusion: Fusion) -> None:
             )
 
 
-def _shapes(streams: Tensors, end: int | None) -> set[tuple]:
-    """Returns the distinct shapes, up to an axis."""
-    return {tuple(x.shape[:end]) for x in streams.values()}
+def _shapes(streams: Tensors, free: int | None) -> set[tuple]:
+    """Returns the distinct shapes, without the axis of one that is free."""
+    found = set()
+    for x in streams.values():
+        shape = list(x.shape)
+        if free is not None:
+            shape[free] = None
+        found.add(tuple(shape))
+    return found
 
 
 def _mismatch(streams: Tensors, what: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 
+from keras_cascade.adapters.streams import Stream
 from keras_cascade.assembly.fusion import check_width, fuse, needs_one_size
 from keras_cascade.assembly.sizes import find_other_sizes, has_open_size
 from keras_cascade.graph.copying import copy_graph
@@ -85,7 +86,7 @@ def fuse_streams(
         return fused
     if plan.downstream is None:
         return fused
-    check_width(fused, taps, extras, spec.fusion, plan.streams[0].target)
+    check_width(fused, taps, extras, spec.fusion, _first_fused(plan).target)
     return {plan.downstream_inputs[0]: fused}
 
 
@@ -97,8 +98,11 @@ def _resized(
     A size that the user's own adapters fixed stays, so that one that does not
     fit is an error.
     """
+    stream = _first_fused(plan)
     data_format = (
-        plan.streams[0].target.data_format or plan.streams[0].data_format
+        stream.target.data_format
+        or stream.data_format
+        or keras.config.image_data_format()
     )
     rank = {len(x.shape) for x in streams.values()}
     if not needs_one_size(plan.spec.fusion) or len(rank) > 1:
@@ -112,6 +116,10 @@ def _resized(
         or has_open_size(streams[name], data_format)
         or has_open_size(first, data_format)
     ], data_format
+
+
+def _first_fused(plan: Plan) -> Stream:
+    return next(s for s in plan.streams if s.source in plan.wiring.fused)
 
 
 def run_downstream(

@@ -4,6 +4,7 @@ Tested by `tests/behaviour/test_unknown_sizes.py`.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 
@@ -56,15 +57,13 @@ def _probed_shapes(
     """Returns the shapes at two sizes of the inputs; none if one fails."""
     function = keras.Function(list(inputs), list(tensors))
     try:
-        return [
-            [
-                tuple(x.shape)
-                for x in function.compute_output_spec(_sized(inputs, size))
-            ]
+        found: list[Any] = [
+            function.compute_output_spec(_sized(inputs, size))
             for size in _PROBES
         ]
     except _SHAPE_ERRORS:
         return []
+    return [[tuple(x.shape) for x in specs] for specs in found]
 
 
 def _sized(

@@ -271,3 +271,46 @@ def test_applications_of_default_size_are_joined(name, paths):
     first = tensors(network, paths[0]).predict(images, verbose=0)
     found = cascade.predict(images, verbose=0)
     assert found.shape == (*first.shape[:3], 4)
+
+
+@pytest.mark.parametrize("size", [None, 16])
+def test_maps_whose_channels_come_first_are_joined_by_channel(size):
+    """Taps alone: TensorFlow's CPU convolves no such maps."""
+    inputs = keras.Input((3, size, size), name="image")
+    pool = layers.MaxPooling2D(
+        data_format="channels_first", padding="same", name="half"
+    )
+    upstream = keras.Model(inputs, pool(inputs))
+    below = keras.Input((6, size, size), name="map")
+    mean = layers.GlobalAveragePooling2D(data_format="channels_first")
+    cascade = kc.build_cascade(
+        upstream,
+        keras.Model(below, mean(below)),
+        taps={"whole": "image", "half": "half"},
+        adapters={"whole": None, "half": "auto"},
+    )
+    images = np.resize(IMAGES, (2, 3, 16, 16))
+    halves = upstream(images)
+    again = ops.image.resize(
+        halves, (16, 16), antialias=True, data_format="channels_first"
+    )
+    joined = np.concatenate([images, ops.convert_to_numpy(again)], 1)
+    np.testing.assert_allclose(
+        cascade.predict(images, verbose=0), joined.mean((2, 3)), atol=1e-5
+    )
+
+
+def test_the_first_tap_may_be_injected_and_the_second_fused():
+    upstream, downstream = encoder(16), expert(4, 16)
+    images = np.resize(IMAGES, (2, 16, 16, 3))
+    cascade = kc.build_cascade(
+        upstream,
+        downstream,
+        taps=["vector", "fine"],
+        inject={"vector": "inner"},
+    )
+    fine = tensors(upstream, "fine").predict(images, verbose=0)
+    expected = downstream.predict(fine, verbose=0)
+    np.testing.assert_allclose(
+        cascade.predict(images, verbose=0), expected, atol=1e-5
+    )
