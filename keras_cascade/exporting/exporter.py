@@ -20,6 +20,7 @@ from keras_cascade.exporting.checking import verification
 from keras_cascade.exporting.inference_program import (
     computes_in_half,
     to_stock_layers,
+    weight_bytes,
     with_batch_size,
 )
 from keras_cascade.exporting.integer_types import integer_types
@@ -30,6 +31,7 @@ from keras_cascade.exporting.options import (
     check_calibration,
     check_labels,
     check_outputs,
+    check_size,
     common_batch_size,
     make_options,
 )
@@ -148,6 +150,7 @@ def export(
         options = replace(options, tolerance=least)
     whole = as_program(to_stock_layers(model))
     options = _with_signature(options, whole, outputs, labels)
+    check_size(options, weight_bytes(whole.pruned(options.outputs)))
     whole = with_batch_size(whole, options.batch_size)
     with workspace(options.path) as folder, _progress(verbose) as show:
         job = Job(model, whole, options, folder, show)

@@ -4,6 +4,7 @@ The program has stock layers, those that inference needs, and linear layers
 are folded.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -53,6 +54,13 @@ def with_batch_size(program: Program, size: int | None) -> Program:
         program,
         inputs=tuple(replace(x, shape=sized(x.shape)) for x in program.inputs),
         shapes={ref: sized(shape) for ref, shape in program.shapes.items()},
+    )
+
+
+def weight_bytes(program: Program) -> int:
+    """Returns the bytes of all weights of a program in float32."""
+    return 4 * sum(
+        math.prod(x.shape) for layer in program.layers for x in layer.variables
     )
 
 

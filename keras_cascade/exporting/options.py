@@ -22,6 +22,8 @@ ENDINGS = {
 }
 # The names that `keras.Model.export` has for the same formats.
 _KERAS_NAMES = {"tf_saved_model": "saved_model", "litert": "tflite"}
+# Protocol buffers and flatbuffers, which these files are, have no larger ones.
+LARGEST = {"onnx": 2**31 - 2**20, "tflite": 2**31 - 2**20}
 # The formats that a converter writes, which may crash.
 CONVERTED = ("tflite", "onnx")
 FORMATS = tuple(ENDINGS.values())
@@ -199,6 +201,22 @@ def check_calibration(options: ExportOptions, data: object) -> None:
             f"quantize={options.quantize!r} needs calibration_data: a few "
             "hundred inputs like those to come, such as the training data."
         )
+
+
+def check_size(options: ExportOptions, weights: int) -> None:
+    """Raises a ValueError for more bytes of weights than a file can hold."""
+    most = LARGEST.get(options.format)
+    if most is None or weights <= most:
+        return
+    # ONNX is quantized from a whole file in float32.
+    if options.format == "tflite" and options.quantize is not None:
+        return
+    other = "" if options.format == "onnx" else ", or pass quantize="
+    raise ValueError(
+        f"'{options.path.name}': the weights take {weights:,} bytes, and a "
+        f"file of format '{options.format}' has at most {most:,}. Write a "
+        f"SavedModel{other}."
+    )
 
 
 def check_outputs(outputs: object, known: Sequence[str]) -> tuple[str, ...]:

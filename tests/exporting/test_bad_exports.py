@@ -11,7 +11,7 @@ import pytest
 from keras import layers
 
 import keras_cascade as kc
-from keras_cascade.exporting import backends, writing
+from keras_cascade.exporting import backends, options, writing
 from keras_cascade.exporting.backends import possible_backends
 from keras_cascade.exporting.inference_program import to_inference_program
 from keras_cascade.exporting.options import make_options
@@ -223,6 +223,18 @@ def test_a_backend_that_is_not_installed_is_named(cascade, folder, monkeypatch):
         export(cascade, folder / "file.onnx")
     assert "on jax: pip install" in str(caught.value)
     assert "jax2onnx" in str(caught.value)
+
+
+@pytest.mark.parametrize("ending", [".onnx", ".tflite"])
+def test_more_weights_than_a_file_can_hold(
+    ending, cascade, folder, monkeypatch
+):
+    if ending == ".tflite" and not importlib.util.find_spec("tensorflow"):
+        pytest.skip("TensorFlow is not installed")
+    # 4 * 3 + 3 weights of the network, and 3 * 2 + 2 of the head.
+    monkeypatch.setitem(options.LARGEST, ending.removeprefix("."), 91)
+    with pytest.raises(ValueError, match=r"take 92 bytes.*at most 91.*SavedM"):
+        export(cascade, folder / f"file{ending}")
 
 
 def test_a_wrong_file_is_kept_under_another_name(folder, monkeypatch):

@@ -83,7 +83,7 @@ def test_a_crash_leaves_this_process_and_nothing_else(
     folder.mkdir()
     path = folder / ("file.tflite" if is_tensorflow else "file.onnx")
     path.write_text("the old one")
-    timeout = 10.0 if case in ("hang", "busy") else 600.0
+    timeout = 3.0 if case in ("hang", "busy") else 600.0
     before = psutil.Process().children(recursive=True)
     with pytest.raises((OSError, RuntimeError)) as caught:
         kc.export(model, path, timeout=timeout, verbose=False)

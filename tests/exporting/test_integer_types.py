@@ -98,7 +98,9 @@ def test_pixels_are_recognised(case, tmp_path):
     importlib.util.find_spec("tensorflow") is None,
     reason="LiteRT files are written by TensorFlow, which is not installed",
 )
-@pytest.mark.parametrize("image", ["uint8", "int8"])
+@pytest.mark.parametrize(
+    "image", ["uint8", pytest.param("int8", marks=pytest.mark.large)]
+)
 def test_a_file_takes_bytes_of_dark_images_beside_ids(image, tmp_path):
     from ai_edge_litert.interpreter import Interpreter
 

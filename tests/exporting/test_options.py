@@ -9,6 +9,7 @@ from keras_cascade.exporting.options import (
     check_calibration,
     check_labels,
     check_outputs,
+    common_batch_size,
     make_options,
 )
 
@@ -203,3 +204,18 @@ def test_labels_are_sorted_by_output():
 def test_labels_that_do_not_fit_are_an_error(labels, message):
     with pytest.raises(ValueError, match=message):
         check_labels(labels, SHAPES)
+
+
+def test_the_size_of_batches_is_that_of_the_model_or_a_number():
+    open_batch, fixed = {"x": (None, 3)}, {"x": (4, 3)}
+    assert common_batch_size(open_batch, None) is None
+    assert common_batch_size(open_batch, 2) == 2
+    assert common_batch_size(fixed, None) == 4
+    assert common_batch_size(fixed, 4) == 4
+    with pytest.raises(ValueError, match=r"=2: input 'x' takes.*of 4"):
+        common_batch_size(fixed, 2)
+    for wrong in (0, -1, 1.5, True, "2"):
+        with pytest.raises(ValueError, match="batch_size is a whole number"):
+            request(batch_size=wrong)
+    with pytest.raises(ValueError, match=r"a '\.keras' file has the inputs"):
+        request("m.keras", batch_size=1)

@@ -200,3 +200,26 @@ def test_data_that_does_not_fit_is_an_error_that_names_the_argument(
 def test_a_later_batch_that_does_not_fit_is_an_error(stored):
     with pytest.raises(ValueError, match="check_data: input 'a'"):
         stored(iter([A, A[:, :2]]), ONE)
+
+
+@pytest.mark.parametrize("make", [generator, Batches])
+@pytest.mark.parametrize(("size", "rows"), [(1, 10), (3, 9), (4, 8), (7, 7)])
+def test_samples_come_in_batches_of_a_size(make, size, rows, tmp_path):
+    """Whatever batches the data has; those that are left over are not used."""
+    found = store_samples(
+        make(), TWO, tmp_path / "x", "check_data", batch_size=size
+    )
+    assert [len(batch["a"]) for batch in found] == [size] * (rows // size)
+    np.testing.assert_array_equal(whole(found)["a"], A[:rows])
+    if make is Batches:
+        labels = np.concatenate(found.labels)
+        np.testing.assert_array_equal(labels, B[:rows] % 2)
+    singles = [len(batch["a"]) for batch in found.single()]
+    assert singles == [size] * (rows // size)
+
+
+def test_fewer_samples_than_a_batch_are_an_error(tmp_path):
+    with pytest.raises(ValueError, match="fewer samples than the 11 of a batc"):
+        store_samples(
+            generator(), TWO, tmp_path / "x", "check_data", batch_size=11
+        )

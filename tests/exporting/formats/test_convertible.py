@@ -85,7 +85,9 @@ NOT_IN_8_BITS = ("conv_lstm", "masked")
 
 
 @NEEDS_TENSORFLOW
-@pytest.mark.parametrize("quantize", [None, "int8"])
+@pytest.mark.parametrize(
+    "quantize", [None, pytest.param("int8", marks=pytest.mark.large)]
+)
 def test_recurrent_layers_need_built_in_operators_only(quantize, tmp_path):
     """All kinds in one file, as converting takes seconds for each."""
     keras.utils.set_random_seed(0)
@@ -113,7 +115,7 @@ def test_recurrent_layers_need_built_in_operators_only(quantize, tmp_path):
 
 
 @NEEDS_TENSORFLOW
-@pytest.mark.apart
+@pytest.mark.large
 def test_a_file_that_its_runtime_rejects_is_an_error(tmp_path):
     """LiteRT's kernels do not take all that its converter writes."""
     x = keras.Input((5, 4), name="x")
@@ -139,9 +141,7 @@ def test_sequences_of_any_length_need_a_batch_of_a_fixed_size(tmp_path):
     with pytest.warns(UserWarning, match=r"FlexTensorList.*batch_size=1"):
         report = kc.export(model, path, verbose=False)
     assert report.builtin_only is False
-    report = kc.export(
-        model, path, batch_size=2, check_data=SIGNALS[:5], verbose=False
-    )
+    report = kc.export(model, path, batch_size=2, verbose=False)
     assert report.builtin_only
     assert report.inputs == {"x": (2, None, 4)}
     (found,) = run(path, {"x": SIGNALS[:2]}).values()
@@ -176,3 +176,27 @@ Details: tf.ScaleAndTranslate(tensor<?x?x?x3xf32>) -> (tensor<?x5x5x3xf32>)
     assert "no operator for ScaleAndTranslate, which" in message
     assert "'resizing_1/resize/Scale'" in message
     assert "tensor<" not in message
+
+
+@pytest.mark.large
+@NEEDS_TENSORFLOW
+@pytest.mark.parametrize("quantize", [None, "int8"])
+def test_a_network_of_a_fixed_batch_is_checked_on_more_samples(
+    quantize, tmp_path
+):
+    x = keras.Input(batch_shape=(2, 5, 4), name="x")
+    model = keras.Model(x, layers.LSTM(3)(x))
+    path = tmp_path / "file.tflite"
+    report = kc.export(
+        model,
+        path,
+        quantize=quantize,
+        calibration_data=SIGNALS if quantize else None,
+        check_data=SIGNALS[:5],
+        verbose=False,
+    )
+    assert report.holds
+    assert report.inputs == {"x": (2, 5, 4)}
+    (found,) = run(path, {"x": SIGNALS[2:4]}).values()
+    expected = model.predict(SIGNALS[2:4], verbose=0)
+    assert np.abs(found - expected).mean() < (0.1 if quantize else 1e-5)
