@@ -105,6 +105,10 @@ class CascadeView(Protocol):
         """Returns the `trainable` flags of all layers."""
         ...
 
+    def restore_flags(self, flags: Sequence[bool]) -> None:
+        """Sets the flags of all layers, as `flags` returned them."""
+        ...
+
     def learning_rates(self) -> dict[str, float]:
         """Returns the current rate of each trainable variable by its path."""
         ...

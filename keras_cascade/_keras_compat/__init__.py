@@ -10,8 +10,10 @@ from keras_cascade._keras_compat.attributes import (  # noqa: F401
 )
 from keras_cascade._keras_compat.fitting_and_saving import (  # noqa: F401
     ask_to_overwrite,
+    give_arrays_back,
     is_in_weights_file,
     is_writing_hdf5_model,
+    keep_arrays_of_steps,
     make_view,
     weights_file_in_memory,
 )

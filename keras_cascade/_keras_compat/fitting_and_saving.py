@@ -100,3 +100,47 @@ def is_in_weights_file(path: str, groups: Iterable[str]) -> bool:
         return any(map(store.has_path, groups))
     finally:
         store.close()
+
+
+_KINDS = ("trainable", "non_trainable", "optimizer", "metrics")
+_STATES = {
+    "train_function": _KINDS,
+    "test_function": ("trainable", "non_trainable", "metrics"),
+    "predict_function": ("trainable", "non_trainable"),
+}
+
+
+def keep_arrays_of_steps(
+    model: Any, attribute: str, put_off: Callable[[], Any]
+) -> None:
+    """Makes an interrupted step on JAX leave the model its arrays.
+
+    Keras takes them from the variables before the first step and gives them
+    back in the end, if it knows of a step that was done. `put_off` is a context
+    in which interrupts wait: the arrays that a step was given are deleted.
+    """
+    step = getattr(model, attribute)
+    if keras.config.backend() != "jax" or hasattr(step, "keeps_arrays"):
+        return
+    names = [f"{kind}_variables" for kind in _STATES[attribute]]
+
+    def run(state: Any, iterator: Any) -> Any:
+        latest = state
+        try:
+            with put_off():
+                logs, latest = step(state, iterator)
+            return logs, latest
+        finally:
+            model._jax_state = dict(zip(names, latest, strict=True))
+
+    run.keeps_arrays = True
+    setattr(model, attribute, run)
+
+
+def give_arrays_back(model: Any) -> None:
+    """Gives the arrays of the last step on JAX back to the variables.
+
+    After `fit` Keras does so itself, after an interrupted `evaluate` not.
+    """
+    if keras.config.backend() == "jax":
+        model.jax_state_sync()

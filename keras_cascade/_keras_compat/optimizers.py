@@ -7,6 +7,7 @@ public, but weight decay and torch's grouped update bypass it.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Protocol
 
 import keras
@@ -182,27 +183,90 @@ def start_averages(
             average.assign(keras.ops.copy(variables[index]))
 
 
-def copy_slots(
-    source: keras.optimizers.Optimizer,
-    target: keras.optimizers.Optimizer,
-    positions: Mapping[int, int],
-) -> None:
-    """Copies the state of a built optimizer into one of more variables.
+def separate_averages(optimizer: keras.optimizers.Optimizer) -> None:
+    """Gives averages arrays of their own after they were put in their place.
+
+    On JAX Keras assigns one array to both, which its next step would donate
+    twice: an error that leaves the model without values.
+    """
+    if keras.config.backend() == "jax":
+        for average in getattr(optimizer, "_every_average", ()):
+            if average is not None:
+                average.assign(keras.ops.copy(average))
+
+
+def built_for(
+    optimizer: keras.optimizers.Optimizer,
+) -> list[keras.Variable]:
+    """Returns the variables that a `RatedUpdates` has slots for, in order."""
+    return list(getattr(optimizer, "_built_on", ()))
+
+
+def slots(
+    optimizer: keras.optimizers.Optimizer,
+) -> dict[tuple[str, int | None], keras.Variable]:
+    """Returns the state of a built optimizer by attribute and variable.
 
     Every optimizer keeps its slots in lists in the order of the variables
     that it was built on, and state that all variables share in attributes.
-    `positions` are those of a variable in the source and in the target.
+    Keys have the `id` of a variable, and None for what is shared.
     """
-    for name, own in list(vars(source).items()):
-        other: Any = vars(target).get(name)
+    found: dict[tuple[str, int | None], keras.Variable] = {}
+    variables = built_for(optimizer)
+    for name, value in list(vars(optimizer).items()):
         if name in _NO_SLOTS:
             continue
-        if isinstance(own, keras.Variable):
-            other.assign(own)
-        elif _holds_slots(own):
-            for old, new in positions.items():
-                if own[old] is not None:
-                    other[new].assign(own[old])
+        if isinstance(value, keras.Variable):
+            found[name, None] = value
+        elif isinstance(value, list):  # Muon's and Adafactor's have gaps
+            for variable, slot in zip(variables, value, strict=False):
+                if isinstance(slot, keras.Variable):
+                    found[name, id(variable)] = slot
+    return found
+
+
+def build_whole(
+    optimizer: keras.optimizers.LossScaleOptimizer,
+    variables: list[keras.Variable],
+) -> None:
+    """Builds a loss scale optimizer, or leaves it as it was.
+
+    Keras adds the variables of its scale again if it was interrupted after.
+    """
+    before = list(optimizer._variables)
+    try:
+        optimizer.build(variables)
+    finally:
+        if not optimizer.built:
+            optimizer._variables[:] = before
+
+
+def load_scale_alone(optimizer: keras.optimizers.LossScaleOptimizer) -> None:
+    """Makes a loss scale optimizer load nothing of the one inside it.
+
+    Keras writes the variables of both with the outer one, and those of the
+    inner one a second time; it skips both if their number has changed.
+    """
+    set_untracked(
+        optimizer, "load_own_variables", partial(_load_scale, optimizer)
+    )
+
+
+def _load_scale(
+    optimizer: keras.optimizers.LossScaleOptimizer, store: Mapping[str, Any]
+) -> None:
+    for index, variable in enumerate(optimizer._variables):
+        if str(index) in store.keys():  # noqa: SIM118 - of Keras's stores
+            variable.assign(store[str(index)])
+
+
+def copy_slots(
+    source: keras.optimizers.Optimizer, target: keras.optimizers.Optimizer
+) -> None:
+    """Copies the state of an optimizer into one of more variables."""
+    known = slots(target)
+    for key, slot in slots(source).items():
+        known[key].assign(slot)
 
 
 # Attributes that are no state of the optimizer's own, or only part of it.
@@ -213,12 +277,6 @@ _NO_SLOTS = (
     "_model_variables_moving_average",
     "began_at",
 )
-
-
-def _holds_slots(value: object) -> bool:
-    return isinstance(value, list) and any(
-        isinstance(slot, keras.Variable) for slot in value
-    )
 
 
 def copy_with_rates(

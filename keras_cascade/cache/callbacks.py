@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from keras_cascade._cleanup import finally_twice
 from keras_cascade.cache.datasets import Dataset
 from keras_cascade.cache.frozen_part import FrozenPart
 from keras_cascade.training.rates.blockwise_optimizer import find_blockwise
@@ -78,10 +79,10 @@ class SegmentedCallbacks(keras.callbacks.CallbackList):
 
 
 class FrozenCheck(keras.callbacks.Callback):
-    """Raises an error if a callback changes frozen layers.
+    """Ends the segment if flags changed, and raises an error for weights.
 
-    Stages of `unfreeze=` are known to the cache; flags and weights that a
-    callback of the user's changes on its own are not.
+    Features are of the layers that were frozen when the segment began, with
+    their weights.
     """
 
     def __init__(self) -> None:
@@ -92,14 +93,14 @@ class FrozenCheck(keras.callbacks.Callback):
 
     def watch(self, part: FrozenPart | None) -> None:
         """Sets the part whose features are in use from now on, if any."""
-        self._part = part
+        self._part, self._flags = part, self._now()
         if part is not None:
-            self._weights, self._flags = part.state_digest(), self._now()
+            self._weights = part.state_digest()
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         """Compares the flags with those at the beginning of the segment."""
-        if self._part is not None and self._now() != self._flags:
-            raise RuntimeError(_changed("flags", f"before epoch {epoch}"))
+        if self._now() != self._flags:
+            raise EndOfSegmentError(epoch)
 
     def check_weights(self) -> None:
         """Raises an error if weights are not those at the beginning.
@@ -109,7 +110,11 @@ class FrozenCheck(keras.callbacks.Callback):
         part = self._part
         if part is not None and part.state_digest() != self._weights:
             raise RuntimeError(
-                _changed("attributes or weights", "so its training is void")
+                "A callback changed attributes or weights of frozen layers "
+                "while the cascade trained on cached features, so its "
+                "training is void. Name what is to train from an epoch on "
+                "with fit(unfreeze=...), load weights in on_train_begin, or "
+                "train without cache_features."
             )
 
     def _now(self) -> list[bool]:
@@ -148,18 +153,11 @@ def delay_averages(
     if optimizer is None or blockwise is None:
         yield
         return
-    blockwise.holds_averages = True
-    try:
-        yield
-    finally:
+
+    def release() -> None:
         blockwise.holds_averages = False
+
+    with finally_twice(release):
+        blockwise.holds_averages = True
+        yield
     optimizer.finalize_variable_values(variables())
-
-
-def _changed(what: str, when: str) -> str:
-    return (
-        f"A callback changed {what} of frozen layers while the cascade trained "
-        f"on cached features, {when}. Name what is to train from an epoch on "
-        "with fit(unfreeze=...), load weights in on_train_begin, or train "
-        "without cache_features."
-    )

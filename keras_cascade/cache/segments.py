@@ -81,6 +81,8 @@ class _Run:
         self._arguments = arguments
         self._session = Session(cascade, cache, arguments.verbose != 0)
         self._stages = find_stages(arguments.callbacks)
+        if self._stages is not None:
+            self._stages.segmented = True
         self.epoch, self.epochs = arguments.initial_epoch, _last(arguments)
         self.callbacks = SegmentedCallbacks(
             arguments.callbacks,
@@ -118,6 +120,7 @@ class _Run:
             self.epoch = until
         except EndOfSegmentError as end:
             self.epoch = end.epoch
+        self._check.check_weights()
 
     def _train(self, features: Features | None, until: int) -> None:
         self._data_check.watch(self._datasets if features else [])
@@ -129,7 +132,6 @@ class _Run:
         with self._session.using(features, self._datasets):
             in_memory = self._session.in_memory
             self._fit(until, lambda x: x.arguments(features, in_memory))
-        self._check.check_weights()
 
     def _end_of_segment(self, features: Features | None) -> int:
         ends = [self.epochs]

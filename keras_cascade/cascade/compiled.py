@@ -4,7 +4,7 @@ Tested by `tests/training/test_rates_of_cascades.py` and
 `tests/training/test_continuing.py`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -26,6 +26,7 @@ from keras_cascade.training.rates.blockwise_optimizer import (
 from keras_cascade.training.rates.rate_groups import group_rates
 from keras_cascade.training.retention import Retention
 from keras_cascade.training.retention.targets import normalise_retention
+from keras_cascade.training.trainable_flags import LayerFlags
 
 
 class Compiled(OnFeatures):
@@ -34,7 +35,7 @@ class Compiled(OnFeatures):
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self._rates: dict[str, Any] = {}
-        self._read_flags: Callable[[], list[bool]] = list
+        self._flags: LayerFlags | None = None
         # The flags, and the generation of the optimizer, that the training
         # step was traced for.
         self._traced: tuple[list[bool], int] | None = None
@@ -123,9 +124,9 @@ class Compiled(OnFeatures):
             jit_compile=jit_compile,
             auto_scale_loss=auto_scale_loss,
         )
-        # In a closure: Keras would track layers that are an attribute.
-        layers = list(compat.sublayers(self))
-        self._read_flags = lambda: [layer.trainable for layer in layers]
+        if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
+            optimizer_compat.load_scale_alone(self.optimizer)
+        self._flags = LayerFlags(self)
         self._traced = None
 
     def quantize(
@@ -181,11 +182,19 @@ class Compiled(OnFeatures):
 
     def flags(self) -> list[bool]:
         """Returns the `trainable` flags of all layers, also inner ones."""
-        return self._read_flags()
+        return [] if self._flags is None else self._flags.read()
+
+    def restore_flags(self, flags: Sequence[bool]) -> None:
+        """Sets the flags of all layers, as `flags` returned them."""
+        if self._flags is not None:
+            self._flags.restore(flags)
 
     def _retrace_if_stale(self) -> bool:
         if not self.compiled or self._traced == self._trace_key():
             return False
+        # First: a training that is interrupted below has no step, whatever
+        # flags the next one has.
+        self._traced = self.train_function = None
         prepare_optimizer(self)
         self._traced = self._trace_key()
         return True
@@ -210,4 +219,9 @@ class Compiled(OnFeatures):
             own = with_block_rates(own, groups.rates)
         if (blockwise := find_blockwise(own)) is not None:
             blockwise.route(groups.variables)
+            blockwise.before_loading = self._know
         return own
+
+    def _know(self, paths: Collection[str]) -> None:
+        """Makes the optimizer know the variables of some paths."""
+        prepare_optimizer(self, [v for v in self.variables if v.path in paths])

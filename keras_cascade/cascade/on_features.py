@@ -10,6 +10,7 @@ from typing import Any
 import keras
 
 from keras_cascade import _keras_compat as compat
+from keras_cascade._cleanup import finally_twice
 from keras_cascade.cache.cached_names import are_cached, from_cached_names
 from keras_cascade.cascade.composition import Composition
 
@@ -64,11 +65,12 @@ class OnFeatures(Composition):
         Args:
             part: That part, for the flags that the cascade has now.
         """
-        self._feeding = _Feeding(part)
-        try:
+        with finally_twice(self._stop_feeding):
+            self._feeding = _Feeding(part)
             yield
-        finally:
-            self._feeding = None
+
+    def _stop_feeding(self) -> None:
+        self._feeding = None
 
     def _tail(self) -> keras.Model:
         if self._feeding is None:

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from os import PathLike
 from typing import Any, Self
 
+from keras_cascade._cleanup import finally_twice, interrupts_put_off
+from keras_cascade._keras_compat import give_arrays_back, keep_arrays_of_steps
 from keras_cascade.adapters.fitting import check_fitted, fit_adapters
 from keras_cascade.cache.feature_cache import FeatureCache, as_cache
 from keras_cascade.cache.fit_data import (
@@ -21,9 +23,12 @@ from keras_cascade.cache.segments import FitArguments, fit_on_features
 from keras_cascade.cascade.compiled import Compiled
 from keras_cascade.cascade.model_paths import check_checkpoints
 from keras_cascade.training.fit_callbacks import (
+    Callbacks,
+    find_stages,
     known_variables,
     prepare_callbacks,
 )
+from keras_cascade.training.flag_changes import FlagChanges
 from keras_cascade.training.layer_lookup import LayerLookup
 from keras_cascade.training.trainable_flags import set_flags
 from keras_cascade.training.unfreezing import Unfreeze
@@ -39,6 +44,8 @@ class Trainer(Compiled):
         super().__init__(*args, **kwargs)
         # An adapter that is fitted stays so: no need to look again.
         self._all_fitted = False
+        # Of the fit that is running.
+        self._changes: FlagChanges | None = None
 
     def adapt(
         self, data: Any, batch_size: int = 32, verbose: bool = True
@@ -158,48 +165,49 @@ class Trainer(Compiled):
         callbacks = prepare_callbacks(
             self, unfreeze, initial_epoch, epochs, callbacks
         )
-        cache = as_cache(cache_features)
-        if cache is not None:
-            check_no_steps(
+        with self._taking_changes(callbacks):
+            cache = as_cache(cache_features)
+            if cache is not None:
+                check_no_steps(
+                    steps_per_epoch=steps_per_epoch,
+                    validation_steps=validation_steps,
+                )
+                data = FitData(x, y, sample_weight, batch_size, shuffle)
+                held = Validation(
+                    validation_data, validation_split, validation_batch_size
+                )
+                return fit_on_features(
+                    self,
+                    super().fit,
+                    cache,
+                    *open_datasets(self, cache, data, held),
+                    FitArguments(
+                        epochs=epochs,
+                        initial_epoch=initial_epoch,
+                        verbose=verbose,
+                        callbacks=callbacks,
+                        class_weight=class_weight,
+                        validation_freq=validation_freq,
+                    ),
+                )
+            return super().fit(
+                x=x,
+                y=y,
+                batch_size=batch_size,
+                epochs=epochs,
+                verbose=verbose,
+                callbacks=callbacks,
+                validation_split=validation_split,
+                validation_data=validation_data,
+                shuffle=shuffle,
+                class_weight=class_weight,
+                sample_weight=sample_weight,
+                initial_epoch=initial_epoch,
                 steps_per_epoch=steps_per_epoch,
                 validation_steps=validation_steps,
+                validation_batch_size=validation_batch_size,
+                validation_freq=validation_freq,
             )
-            data = FitData(x, y, sample_weight, batch_size, shuffle)
-            held = Validation(
-                validation_data, validation_split, validation_batch_size
-            )
-            return fit_on_features(
-                self,
-                super().fit,
-                cache,
-                *open_datasets(self, cache, data, held),
-                FitArguments(
-                    epochs=epochs,
-                    initial_epoch=initial_epoch,
-                    verbose=verbose,
-                    callbacks=callbacks,
-                    class_weight=class_weight,
-                    validation_freq=validation_freq,
-                ),
-            )
-        return super().fit(
-            x=x,
-            y=y,
-            batch_size=batch_size,
-            epochs=epochs,
-            verbose=verbose,
-            callbacks=callbacks,
-            validation_split=validation_split,
-            validation_data=validation_data,
-            shuffle=shuffle,
-            class_weight=class_weight,
-            sample_weight=sample_weight,
-            initial_epoch=initial_epoch,
-            steps_per_epoch=steps_per_epoch,
-            validation_steps=validation_steps,
-            validation_batch_size=validation_batch_size,
-            validation_freq=validation_freq,
-        )
 
     def evaluate(
         self,
@@ -275,8 +283,9 @@ class Trainer(Compiled):
     def freeze(self, pattern: str | Sequence[str]) -> Self:
         """Freezes the layers that a path pattern covers.
 
-        The optimizer keeps their slots for when they are unfrozen again. Call
-        it between fits.
+        The optimizer keeps their slots for when they are unfrozen again.
+        Called by a callback, it counts for the running epoch before its first
+        batch, and from the next epoch on after that.
 
         Args:
             pattern: A path pattern, such as `"upstream/conv5_*"`, or a list.
@@ -293,10 +302,11 @@ class Trainer(Compiled):
         return self._set_flags(pattern, False)
 
     def unfreeze(self, pattern: str | Sequence[str]) -> Self:
-        """Unfreezes the layers that a path pattern covers, from the next fit.
+        """Unfreezes the layers that a path pattern covers.
 
         Layers that trained before keep their slots; the others count steps
-        of their own.
+        of their own. In a callback it counts from when `freeze` does;
+        `fit(unfreeze=...)` needs no callback.
 
         Args:
             pattern: A path pattern, such as `"upstream/conv5_*"`, or a list.
@@ -312,35 +322,56 @@ class Trainer(Compiled):
         """
         return self._set_flags(pattern, True)
 
-    def make_train_function(self, force: bool = False) -> Any:
+    def make_train_function(self, force: bool = False) -> None:
         """Implements Keras's hook: changed flags take effect here.
 
         If flags or the optimizer's groups were changed since the last step,
         the step is traced again with the variables that train now.
         """
         self._check_fitted("training")
-        return super().make_train_function(self._retrace_if_stale() or force)
+        super().make_train_function(self._retrace_if_stale() or force)
+        keep_arrays_of_steps(self, "train_function", interrupts_put_off)
 
-    def make_test_function(self, force: bool = False) -> Any:
+    def make_test_function(self, force: bool = False) -> None:
         """Implements Keras's hook: `evaluate` needs fitted adapters."""
         self._check_fitted("evaluation")
-        return super().make_test_function(force)
+        super().make_test_function(force)
+        keep_arrays_of_steps(self, "test_function", interrupts_put_off)
 
     def make_predict_function(self, force: bool = False) -> Any:
         """Implements Keras's hook: `predict` needs fitted adapters."""
         self._check_fitted("prediction")
-        return super().make_predict_function(force)
+        super().make_predict_function(force)
+        keep_arrays_of_steps(self, "predict_function", interrupts_put_off)
+        return self.predict_function
 
     def _set_flags(self, patterns: str | Sequence[str], flag: bool) -> Self:
         call = "unfreeze()" if flag else "freeze()"
         lookup = LayerLookup(self)
         covered = lookup.covered_by_any(patterns, call)
-        set_flags(lookup, dict.fromkeys(covered, flag))
+        flags = dict.fromkeys(covered, flag)
+        if self._changes is not None:
+            self._changes.change(lambda: set_flags(lookup, flags))
+            return self
+        set_flags(lookup, flags)
         # At once, for training loops that never ask for a train function.
         if self.compiled and known_variables(self.optimizer):
-            self.train_function = None
             self._retrace_if_stale()
         return self
+
+    @contextmanager
+    def _taking_changes(self, callbacks: Callbacks) -> Iterator[None]:
+        """Has flags that callbacks set wait for the next epoch."""
+        stages = find_stages(callbacks)
+        changes = None if stages is None else stages.changes
+        with finally_twice(lambda: self._end_changes(changes)):
+            self._changes = changes
+            yield
+
+    def _end_changes(self, changes: FlagChanges | None) -> None:
+        self._changes = None
+        if changes is not None:
+            changes.end()
 
     @contextmanager
     def _given(
@@ -348,12 +379,14 @@ class Trainer(Compiled):
     ) -> Iterator[Mapping[str, Any]]:
         """Yields the data for Keras: features if there is a cache."""
         cache = as_cache(cache_features)
-        if cache is None:
-            yield data.as_arguments()
-            return
-        check_no_steps(steps=steps)
-        with evaluation_arguments(self, cache, data, bool(verbose)) as given:
-            yield given
+        with finally_twice(lambda: give_arrays_back(self)):
+            if cache is None:
+                yield data.as_arguments()
+                return
+            check_no_steps(steps=steps)
+            verbose = bool(verbose)
+            with evaluation_arguments(self, cache, data, verbose) as given:
+                yield given
 
     def _check_fitted(self, before: str) -> None:
         if not self._all_fitted:

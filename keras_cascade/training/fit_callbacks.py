@@ -7,13 +7,14 @@ have the same shape; each stage sets which variables the next steps update.
 
 import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from typing import Any
 
 import keras
 
 from keras_cascade._cascade_view import CascadeView
 from keras_cascade._keras_compat import optimizers as compat
+from keras_cascade.training.flag_changes import FlagChanges, PutOff
 from keras_cascade.training.layer_lookup import LayerLookup
 from keras_cascade.training.rates.blockwise_optimizer import find_blockwise
 from keras_cascade.training.rates.rate_groups import (
@@ -56,13 +57,18 @@ def prepare_callbacks(
         _warn_of_empty_stages(stages, by_stage, initial_epoch)
     ever = {id(v): v for variables in by_stage for v in variables}
     _warn_of_idle_rates(lookup, ever)
-    if not stages and not cascade.rates:
-        return callbacks
+    ours: list[keras.callbacks.Callback] = [Stages(lookup, stages)]
     if stages:
         prepare_optimizer(cascade, ever.values())
-    named = variables_by_name(lookup, cascade.rates)
-    shown = {n: vs for n, vs in named.items() if any(id(v) in ever for v in vs)}
-    return _put_first([Stages(lookup, stages), _RateLog(shown)], callbacks)
+    if stages or cascade.rates:
+        named = variables_by_name(lookup, cascade.rates)
+        logged = {
+            name: variables
+            for name, variables in named.items()
+            if any(id(variable) in ever for variable in variables)
+        }
+        ours.append(_RateLog(logged))
+    return _with_ours(ours, callbacks)
 
 
 def prepare_optimizer(
@@ -87,7 +93,7 @@ def prepare_optimizer(
         blockwise.extend(order).activate(trainable)
         if optimizer is not blockwise:  # LossScaleOptimizer
             if not optimizer.built:
-                optimizer.build(order)
+                compat.build_whole(optimizer, order)
             compat.use_variables(optimizer, trainable)
 
 
@@ -100,11 +106,19 @@ def known_variables(
 
 
 class Stages(keras.callbacks.Callback):
-    """Sets the flags of each stage when its epoch begins."""
+    """Sets the flags of each stage when its epoch begins.
+
+    Attributes:
+        changes: The flags that the user's callbacks set.
+        segmented: Whether a training on cached features calls Keras's `fit`
+            again where flags change.
+    """
 
     def __init__(self, lookup: LayerLookup, stages: Sequence[Stage]):
         super().__init__()
         self._lookup, self._waiting = lookup, list(stages)
+        self.changes = FlagChanges(lookup.cascade)
+        self.segmented = False
 
     @property
     def epochs(self) -> list[int]:
@@ -112,7 +126,8 @@ class Stages(keras.callbacks.Callback):
         return [stage.epoch for stage in self._waiting]
 
     def apply(self, epoch: int) -> None:
-        """Sets the flags of all stages up to an epoch."""
+        """Sets the flags that wait, and those of all stages up to an epoch."""
+        self.changes.apply()
         # BackupAndRestore may have skipped epochs.
         due = [stage for stage in self._waiting if stage.epoch <= epoch]
         for stage in due:
@@ -120,11 +135,20 @@ class Stages(keras.callbacks.Callback):
         self._waiting = self._waiting[len(due) :]
 
     def on_epoch_begin(self, epoch: int, logs: object = None) -> None:
-        """Sets the flags of the epoch."""
+        """Sets the flags of the epoch, for callbacks to see them."""
         self.apply(epoch)
-        # This also applies flags that a callback of the user's changed.
+        self.retrace()
+
+    def retrace(self) -> None:
+        """Has the next step train what the flags of now say."""
         model: Any = self.model
-        model.make_train_function()
+        if self.segmented:
+            return
+        with ExitStack() as failed:
+            # Keras ends a training with the variables that train.
+            failed.callback(self.changes.undo)
+            model.make_train_function()
+            failed.pop_all()
 
 
 def find_stages(callbacks: Callbacks) -> Stages | None:
@@ -159,20 +183,23 @@ class _RateLog(keras.callbacks.Callback):
             logs[f"learning_rate/{name}"] = max(training, default=0.0)
 
 
-def _put_first(
+def _with_ours(
     ours: list[keras.callbacks.Callback], given: Callbacks
 ) -> Callbacks:
-    """Returns our callbacks, then the user's."""
+    """Returns our callbacks, then the user's, then the one that looks last."""
     # All callbacks after ours see what we add to the logs: the user's, and
     # History and the progress bar, which Keras appends.
-    if isinstance(given, keras.callbacks.CallbackList):
-        kinds = (Stages, _RateLog)  # of an earlier fit
-        rest = [c for c in given.callbacks if not isinstance(c, kinds)]
-        for callback in ours:
-            callback.set_model(given.model)
-        given.callbacks[:] = [*ours, *rest]
-        return given
-    return [*ours, *as_list(given)]
+    stages: Any = ours[0]
+    last = PutOff(stages.changes, stages.retrace)
+    kinds = (Stages, _RateLog, PutOff)  # of an earlier fit
+    rest = [c for c in as_list(given) if not isinstance(c, kinds)]
+    found = [*ours, *rest, last]
+    if not isinstance(given, keras.callbacks.CallbackList):
+        return found
+    for callback in (*ours, last):
+        callback.set_model(given.model)
+    given.callbacks[:] = found
+    return given
 
 
 def _check_one_rate(

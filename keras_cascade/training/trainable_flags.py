@@ -1,7 +1,10 @@
 """Sets which layers of a cascade train."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+import keras
+
+from keras_cascade import _keras_compat as compat
 from keras_cascade._messages import listed
 from keras_cascade.adapters import Adapter
 from keras_cascade.graph import low_rank
@@ -13,6 +16,28 @@ from keras_cascade.training.lora import (
     apply_lora,
     possible_paths,
 )
+
+
+class LayerFlags:
+    """The `trainable` flags of all layers of a model, also inner ones.
+
+    A plain object: Keras would track layers that are an attribute of a model.
+    """
+
+    def __init__(self, model: keras.Model):
+        self._layers = list(compat.sublayers(model))
+
+    def read(self) -> list[bool]:
+        """Returns the flags."""
+        return [layer.trainable for layer in self._layers]
+
+    def restore(self, flags: Sequence[bool]) -> None:
+        """Sets the flags that `read` returned."""
+        # Parents come first: their flag spreads to the layers inside.
+        for layer, flag in zip(self._layers, flags, strict=True):
+            layer.trainable = flag
+        for layer in filter(low_rank.has_low_rank, self._layers):
+            low_rank.freeze_rest(layer)
 
 
 def set_trainable(

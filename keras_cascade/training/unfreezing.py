@@ -1,11 +1,12 @@
 """Plans the stages of a fit: which layers start to train in which epoch."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import keras
 
+from keras_cascade._cleanup import finally_twice
 from keras_cascade._messages import listed
 from keras_cascade.adapters import Adapter
 from keras_cascade.graph.block import apply_flags, read_flags
@@ -165,11 +166,13 @@ def _new_layers(lookup: LayerLookup) -> list[LayerPath]:
     ]
 
 
-@contextmanager
-def _preserve_flags(layers: Iterable[keras.Layer]) -> Iterator[None]:
+def _preserve_flags(
+    layers: Iterable[keras.Layer],
+) -> AbstractContextManager[None]:
     before = [(layer, read_flags(layer)) for layer in layers]
-    try:
-        yield
-    finally:
+
+    def restore() -> None:
         for layer, flags in before:
             apply_flags(layer, flags)
+
+    return finally_twice(restore)

@@ -305,25 +305,6 @@ def test_a_stream_that_outgrows_max_bytes_continues_live(
     assert len(history.history["loss"]) == 1
 
 
-def test_flags_that_a_callback_changes_are_an_error(compiled, images, labels):
-    class Unfreezes(keras.callbacks.Callback):
-        def on_epoch_begin(self, epoch, logs=None):
-            if epoch == 2:
-                self.model.blocks["upstream"].get_layer(
-                    "conv2"
-                ).trainable = True
-
-    with pytest.raises(RuntimeError, match="fit\\(unfreeze="):
-        compiled().fit(
-            images,
-            labels,
-            epochs=4,
-            verbose=0,
-            cache_features=True,
-            callbacks=[Unfreezes()],
-        )
-
-
 def test_weights_that_a_callback_changes_are_an_error(compiled, images, labels):
     class Loads(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):

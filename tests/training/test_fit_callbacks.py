@@ -125,7 +125,7 @@ def test_a_callback_list_of_the_user_works_too():
         assert fit(cascade, 1, callbacks=given)[UPSTREAM][-1:] == pytest.approx(
             [1e-3]
         )
-    assert len(given.callbacks) == 3
+    assert len(given.callbacks) == 4
 
 
 def test_a_rate_for_layers_that_never_train_is_warned_of_by_name():

@@ -5,7 +5,8 @@ accumulation, averaging); only the rate that it sees for a variable changes, and
 the steps that it counts. Variables are identified by `id`, never by name.
 """
 
-from collections.abc import Iterable, Mapping
+import warnings
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Self
 
 import keras
@@ -19,7 +20,18 @@ from keras_cascade.training.rates.block_rates import (
     resolve_reference_rate,
     to_float,
 )
+from keras_cascade.training.rates.saved_slots import (
+    load_slots,
+    read_layout,
+    write_layout,
+)
 from keras_cascade.training.rates.step_counts import AT_REST, began_at
+
+_NOT_BUILT = (
+    "The optimizer's slots are not loaded, as it has none yet. To continue a "
+    "training, call cascade.optimizer.build(cascade.trainable_variables) "
+    "before load_weights."
+)
 
 
 def with_block_rates(
@@ -109,12 +121,12 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
             rates, reference_rate, isinstance(source, LearningRateSchedule)
         )
         self._plain_class = type(inner_optimizer)
-        self._undecayed = tuple(undecayed)
-        # For each variable the step at which it began; see `step_counts`.
-        self._began_at: Any = None
-        # Counts inner optimizers: a step that was traced with the slots of an
-        # earlier one must be traced again.
-        self.generation = 0
+        self._undecayed = tuple(undecayed)  # until it is built
+        # The steps at which variables were put to rest, by their ids.
+        self._rested_at: dict[int, int] = {}
+        # Told, when slots are loaded, the paths of the variables that have
+        # some, to `extend` this optimizer by those.
+        self.before_loading: Callable[[Collection[str]], None] | None = None
         # Keras's callbacks look for the optimizer under this name.
         self.inner_optimizer = compat.copy_with_rates(
             inner_optimizer, self._rates
@@ -171,7 +183,9 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
         every = {id(v): v for v in (*variables, *self.known_variables)}
         order = list(every.values())
         if not self.built:
-            self.build(order)
+            self._exclude_undecayed(order)
+            self._grow(order)
+            super().build(order)
         elif len(order) > len(self.known_variables):
             self._grow(order)
         return self
@@ -189,10 +203,11 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
         step = int(to_float(self.iterations))
         after = began_at(before, step, trains)
         if (before != after).any():
-            self._began_at.assign(after)
             # On JAX Keras keeps gradients that were accumulated before a
             # variable was frozen, and it starts averages at the first step.
-            self._join([i for i, old in enumerate(before) if old < 0])
+            self._join(self._missed_steps(before, step))
+            self._rest(before, after, step)
+            self._began_at.assign(after)
         for optimizer in (self.inner_optimizer, self):
             compat.use_variables(optimizer, variables)
         return self
@@ -200,33 +215,67 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
     @property
     def known_variables(self) -> list[keras.Variable]:
         """The variables with slots, in the order of these."""
-        return list(getattr(self.inner_optimizer, "_built_on", ()))
+        return compat.built_for(self.inner_optimizer)
+
+    @property
+    def generation(self) -> int:
+        """Counts inner optimizers, and what was loaded into them.
+
+        A step that was traced with the slots of an earlier one must be traced
+        again, and the flags of now need not be those of a loaded file.
+        """
+        return getattr(self.inner_optimizer, "generation", 0)
+
+    @property
+    def _began_at(self) -> Any:
+        """For each variable the step at which it began; see `step_counts`."""
+        inner: Any = self.inner_optimizer
+        return inner.began_at
 
     def _grow(self, variables: list[keras.Variable]) -> None:
         """Replaces the inner optimizer by one on more variables."""
-        old, known = self.inner_optimizer, self.known_variables
+        new = self._built_anew(variables)
+        compat.copy_slots(self.inner_optimizer, new)
+        if self._began_at is not None:
+            began = np.full(len(variables), AT_REST)
+            before: Any = keras.ops.convert_to_numpy(self._began_at)
+            place = {id(variable): i for i, variable in enumerate(variables)}
+            for variable, old in zip(self.known_variables, before, strict=True):
+                began[place[id(variable)]] = old
+            vars(new)["began_at"].assign(began.astype("int32"))
+        vars(new)["generation"] = self.generation + 1
+        # At once: a training that is interrupted has the old one or this one.
+        self.inner_optimizer = new
+
+    def _built_anew(
+        self, variables: list[keras.Variable]
+    ) -> keras.optimizers.Optimizer:
+        """Returns an inner optimizer on variables, before the first step."""
         new = compat.copy_with_rates(self.to_plain(), self._rates)
         new.build(variables)
-        place = {id(variable): i for i, variable in enumerate(variables)}
-        positions = {i: place[id(v)] for i, v in enumerate(known)}
-        compat.copy_slots(old, new, positions)
-        began = np.full(len(variables), AT_REST)
-        before: Any = keras.ops.convert_to_numpy(self._began_at)
-        for i, position in positions.items():
-            began[position] = before[i]
-        self.inner_optimizer = new
-        self.generation += 1
-        self._undecayed = compat.undecayed(new, variables)
-        self._count_steps(began)
+        return self._count_steps(new, len(variables))
 
-    def _count_steps(self, began: np.ndarray) -> None:
-        self._began_at = self.add_variable(
-            shape=(len(began),), dtype="int", name="began_at"
-        )
-        self._began_at.assign(began.astype("int32"))
-        inner: Any = self.inner_optimizer
+    def _count_steps(
+        self, inner: keras.optimizers.Optimizer, count: int
+    ) -> keras.optimizers.Optimizer:
+        steps = self.add_variable(shape=(count,), dtype="int", name="began_at")
         # Untracked: it is among the variables of this optimizer already.
-        vars(inner)["began_at"] = self._began_at
+        vars(inner)["began_at"] = steps
+        return inner
+
+    def _missed_steps(self, before: np.ndarray, step: int) -> list[int]:
+        """Returns the indices of variables that rested while others trained."""
+        known = zip(self.known_variables, before, strict=True)
+        return [
+            index
+            for index, (variable, began) in enumerate(known)
+            if began < 0 and self._rested_at.get(id(variable)) != step
+        ]
+
+    def _rest(self, before: np.ndarray, after: np.ndarray, step: int) -> None:
+        for index, variable in enumerate(self.known_variables):
+            if before[index] >= 0 > after[index]:
+                self._rested_at[id(variable)] = step
 
     def _join(self, indices: list[int]) -> None:
         """Resets what variables accumulated before they were frozen."""
@@ -240,17 +289,19 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
     def build(self, variables: list[keras.Variable]) -> None:
         if self.built:
             return
-        inner = self.inner_optimizer
+        # In place: TensorFlow may be tracing a step.
+        self._exclude_undecayed(variables)
+        self.inner_optimizer.build(variables)
+        self._count_steps(self.inner_optimizer, len(variables))
+        super().build(variables)
+
+    def _exclude_undecayed(self, variables: Sequence[keras.Variable]) -> None:
         if self._undecayed:  # Keras forgets exclusions when saving
-            names = compat.undecayed_names(inner)
-            inner.exclude_from_weight_decay(
+            names = compat.undecayed_names(self.inner_optimizer)
+            self.inner_optimizer.exclude_from_weight_decay(
                 [variables[index] for index in self._undecayed],
                 None if names is None else [names],
             )
-        inner.build(variables)
-        super().build(variables)
-        self._undecayed = compat.undecayed(inner, variables)
-        self._count_steps(np.zeros(len(variables)))
 
     @property
     def variables(self) -> list[keras.Variable]:
@@ -292,7 +343,10 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
     def finalize_variable_values(self, var_list) -> None:
         if self.holds_averages:
             return
-        self.inner_optimizer.finalize_variable_values(var_list)
+        # An interrupted training may have set flags of the next stage already.
+        trained = compat.built_on(self.inner_optimizer)
+        self.inner_optimizer.finalize_variable_values(trained)
+        compat.separate_averages(self.inner_optimizer)
 
     def exclude_from_weight_decay(self, var_list=None, var_names=None) -> None:
         self.inner_optimizer.exclude_from_weight_decay(var_list, var_names)
@@ -310,10 +364,38 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
             "inner_optimizer": compat.serialize_optimizer(self.to_plain()),
             "rates": {n: serialize(rate) for n, rate in self.rates.items()},
             "reference_rate": self.reference_rate,
-            "undecayed": list(self._undecayed),
+            "undecayed": self._undecayed_now(),
             "undecayed_names": compat.undecayed_names(self.inner_optimizer),
             "name": self.name,
         }
+
+    def _undecayed_now(self) -> list[int]:
+        known = self.known_variables
+        if not known:
+            return list(self._undecayed)
+        return list(compat.undecayed(self.inner_optimizer, known))
+
+    def save_own_variables(self, store: Any) -> None:
+        super().save_own_variables(store)
+        if self.built and self.before_loading is not None:
+            write_layout(store, self.inner_optimizer, self.variables)
+
+    def load_own_variables(self, store: Any) -> None:
+        layout, prepare = read_layout(store), self.before_loading
+        if layout is None or prepare is None:  # by their number
+            super().load_own_variables(store)
+            return
+        if not self.built:
+            warnings.warn(_NOT_BUILT, stacklevel=2)
+            return
+        prepare(layout.variables)
+        load_slots(store, layout, self.inner_optimizer, self._built_anew)
+        self._rested_at.clear()
+        began: Any = keras.ops.convert_to_numpy(self._began_at)
+        active = {id(variable) for variable in self._trainable_variables}
+        trains = [id(variable) in active for variable in self.known_variables]
+        if list(began >= 0) != trains:
+            vars(self.inner_optimizer)["generation"] = self.generation + 1
 
     @classmethod
     def from_config(cls, config, custom_objects=None) -> Self:

@@ -1,0 +1,169 @@
+"""Tests that a fit may be interrupted at any line, and training goes on.
+
+By default at a few lines of the package; `large`: at every tenth.
+"""
+
+import math
+import sys
+import warnings
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+import keras_cascade as kc
+
+PACKAGE = str(Path(kc.__file__).parent)
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(24, 5)).astype("float32")
+Y = RNG.integers(0, 3, 24)
+STAGES = {1: "upstream/high", 2: "upstream"}
+TRAINING = [  # before the first stage, after it, after the second
+    {"head/out"},
+    {"head/out", "upstream/high"},
+    {"head/out", "upstream/high", "upstream/norm", "upstream/low"},
+]
+
+
+@pytest.fixture(scope="module")
+def network():
+    keras.utils.set_random_seed(0)
+    x = inputs = keras.Input((5,), name="f")
+    x = layers.Dense(6, "tanh", name="low")(x)
+    x = layers.BatchNormalization(name="norm")(x)
+    return keras.Model(inputs, layers.Dense(4, "tanh", name="high")(x))
+
+
+def build(network):
+    return kc.build_cascade(
+        network,
+        head=layers.Dense(3, "softmax", name="out", kernel_initializer="ones"),
+        optimizer=keras.optimizers.AdamW(0.02, use_ema=True, ema_momentum=0.9),
+        loss="sparse_categorical_crossentropy",
+        learning_rates={"upstream": 1e-2},
+    )
+
+
+def fit(cascade, cache=False):
+    with warnings.catch_warnings():
+        # That all of it trains at last, or that a stage changes nothing.
+        warnings.simplefilter("ignore", UserWarning)
+        history = cascade.fit(
+            *(X, Y, 8, 3, 0),
+            validation_data=(X[:8], Y[:8]),
+            shuffle=False,
+            unfreeze=STAGES,
+            cache_features=cache,
+        )
+    return history.history
+
+
+class Interrupt:
+    """Raises a KeyboardInterrupt at one of the lines of the package."""
+
+    def __init__(self, at=math.inf):
+        self.at, self.lines, self.place = at, 0, None
+
+    def __call__(self, frame, event, arg):
+        ours = frame.f_code.co_filename.startswith(PACKAGE)
+        return self.on_line if ours else None
+
+    def on_line(self, frame, event, arg):
+        if event == "line":
+            self.lines += 1
+            if self.lines == self.at:
+                name = Path(frame.f_code.co_filename).name
+                self.place = f"{name}:{frame.f_lineno}"
+                raise KeyboardInterrupt
+        return self.on_line
+
+    def run(self, function, *arguments):
+        sys.settrace(self)
+        try:
+            function(*arguments)
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.settrace(None)
+        return self
+
+
+def numbers(variables):
+    return [np.array(ops.convert_to_numpy(v)) for v in variables]
+
+
+def check(cascade, cache, folder):
+    """Saves and loads, and trains both: on what is cached, and live."""
+    training = {v.path.rpartition("/")[0] for v in cascade.trainable_variables}
+    assert training in TRAINING
+    answers = cascade.predict(X, verbose=0)
+    assert np.isfinite(answers).all()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)  # of slots, say
+        cascade.save(folder / "cascade.keras")
+        loaded = keras.saving.load_model(folder / "cascade.keras")
+    np.testing.assert_array_equal(loaded.predict(X, verbose=0), answers)
+    if cascade.optimizer.built:
+        slots = (numbers(x.optimizer.variables) for x in (cascade, loaded))
+        for one, other in zip(*slots, strict=True):
+            np.testing.assert_array_equal(one, other)
+    histories = fit(cascade, cache), fit(loaded)
+    assert histories[0].keys() == histories[1].keys()
+    for name, values in histories[0].items():
+        np.testing.assert_allclose(values, histories[1][name], atol=1e-5)
+
+
+def cache_of(kind, folder):
+    if kind == "staged":
+        return False
+    return kc.FeatureCache(folder / "features" if kind == "folder" else None)
+
+
+def interrupted(network, kind, folder, at):
+    folder.mkdir()
+    cascade, cache = build(network), cache_of(kind, folder)
+    interrupt = Interrupt(at).run(fit, cascade, cache)
+    try:
+        check(cascade, cache, folder)
+    except Exception as error:
+        error.add_note(f"interrupted at line {at}, {interrupt.place}")
+        raise
+
+
+def count_lines(network, kind, folder):
+    fit(build(network), cache_of(kind, folder / "first"))  # what is done once
+    cache = cache_of(kind, folder / "second")
+    return Interrupt().run(fit, build(network), cache).lines
+
+
+@pytest.mark.parametrize("kind", ["staged", "memory", "folder"])
+def test_training_goes_on_after_an_interrupt(network, kind, tmp_path):
+    lines = count_lines(network, kind, tmp_path)
+    for number, at in enumerate(np.linspace(50, lines - 50, 4, dtype=int)):
+        interrupted(network, kind, tmp_path / str(number), at)
+
+
+@pytest.mark.large
+@pytest.mark.parametrize("kind", ["staged", "memory", "folder"])
+def test_training_goes_on_after_an_interrupt_at_every_tenth_line(
+    network, kind, tmp_path
+):
+    for at in range(1, count_lines(network, kind, tmp_path), 10):
+        interrupted(network, kind, tmp_path / str(at), at)
+
+
+def test_an_interrupted_evaluation_leaves_the_weights(network):
+    cascade = build(network)
+    fit(cascade)
+    lines = Interrupt().run(cascade.evaluate, X, Y, 8, 0).lines
+    cascade.test_function = cascade.predict_function = None
+    before = numbers(cascade.variables)
+    for at in range(1, lines, max(1, lines // 5)):
+        Interrupt(at).run(cascade.evaluate, X, Y, 8, 0)
+        Interrupt(at).run(cascade.predict, X, 8, 0)
+        cascade.test_function = cascade.predict_function = None
+        after = numbers(cascade.variables)
+        for one, other in zip(before, after, strict=True):
+            np.testing.assert_array_equal(one, other)
