@@ -19,7 +19,7 @@ from keras_cascade.cache.fingerprint import (
     tensor_key,
     unknown_contents,
 )
-from keras_cascade.cache.storage.columns import CacheFull
+from keras_cascade.cache.storage.columns import CacheFull, is_kind
 from keras_cascade.cache.storage.stores import Store
 from keras_cascade.data.inputs import as_input
 from keras_cascade.graph.cutting import Cut, find_cut
@@ -165,7 +165,7 @@ def _checked(
     # In a folder the check is remembered for other processes too.
     name = f"parts/{digest_of(keys, shapes)}"
     known, found = store.load_json(name), {}
-    if known is None:
+    if not _are_kinds(known, program):
         operations = [step.operation for step in program.steps]
         before = states_of(operations)
         outputs, found = find_nondeterministic(function, program, inputs)
@@ -180,6 +180,16 @@ def _checked(
                 store.save_json(name, known)
     tensors = [_tensor(program, keys, n, *kind) for n, kind in known.items()]
     return tuple(tensors), found
+
+
+def _are_kinds(known: object, program: Program) -> bool:
+    """Whether a value is as it was stored: a shape and dtype by output."""
+    if not isinstance(known, dict):
+        return False
+    names = {name.removesuffix(MASK_SUFFIX) for name in known}
+    return names == {*program.outputs} and all(
+        is_kind(kind) for kind in known.values()
+    )
 
 
 def _tensor(

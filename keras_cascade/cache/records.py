@@ -15,9 +15,9 @@ import numpy as np
 
 from keras_cascade.cache.compiled import Arrays
 from keras_cascade.cache.fingerprint import digest_of, row_ids
-from keras_cascade.cache.storage.columns import Column
+from keras_cascade.cache.storage.columns import Column, is_kind
 from keras_cascade.cache.storage.identifiers import IDS
-from keras_cascade.cache.storage.stores import Store
+from keras_cascade.cache.storage.stores import Store, is_key
 from keras_cascade.data.sources import Batch
 
 # What the leaves of labels and of sample weights are called in a file.
@@ -136,13 +136,15 @@ class Record:
         The structure of labels and weights is that of a first batch.
         """
         kept = store.load_json(name)
-        if kept is None:
+        if not _is_as_saved(kept):
             return None
         record = cls(store, kept["inputs"], kept["carried"])
         record.sizes, record._structures = kept["sizes"], first[1:]
         shape = (len(kept["leaves"]), IDS.itemsize)
         column = store.column(kept["key"], shape, np.uint8, {})
         # Damaged files may have taken some rows.
+        if record.rows > len(column):
+            return None
         places = column.positions(_ordinals(record.rows))
         if (places < 0).any():
             return None
@@ -191,6 +193,29 @@ def _open(store: Store, shape: tuple[int, ...], dtype: np.dtype) -> Column:
     """Returns the column of all values of one shape and dtype."""
     key = digest_of("values", list(shape), dtype.str)
     return store.column(key, shape, dtype, {"values": "of data"})
+
+
+def _is_as_saved(kept: object) -> bool:
+    """Whether a value is a record that `save` stored, as far as is seen."""
+    if not isinstance(kept, dict) or not {*kept} >= _SAVED:
+        return False
+    names = (kept["inputs"], kept["carried"], kept["leaves"], [kept["key"]])
+    if not isinstance(kept["kinds"], dict):
+        return False
+    if not all(isinstance(each, list) for each in (*names, kept["sizes"])):
+        return False
+    if not all(isinstance(x, str) for each in names for x in each):
+        return False
+    leaves = {f"id {name}" for name in kept["inputs"]} | {*kept["kinds"]}
+    return (
+        all(type(x) is int and x > 0 for x in kept["sizes"])
+        and is_key(kept["key"])
+        and leaves == {*kept["leaves"]}
+        and all(map(is_kind, kept["kinds"].values()))
+    )
+
+
+_SAVED = {"key", "inputs", "carried", "sizes", "leaves", "kinds"}
 
 
 def _ordinals(count: int) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -11,6 +12,10 @@ import pytest
 from keras import layers
 
 import keras_cascade as kc
+from keras_cascade.cache.fingerprint import row_ids
+from keras_cascade.cache.records import Record
+from keras_cascade.cache.storage.disk import DiskStore
+from keras_cascade.cache.storage.files import checked_text, read_checked
 
 # Trains with nothing cached; on a disk that is full; that fills up; that has
 # room again. Prints the losses, and what was warned of.
@@ -107,3 +112,64 @@ def large_features():
     draw = np.random.default_rng(0)
     images = draw.normal(size=(256, 8, 8, 1)).astype("float32")
     return cascade, images, np.arange(256) % 3
+
+
+def test_a_folder_that_is_removed_while_it_is_written(
+    tmp_path, same_training, compiled, images, labels
+):
+    """The training goes on without it, after a warning."""
+    folder = tmp_path / "features"
+
+    class Removes(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if batch == 1:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    with pytest.warns(UserWarning, match="was removed.*goes on without"):
+        same_training(
+            lambda: compiled(trainable={"downstream/drop": False}),
+            *(images, labels),
+            cache=folder,
+            callbacks=[Removes()],
+        )
+
+
+@pytest.mark.parametrize("value", [3, [], {"a": 1}, {"pool2": [[-1], "x"]}])
+def test_values_that_another_wrote_are_made_again(
+    tmp_path, compiled, images, labels, computed, value
+):
+    folder = tmp_path / "features"
+    for _ in range(2):
+        compiled().fit(images, labels, verbose=0, cache_features=folder)
+        for path in folder.glob("values/parts/*.json"):
+            path.write_bytes(checked_text(value))
+    assert sum(computed) == len(images)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"sizes": [10**12]},
+        {"sizes": [-1, 45]},
+        {"sizes": 3},
+        {"inputs": [3]},
+        {"leaves": []},
+        {"kinds": []},
+        {"kinds": {"label 0": [[-1], "object"]}},
+        {"key": "../../outside"},
+        {"key": None},
+    ],
+)
+def test_a_record_that_another_wrote_is_made_again(tmp_path, change):
+    store = DiskStore(tmp_path)
+    x, y = np.ones((4, 2), "float32"), np.arange(4)
+    batch = (None, y, None)
+    record = Record(store, ["x"], [])
+    with store.writing():
+        record.add({"x": row_ids(x)}, {}, batch)
+        record.complete()
+        record.save("records/a")
+    assert Record.load(DiskStore(tmp_path), "records/a", batch).rows == 4
+    path = tmp_path / "values/records/a.json"
+    path.write_bytes(checked_text({**read_checked(path), **change}))
+    assert Record.load(DiskStore(tmp_path), "records/a", batch) is None

@@ -2,12 +2,14 @@
 
 import contextlib
 import shutil
+import stat
 import threading
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
 from keras_cascade.cache.storage.columns import CacheFull
+from keras_cascade.cache.storage.directory import unusable
 from keras_cascade.cache.storage.files import is_full
 
 _STAYS = "What was stored before stays valid."
@@ -31,7 +33,10 @@ class Budget:
 
     def room(self) -> int:
         """Returns the bytes that are neither taken nor reserved."""
-        left, _ = self._left()
+        try:
+            left, _ = self._left()
+        except CacheFull:  # the folder was removed
+            return 0
         return max(0, left - sum(self._reserved.values()))
 
     def reserve(self, owner: object, count: int) -> None:
@@ -70,9 +75,11 @@ class Budget:
         """Raises `CacheFull` where the system says that the disk is full."""
         try:
             yield
+        except CacheFull:
+            raise
         except OSError as error:
             if not is_full(error):
-                raise
+                raise unusable(self._path, error) from error
             free = shutil.disk_usage(self._path).free
             raise CacheFull(
                 f"No room for cached features in '{self._path}': writing "
@@ -81,7 +88,10 @@ class Budget:
             ) from error
 
     def _left(self) -> tuple[int, str]:
-        free = shutil.disk_usage(self._path).free
+        try:
+            free = shutil.disk_usage(self._path).free
+        except FileNotFoundError as error:
+            raise unusable(self._path, error) from error
         if self._max_bytes is None or self._max_bytes - self._taken > free:
             return free, "its disk"
         return self._max_bytes - self._taken, f"max_bytes={self._max_bytes:,}"
@@ -90,6 +100,7 @@ class Budget:
 def _size(path: Path) -> int:
     # Another process may remove its temporary file meanwhile.
     try:
-        return path.stat().st_size if path.is_file() else 0
+        status = path.lstat()
     except FileNotFoundError:
         return 0
+    return status.st_size if stat.S_ISREG(status.st_mode) else 0

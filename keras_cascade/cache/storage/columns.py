@@ -206,6 +206,17 @@ def checked_dtype(dtype: DTypeLike) -> np.dtype:
     return found
 
 
+def is_kind(value: object) -> bool:
+    """Whether a value of JSON is a list of a row's shape and dtype."""
+    try:
+        shape, dtype = value  # type: ignore[misc]
+        checked_shape(shape)
+        checked_dtype(dtype)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
 def _is_float(dtype: np.dtype) -> bool:
     if dtype.kind == "f":
         return True

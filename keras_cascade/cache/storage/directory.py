@@ -1,6 +1,7 @@
 """The folder of a store: its marker, and the leftovers of killed writers."""
 
 import contextlib
+import errno
 import itertools
 import json
 import re
@@ -10,8 +11,12 @@ from pathlib import Path
 
 from keras_cascade.cache.storage.columns import CacheFull
 from keras_cascade.cache.storage.files import (
+    is_folder,
     is_full,
     is_temporary,
+    is_there,
+    read_json,
+    remove_file,
     write_small,
 )
 from keras_cascade.cache.storage.shards import remove_shard, unfinished_numbers
@@ -46,10 +51,10 @@ def claim(path: Path) -> None:
 def remove_leftovers(path: Path) -> None:
     """Removes the files that killed writers left, while nobody writes."""
     columns = [x for x in path.iterdir() if _is_column(x)]
-    places = [path.iterdir(), (path / VALUES).rglob("*")]
-    places += [folder.iterdir() for folder in columns]
+    values = [path / VALUES, *filter(is_folder, _inside(path / VALUES))]
+    places = map(_inside, (path, *values, *columns))
     for leftover in filter(is_temporary, itertools.chain(*places)):
-        leftover.unlink(missing_ok=True)
+        remove_file(leftover)
     for folder in columns:
         for number in unfinished_numbers(folder):
             remove_shard(folder, number)
@@ -57,6 +62,11 @@ def remove_leftovers(path: Path) -> None:
 
 def unusable(path: Path, error: OSError) -> OSError:
     """Returns an error that says why features cannot be kept in a folder."""
+    if error.errno == errno.ENOENT:
+        return CacheFull(
+            f"'{path}', or a folder in it, was removed while features were "
+            "kept there."
+        )
     if is_full(error):
         place = next(x for x in (path, *path.parents) if x.exists())
         return CacheFull(
@@ -69,6 +79,25 @@ def unusable(path: Path, error: OSError) -> OSError:
         f"Cannot keep features in '{path}': {error.strerror}. Choose a folder "
         "that can be written to, or one that does not exist yet",
     )
+
+
+def check_folder(path: Path) -> None:
+    """Raises an OSError for what has the name of a folder and is none.
+
+    A link may lead anywhere: nothing is read, written or removed there.
+    """
+    if is_there(path) and not is_folder(path):
+        raise OSError(
+            errno.ENOTDIR,
+            f"'{path}' is a link or a file where features are kept in a "
+            "folder. Nothing was touched. Remove it, or choose another folder",
+        )
+
+
+def make_folder(path: Path) -> None:
+    """Makes a folder of a store, whose parent is there."""
+    check_folder(path)
+    path.mkdir(exist_ok=True)
 
 
 def _is_marker_to_be(path: Path) -> bool:
@@ -94,16 +123,12 @@ def _remove_empty(folders: Iterable[Path]) -> None:
 
 
 def _check_marker(path: Path) -> None:
-    text = (path / MARKER).read_bytes() if (path / MARKER).exists() else None
-    if text is None:
+    if not is_there(path / MARKER):
         raise ValueError(
             f"'{path}' holds other files, and no features of keras_cascade. "
             "Nothing in it was touched. Choose a new or an empty folder."
         )
-    try:
-        marker = json.loads(text)
-    except ValueError:
-        marker = None
+    marker = read_json(path / MARKER)
     if not isinstance(marker, dict) or marker.get("program") != PROGRAM:
         raise ValueError(
             f"'{path / MARKER}' was not written by keras_cascade. Nothing was "
@@ -118,4 +143,8 @@ def _check_marker(path: Path) -> None:
 
 
 def _is_column(folder: Path) -> bool:
-    return folder.is_dir() and _COLUMN.fullmatch(folder.name) is not None
+    return is_folder(folder) and _COLUMN.fullmatch(folder.name) is not None
+
+
+def _inside(folder: Path) -> list[Path]:
+    return list(folder.iterdir()) if is_folder(folder) else []

@@ -7,7 +7,12 @@ from typing import Any
 
 from keras_cascade.cache.storage.budget import Budget
 from keras_cascade.cache.storage.columns import CacheFull
-from keras_cascade.cache.storage.directory import VALUES, claim
+from keras_cascade.cache.storage.directory import (
+    VALUES,
+    check_folder,
+    claim,
+    make_folder,
+)
 from keras_cascade.cache.storage.disk_columns import DiskColumn
 from keras_cascade.cache.storage.files import (
     checked_text,
@@ -78,13 +83,18 @@ class DiskStore(Store[DiskColumn]):
         # Values are small: their bytes are counted, not reserved.
         self._budget.check(len(text))
         with self._budget.writing(len(text)):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            # Values have one folder above them, or two.
+            for folder in dict.fromkeys((self.path / VALUES, path.parent)):
+                make_folder(folder)
             write_small(path, text)
         self._budget.count()
 
     def load_json(self, name: str) -> Any | None:
         """Returns a value or None, as in `Store`."""
-        return read_checked(self._value_path(name))
+        path = self._value_path(name)
+        for folder in (self.path / VALUES, path.parent):
+            check_folder(folder)
+        return read_checked(path)
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:

@@ -9,6 +9,7 @@ from numpy.typing import DTypeLike
 
 from keras_cascade.cache.storage.budget import Budget
 from keras_cascade.cache.storage.columns import Column
+from keras_cascade.cache.storage.directory import check_folder, make_folder
 from keras_cascade.cache.storage.files import (
     checked_text,
     read_checked,
@@ -18,6 +19,7 @@ from keras_cascade.cache.storage.identifiers import IDS
 from keras_cascade.cache.storage.locking import WriterLock
 from keras_cascade.cache.storage.shards import (
     OVERHEAD_BYTES,
+    Mapped,
     Shard,
     map_rows,
     open_shard,
@@ -36,7 +38,7 @@ class _Stored(NamedTuple):
     It is replaced as a whole, so that an interrupt leaves the old or the new.
     """
 
-    shards: tuple[np.ndarray, ...] = ()
+    shards: tuple[Mapped, ...] = ()
     finished: int = 0
     waiting: int = 0
 
@@ -49,7 +51,7 @@ class DiskColumn(Column):
 
     Raises:
         ValueError: There is one of another shape or dtype.
-        OSError: A file of it cannot be read.
+        OSError: A file of it cannot be read, or it is a link.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class DiskColumn(Column):
                 "description": description,
             }
         )
+        check_folder(path)
         self._check_manifest()
         self.refresh()
 
@@ -136,9 +139,10 @@ class DiskColumn(Column):
 
     def _segments(self) -> list[np.ndarray]:
         shards, _, waiting = self._stored
+        found = [shard.read() for shard in shards]
         if waiting and self._buffer is not None:
-            return [*shards, self._buffer[1][:waiting]]
-        return list(shards)
+            found.append(self._buffer[1][:waiting])
+        return found
 
     def _open(self, number: int) -> Shard | None:
         # Asked before reading: a shard that was damaged when this process
@@ -191,7 +195,7 @@ class DiskColumn(Column):
             written = self._write_manifest()
             number = self._next_number()
             written += write_shard(self.path, number, ids, rows)
-            mapped = map_rows(self.path, number, self.dtype)
+            mapped = map_rows(self.path, number, rows.shape, self.dtype)
         self._known.add(number)
         self._stored = _Stored((*shards, mapped), finished + waiting)
         self._budget.written(self, cost, written)
@@ -216,7 +220,7 @@ class DiskColumn(Column):
     def _write_manifest(self) -> int:
         if self._described:
             return 0
-        self.path.mkdir(exist_ok=True)
+        make_folder(self.path)
         write_small(self.path / MANIFEST, self._manifest)
         self._described = True
         return len(self._manifest)
@@ -224,10 +228,10 @@ class DiskColumn(Column):
     def _check_manifest(self) -> None:
         """Raises a ValueError if the folder is of another shape or dtype."""
         found = read_checked(self.path / MANIFEST)
-        # A damaged one is written again: this object knows all it says.
-        self._described = found is not None
         asked = {"shape": list(self.shape), "dtype": self.dtype.name}
-        there = {name: (found or asked)[name] for name in asked}
+        # A damaged one is written again: this object knows all it says.
+        self._described = isinstance(found, dict) and asked.keys() <= {*found}
+        there = {x: found[x] for x in asked} if self._described else asked
         if there != asked:
             raise ValueError(
                 f"'{self.path}' holds rows of {there}, but {asked} is asked "

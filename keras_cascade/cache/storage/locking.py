@@ -1,6 +1,7 @@
 """The lock of the process that writes in a folder."""
 
 import contextlib
+import errno
 import os
 import threading
 import weakref
@@ -10,6 +11,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from keras_cascade.cache.storage.directory import remove_leftovers, unusable
+from keras_cascade.cache.storage.files import is_file, is_there
 
 LOCK = "writing.lock"
 
@@ -69,6 +71,7 @@ class WriterLock:
 
     def _acquire(self, notify: Callable[[str], None]) -> None:
         try:
+            self._check()
             try:
                 self._file.acquire(blocking=False)
             except Timeout:
@@ -83,6 +86,14 @@ class WriterLock:
             undo.callback(self._file.release)
             remove_leftovers(self._path)
             undo.pop_all()
+
+    def _check(self) -> None:
+        """Raises an OSError where locking would make or empty other files."""
+        if not self._path.is_dir():
+            raise FileNotFoundError(errno.ENOENT, "No such folder")
+        lock = self._path / LOCK
+        if is_there(lock) and not is_file(lock):
+            raise OSError(errno.EINVAL, f"its '{LOCK}' is no file")
 
 
 # One for each folder, as long as a store of this process uses it.

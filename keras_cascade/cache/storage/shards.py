@@ -6,34 +6,67 @@ written last, and makes them a shard: files without it are ignored.
 """
 
 import contextlib
+import errno
 import io
+import math
+import mmap
 import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
 from keras_cascade.cache.storage.files import (
     checked_text,
+    is_folder,
+    open_file,
     read_checked,
+    remove_file,
+    size_of,
     write_whole,
 )
 from keras_cascade.cache.storage.identifiers import IDS
 
 # More than the headers of both arrays and the record take.
 OVERHEAD_BYTES = 1024
-_FILE = re.compile(r"(\d{6,})\.(json|npy|ids\.npy)")
+_FILE = re.compile(r"([0-9]{6,15})\.(json|npy|ids\.npy)")
+# A writer ends a shard at 32 MiB, or at one row.
+_MOST_BYTES = 2**30
 # Of 256 MiB on one core: crc32 3.8 GB/s, sha1 1.8, sha256 1.5, blake2b 0.9.
 _CHUNK_BYTES = 2**20
 
 
+class Mapped(NamedTuple):
+    """An array in a file that is mapped to memory, not read."""
+
+    array: np.ndarray
+    path: Path
+    file: mmap.mmap
+
+    def read(self) -> np.ndarray:
+        """Returns the array, if all of it is in its file still.
+
+        To read beyond the end of a mapped file would end the whole process.
+
+        Raises:
+            OSError: The file was truncated.
+        """
+        if self.file.size() < len(self.file):
+            raise OSError(
+                errno.EIO,
+                f"'{self.path}' was truncated while cached features were read "
+                "from it. Train again: what is missing is computed anew",
+            )
+        return self.array
+
+
 class Shard(NamedTuple):
-    """The contents of a shard; its rows are mapped to memory, not read."""
+    """The contents of a shard."""
 
     ids: np.ndarray
-    rows: np.ndarray
+    rows: Mapped
 
 
 def write_shard(
@@ -57,9 +90,25 @@ def write_shard(
     return len(record) + sum(file["bytes"] for file in files.values())
 
 
-def map_rows(folder: Path, number: int, dtype: np.dtype) -> np.ndarray:
-    """Returns the rows of a shard that this process has written itself."""
-    return _mapped(_arrays(folder, number)[0]).view(dtype)
+def map_rows(
+    folder: Path, number: int, shape: tuple[int, ...], dtype: np.dtype
+) -> Mapped:
+    """Returns the rows of a shard that this process has written itself.
+
+    Args:
+        folder: The folder.
+        number: The shard.
+        shape: The shape of all its rows together.
+        dtype: Their dtype.
+
+    Raises:
+        FileNotFoundError: Somebody removed it meanwhile.
+    """
+    path = _arrays(folder, number)[0]
+    mapped = _mapped(path, shape, dtype, None)
+    if mapped is None:
+        raise FileNotFoundError(errno.ENOENT, "No such file", str(path))
+    return mapped
 
 
 def open_shard(
@@ -73,32 +122,30 @@ def open_shard(
     record: Any = read_checked(_record(folder, number))
     paths = _arrays(folder, number)
     try:
-        count = record["rows"]
-        for path in paths:
-            if _checksum(path) != record["files"][path.name]:
-                return None
-        # `open_memmap` never unpickles: arrays of objects are refused.
-        rows, ids = map(_mapped, paths)
-    except (FileNotFoundError, KeyError, TypeError, ValueError):
+        count, written = record["rows"], record["files"]
+        of_rows, of_ids = (written[path.name] for path in paths)
+    except (KeyError, TypeError, ValueError):
         return None
-    if (rows.shape, rows.dtype) != ((count, *shape), _stored(dtype)):
+    if type(count) is not int or count < 1:
         return None
-    if (ids.shape, ids.dtype) != ((count,), IDS):
+    rows = _mapped(paths[0], (count, *shape), dtype, of_rows)
+    ids = _mapped(paths[1], (count,), IDS, of_ids)
+    if rows is None or ids is None:
         return None
-    return Shard(np.array(ids), rows.view(dtype))
+    return Shard(np.array(ids.array), rows)
 
 
 def remove_shard(folder: Path, number: int) -> None:
     """Removes the files of a shard, as far as they are there."""
     # The record first: without it the others are no shard any more.
     for path in (_record(folder, number), *_arrays(folder, number)):
-        path.unlink(missing_ok=True)
+        remove_file(path)
 
 
 def shard_numbers(folder: Path) -> list[int]:
     """Returns the shards of a column, which need not have a folder, sorted."""
-    found = _files(folder)
-    return sorted(number for number, kind in found if kind == "json")
+    found = [number for number, kind in _files(folder) if kind == "json"]
+    return sorted(x for x in found if not is_folder(_record(folder, x)))
 
 
 def unfinished_numbers(folder: Path) -> set[int]:
@@ -107,7 +154,7 @@ def unfinished_numbers(folder: Path) -> set[int]:
 
 
 def _files(folder: Path) -> Iterator[tuple[int, str]]:
-    if not folder.is_dir():
+    if not is_folder(folder):
         return
     for path in folder.iterdir():
         match = _FILE.fullmatch(path.name)
@@ -126,13 +173,24 @@ def _arrays(folder: Path, number: int) -> tuple[Path, Path]:
 def _write_array(path: Path, array: np.ndarray) -> dict[str, int]:
     """Writes a .npy file, and returns its size and checksum."""
     # NumPy's own writer does not report a full disk.
-    stored = np.ascontiguousarray(array).view(_stored(array.dtype))
-    header = io.BytesIO()
-    described = np.lib.format.header_data_from_array_1_0(stored)
-    np.lib.format.write_array_header_1_0(header, described)
-    values = stored.reshape(-1).view(np.uint8).data
-    checksum = write_whole(path, [header.getvalue(), values])
-    return {"bytes": header.tell() + values.nbytes, "crc32": checksum}
+    header = _header(array.shape, _stored(array.dtype))
+    values = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+    checksum = write_whole(path, [header, values])
+    return {"bytes": len(header) + values.nbytes, "crc32": checksum}
+
+
+def _header(shape: tuple[int, ...], dtype: np.dtype) -> bytes:
+    """Returns the beginning of a .npy file, as NumPy writes it."""
+    stream = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        stream,
+        {
+            "descr": np.lib.format.dtype_to_descr(dtype),
+            "fortran_order": False,
+            "shape": shape,
+        },
+    )
+    return stream.getvalue()
 
 
 def _stored(dtype: np.dtype) -> np.dtype:
@@ -143,15 +201,35 @@ def _stored(dtype: np.dtype) -> np.dtype:
     return np.dtype(f"u{dtype.itemsize}")
 
 
-def _checksum(path: Path) -> dict[str, int]:
-    checksum = 0
-    chunk = memoryview(bytearray(_CHUNK_BYTES))
-    with path.open("rb", buffering=0) as stream:
-        while count := stream.readinto(chunk):
-            checksum = zlib.crc32(chunk[:count], checksum)
-        return {"bytes": stream.tell(), "crc32": checksum}
+def _mapped(
+    path: Path, shape: tuple[int, ...], dtype: np.dtype, written: object
+) -> Mapped | None:
+    """Returns the array in a file; None if it is not as it was written.
 
-
-def _mapped(path: Path) -> np.ndarray:
+    Its size comes first: of a file of any other nothing is read. Then its
+    header is compared, so that nothing in it is parsed or unpickled.
+    """
+    header = _header(shape, _stored(dtype))
+    size = len(header) + math.prod(shape) * dtype.itemsize
+    with open_file(path) as stream:
+        if stream is None or size_of(stream) != size:
+            return None
+        if shape[0] > 1 and size > _MOST_BYTES:
+            return None
+        if written is not None and written != _checksum(stream):
+            return None
+        file = mmap.mmap(stream.fileno(), size, access=mmap.ACCESS_READ)
+    if file[: len(header)] != header:
+        return None
     # A plain array, since indexing a memmap takes several times as long.
-    return np.asarray(np.lib.format.open_memmap(path, mode="r"))
+    array = np.frombuffer(file, dtype, offset=len(header))
+    return Mapped(array.reshape(shape), path, file)
+
+
+def _checksum(stream: BinaryIO) -> dict[str, int]:
+    checksum, count = 0, 0
+    chunk = memoryview(bytearray(_CHUNK_BYTES))
+    while read := stream.readinto(chunk):
+        checksum = zlib.crc32(chunk[:read], checksum)
+        count += read
+    return {"bytes": count, "crc32": checksum}

@@ -68,7 +68,7 @@ class Store(ABC, Generic[AnyColumn]):
             OSError: A file of it cannot be read.
         """
         # Keys become names of folders.
-        if not _KEY.fullmatch(key):
+        if not is_key(key):
             raise ValueError(f"A column's key is a hex string, not {key!r}.")
         with self._lock:
             if key not in self._columns:
@@ -151,6 +151,11 @@ class MemoryStore(Store[MemoryColumn]):
                     f"max_bytes={self.max_bytes:,}."
                 )
             self._taken += count
+
+
+def is_key(key: str) -> bool:
+    """Whether a text can be the key of a column."""
+    return _KEY.fullmatch(key) is not None
 
 
 def check_name(name: str) -> None:
