@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from functools import partial
+from io import BytesIO
 from os import PathLike
 from typing import Any
 
@@ -179,7 +180,7 @@ class Block(keras.Model):
 
     def save_weights(
         self,
-        filepath: FilePath,
+        filepath: FilePath | BytesIO,
         overwrite: bool = True,
         max_shard_size: float | None = None,
     ) -> None:

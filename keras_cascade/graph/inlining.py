@@ -61,7 +61,10 @@ def _shares_layers(graph: Graph) -> bool:
 
 def _call(step: Step, values: dict[Reference, Any]) -> list[Any]:
     def value(x: Any) -> Any:
-        return values[x.reference] if isinstance(x, Source) else x
+        if not isinstance(x, Source):
+            return x
+        # A mask from outside the graph, which Keras passes on by itself.
+        return None if x.reference is None else values[x.reference]
 
     call = step.map_arguments(value)
     if isinstance(step.operation, AsInput):

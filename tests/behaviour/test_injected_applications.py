@@ -58,6 +58,10 @@ NO_NASNET = pytest.mark.skipif(
 )
 
 
+# The tapped network is the one that features enter.
+pytestmark = pytest.mark.filterwarnings("ignore:[^(]*shares layers")
+
+
 def _marked(names, large=False):
     return [
         pytest.param(
