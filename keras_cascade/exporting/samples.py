@@ -1,6 +1,6 @@
 """Stores the user's data as checked batches in files, so memory stays small."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -121,7 +121,7 @@ def store_samples(
 
 
 # Labels may be None, and stay so.
-_map = partial(keras.tree.map_structure, none_is_leaf=False)
+_map: Callable[..., Any] = partial(keras.tree.map_structure, none_is_leaf=False)
 
 
 def _joined(*parts: Any) -> np.ndarray:

@@ -94,7 +94,8 @@ def _named(model: litert_file.Model, side: str) -> Iterator[tuple[str, Any]]:
 
 def _is_quantized(tensor: Any) -> bool:
     found = tensor.quantization
-    return found is not None and found.scale is not None and len(found.scale)
+    scale = None if found is None else found.scale
+    return scale is not None and len(scale) > 0
 
 
 class _Ports:
