@@ -14,6 +14,7 @@ from keras_cascade.cache.cached_names import to_cached_names
 from keras_cascade.cache.compiled import Arrays
 from keras_cascade.cache.datasets import (
     Dataset,
+    ids_of,
     in_order,
     model_batch,
     without_absent,
@@ -53,6 +54,10 @@ class ArrayDataset(Dataset):
 
     def opening_arguments(self) -> dict[str, Any]:
         """Returns the arguments of a `fit` without epochs."""
+        if len(self._arrays) < len(self._ports):
+            # Keras reads None from arrays, and not from all other data.
+            x, y, weights = self.first_batch()
+            return self._arguments(x, y, weights) | {"shuffle": False}
 
         def read(rows: np.ndarray) -> ModelBatch:
             x, *others = self._take(rows)
@@ -62,8 +67,10 @@ class ArrayDataset(Dataset):
 
     def look_again(self) -> None:
         """Hashes some rows again; other ones each time."""
-        for name, ids in self._known_ids.items():
-            array = self._arrays[name]
+        for name, array in self._arrays.items():
+            ids = self._known_ids.get(name)
+            if ids is None:
+                continue
             count = max(_LOOKS, _BYTES // max(1, array[:1].nbytes))
             rows = (self._looks * count + np.arange(count)) % self._rows
             rows = np.unique(rows)
@@ -157,9 +164,8 @@ class ArrayDataset(Dataset):
 
     def _ids(self, features: Features) -> Arrays:
         # Of the arrays as they were passed, whatever dtype the input has.
-        for name in features.part.ports:
-            if name not in self._known_ids:
-                self._known_ids[name] = row_ids(self._arrays[name])
+        new = [n for n in features.part.ports if n not in self._known_ids]
+        self._known_ids |= ids_of(self._arrays, new)
         return {name: self._known_ids[name] for name in features.part.ports}
 
     def _inputs(

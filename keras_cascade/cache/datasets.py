@@ -12,7 +12,9 @@ from keras_cascade._cascade_view import CascadeView, as_model
 from keras_cascade.cache.cached_names import to_cached_names
 from keras_cascade.cache.compiled import Arrays
 from keras_cascade.cache.features import Features
+from keras_cascade.cache.fingerprint import row_ids
 from keras_cascade.cache.py_datasets import IndexedBatches, ModelBatch
+from keras_cascade.cache.storage.identifiers import IDS
 from keras_cascade.data.inputs import as_input, input_paths, sort_inputs
 from keras_cascade.data.sources import Batch
 from keras_cascade.graph.flattening import as_program
@@ -73,7 +75,14 @@ class Dataset:
         return self._as_inputs(self._sort(self.first_batch()[0]))
 
     def _sort(self, x: object) -> Arrays:
-        return sort_inputs(x, self._paths, "The data")
+        """Returns the arrays by input; an optional one may be left out."""
+        found = sort_inputs(x, self._paths, "The data")
+        optional = {port.name for port in self._ports if port.optional}
+        return {
+            name: array
+            for name, array in found.items()
+            if array is not None or name not in optional
+        }
 
     def _as_inputs(
         self,
@@ -85,7 +94,7 @@ class Dataset:
         return {
             port.name: as_input(arrays[port.name][rows], port.shape, port.dtype)
             for port in self._ports
-            if names is None or port.name in names
+            if port.name in arrays and (names is None or port.name in names)
         }
 
 
@@ -108,3 +117,12 @@ def without_absent(batch: Batch) -> ModelBatch:
 def in_order(batches: Iterable[ModelBatch] | IndexedBatches) -> dict[str, Any]:
     """Returns the arguments for batches that Keras must not shuffle."""
     return {"x": batches, "shuffle": False}
+
+
+def ids_of(arrays: Arrays, names: Iterable[str]) -> Arrays:
+    """Returns the ids of rows by input; an input without values has one id."""
+    rows = len(next(iter(arrays.values())))
+    return {
+        name: row_ids(arrays[name]) if name in arrays else np.zeros(rows, IDS)
+        for name in names
+    }

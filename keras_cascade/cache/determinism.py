@@ -123,7 +123,10 @@ def _first_difference(program: Program, inputs: Arrays) -> dict[str, str]:
     rows = len(next(iter(few.values())))
     convert = keras.ops.convert_to_tensor
     runs = [
-        {port.reference: convert(x[port.name]) for port in program.inputs}
+        {
+            port.reference: convert(x[port.name]) if port.name in x else None
+            for port in program.inputs
+        }
         for x in (few, few, _among_others(few))
     ]
     for step in program.steps:

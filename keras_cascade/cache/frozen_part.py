@@ -160,7 +160,11 @@ def _checked(
     None in place of the tensors if the code changed values that it reads: the
     keys are to be found again without these.
     """
-    inputs = {x.name: _as_input(first[x.name], x) for x in program.inputs}
+    inputs = {
+        port.name: _as_input(first[port.name], port)
+        for port in program.inputs
+        if port.name in first or not port.optional
+    }
     shapes = {name: list(x.shape[1:]) for name, x in inputs.items()}
     # In a folder the check is remembered for other processes too.
     name = f"parts/{digest_of(keys, shapes)}"

@@ -100,7 +100,12 @@ class Record:
             self._packed(part, structure, found)
             for part, structure in zip(_PARTS, self._structures, strict=True)
         )
-        return {n: found[f"input {n}"] for n in self.passed_on}, y, weights
+        inputs = {
+            name: found[f"input {name}"]
+            for name in self.passed_on
+            if f"input {name}" in found  # an optional one may be None
+        }
+        return inputs, y, weights
 
     def save(self, name: str) -> None:
         """Stores a complete record under a name."""
@@ -173,7 +178,7 @@ class Record:
         return self._columns[name]
 
     def _leaves(self, passed_on: Arrays, batch: Batch) -> Arrays:
-        found = {f"input {name}": passed_on[name] for name in self.passed_on}
+        found = {f"input {name}": x for name, x in passed_on.items()}
         for part, structure in zip(_PARTS, batch[1:], strict=True):
             if structure is not None:
                 leaves = keras.tree.flatten(structure)

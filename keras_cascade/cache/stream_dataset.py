@@ -15,12 +15,13 @@ from keras_cascade._cascade_view import CascadeView
 from keras_cascade.cache.compiled import Arrays
 from keras_cascade.cache.datasets import (
     Dataset,
+    ids_of,
     in_order,
     model_batch,
     without_absent,
 )
 from keras_cascade.cache.features import Features
-from keras_cascade.cache.fingerprint import digest_of, row_ids
+from keras_cascade.cache.fingerprint import digest_of
 from keras_cascade.cache.py_datasets import (
     EachOnce,
     IndexedBatches,
@@ -184,7 +185,7 @@ class StreamDataset(Dataset):
         """Returns a batch on features, after adding it to a record."""
         names, passed_on = list(features.part.ports), features.part.passed_on
         arrays = self._sort(batch[0])
-        ids = _ids(arrays, names)
+        ids = ids_of(arrays, names)
         found = features.batch(
             partial(_rows_of, arrays, names), ids, self._batch_size
         )
@@ -258,7 +259,8 @@ class StreamDataset(Dataset):
         # The first batch is enough, as the user says that samples repeat.
         if self.steps not in (None, len(record.sizes)):
             return False
-        return record.contains(_ids(self._sort(self._first[0]), record.inputs))
+        first = self._sort(self._first[0])
+        return record.contains(ids_of(first, record.inputs))
 
     def _name(self, features: Features) -> str:
         inputs, passed_on = list(features.part.ports), features.part.passed_on
@@ -307,11 +309,7 @@ def _reading(
 
 
 def _rows_of(arrays: Arrays, names: Sequence[str], rows: np.ndarray) -> Arrays:
-    return {name: arrays[name][rows] for name in names}
-
-
-def _ids(arrays: Arrays, names: Sequence[str]) -> Arrays:
-    return {name: row_ids(arrays[name]) for name in names}
+    return {name: arrays[name][rows] for name in names if name in arrays}
 
 
 def _serves(record: Record, features: Features) -> bool:

@@ -52,8 +52,11 @@ def to_floatx(array: np.ndarray) -> np.ndarray:
 
 
 def map_arrays(change: Callable[[Any], Any], part: Any) -> Any:
-    """Returns a structure with each array changed, or None for no structure."""
-    return None if part is None else keras.tree.map_structure(change, part)
+    """Returns a structure with each array changed.
+
+    None stands for no structure, or for an optional input without values.
+    """
+    return keras.tree.map_structure(change, part, none_is_leaf=False)
 
 
 def count_rows(x: object) -> int:
@@ -63,7 +66,7 @@ def count_rows(x: object) -> int:
         TypeError: One of the leaves is no array.
         ValueError: The arrays have no rows, or not the same number.
     """
-    leaves = keras.tree.flatten(x)
+    leaves = [leaf for leaf in keras.tree.flatten(x) if leaf is not None]
     for leaf in leaves:
         if not is_array(leaf):
             raise TypeError(

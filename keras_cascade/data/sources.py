@@ -153,7 +153,7 @@ class Batches:
 def _as_batch(given: object, parts: int) -> Batch:
     found = keras.utils.unpack_x_y_sample_weight(given)
     x, y, weights = (*found[:parts], None, None)[:3]
-    x = keras.tree.map_structure(to_numpy, x)
+    x = map_arrays(to_numpy, x)
     return x, map_arrays(to_numpy, y), map_arrays(to_numpy, weights)
 
 

@@ -45,7 +45,7 @@ _REARRANGING = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Border(Port):
     """A tensor that the trainable part takes.
 
@@ -243,8 +243,8 @@ def _borders(program: Program, rest: Sequence[Step]) -> tuple[Border, ...]:
     """Returns the tensors that the steps after the cut take from before it."""
     inside = {tensor for step in rest for tensor in step.outputs}
     used = [tensor for step in rest for tensor in step.inputs]
-    inputs = {port.reference: port.name for port in program.inputs}
-    names = inputs | {
+    inputs = {port.reference: port for port in program.inputs}
+    names = {reference: port.name for reference, port in inputs.items()} | {
         tensor: step.name if len(step.outputs) == 1 else f"{step.name}/{i}"
         for step in program.steps
         for i, tensor in enumerate(step.outputs)
@@ -255,8 +255,9 @@ def _borders(program: Program, rest: Sequence[Step]) -> tuple[Border, ...]:
             tuple(program.shapes[tensor]),
             program.dtypes[tensor],
             tensor,
-            tensor in inputs,
-            _bytes(program, tensor),
+            optional=tensor in inputs and inputs[tensor].optional,
+            is_input=tensor in inputs,
+            bytes=_bytes(program, tensor),
         )
         for tensor in dict.fromkeys([*used, *program.outputs.values()])
         if tensor not in inside

@@ -10,6 +10,7 @@ from typing import Any
 
 import keras
 
+from keras_cascade import _keras_compat as compat
 from keras_cascade.graph.as_input import as_input
 from keras_cascade.graph.graph import Graph, Node, Reference, read_graph
 from keras_cascade.graph.paths import Address
@@ -33,7 +34,9 @@ def flatten(graph: Graph) -> Program:
         reference = origins[id(tensor)] = graph.reference(tensor)
         flattening.add_tensor(reference, tensor)
         shape = tuple(tensor.shape)
-        inputs.append(Port(tensor.name, shape, tensor.dtype, reference))
+        optional = compat.may_be_none(tensor)
+        port = Port(tensor.name, shape, tensor.dtype, reference, optional)
+        inputs.append(port)
     found = flattening.add_level(graph, (), origins)
     outputs = [reference for reference in found if reference is not None]
     names = output_names(graph.output_structure, outputs)

@@ -40,12 +40,14 @@ class Port:
         shape: The shape with the batch, which is None, as other open sizes.
         dtype: The dtype of the values.
         reference: The tensor in the program.
+        optional: Whether the values may be None.
     """
 
     name: str
     shape: tuple[int | None, ...]
     dtype: str
     reference: Reference
+    optional: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -86,9 +86,16 @@ def _tensors(inputs: Any, program: Program, taken: Any) -> Iterator[Any]:
     ports: Any = program.inputs
     own = [port.name for port in ports]
     paths = input_paths(ports if taken is None else taken)
+    if isinstance(inputs, Mapping):
+        # What is optional may be left out of a dict.
+        absent = [port.name for port in ports if port.optional]
+        inputs = {**dict.fromkeys(absent), **inputs}
     given = sort_inputs(inputs, paths, "The batch", own, alone=True)
     masks = inputs if isinstance(inputs, Mapping) else {}
     for port in ports:
+        if port.optional and given[port.name] is None:
+            yield None
+            continue
         tensor = keras.ops.convert_to_tensor(given[port.name], port.dtype)
         tensor = fit_last_axis(tensor, port.shape)
         mask = masks.get(port.name + MASK_SUFFIX)

@@ -245,3 +245,74 @@ def test_live_training_keeps_the_order_of_the_data(compiled, images, labels):
             cache_features=True,
         )
     assert seen[-6:] == [0, 1, 2, 3, 4, 5]
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class AddIfThere(keras.layers.Layer):
+    """Adds an input that may be None."""
+
+    def call(self, x, other=None):
+        return x if other is None else x + other
+
+    def compute_output_shape(self, x_shape=None, *others, **more):
+        return x_shape
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "arrays",
+        pytest.param(
+            "by index",
+            marks=pytest.mark.skipif(
+                keras.config.backend() == "tensorflow",
+                reason="stock Keras fails on TensorFlow",
+            ),
+        ),
+    ],
+)
+@pytest.mark.parametrize("frozen", [True, False])
+def test_optional_inputs_may_be_none(same_training, computed, kind, frozen):
+    draw = np.random.default_rng(0)
+    x, side = draw.normal(size=(2, 24, 8)).astype("float32")
+    y = draw.integers(0, 3, 24)
+
+    def build():
+        keras.utils.set_random_seed(0)
+        image = keras.Input((8,), name="image")
+        other = keras.Input((8,), name="other", optional=True)
+        found = keras.layers.Dense(64, name="wide")(image)
+        found = keras.layers.Dense(8, name="wider")(found)
+        found = AddIfThere(name="add")(found, other)
+        found = keras.layers.Dense(16, name="last")(found)
+        return kc.build_cascade(
+            keras.Model({"image": image, "other": other}, found),
+            head=3,
+            # Then the optional input is passed on to what trains.
+            trainable=None if frozen else {"upstream/wider": True},
+            optimizer=keras.optimizers.SGD(0.05),
+            loss="sparse_categorical_crossentropy",
+        )
+
+    losses = []
+    for given in (None, side):
+        data = {"image": x, "other": given}, y
+        if kind == "by index":
+            data = (OfDicts(*data),)
+        _, _, history = same_training(build, *data, epochs=2)
+        losses.append(history["loss"])
+    assert not np.allclose(*losses)
+    assert sum(computed) == 2 * len(x)
+
+
+class OfDicts(ByIndex):
+    """Batches of dicts, in which some inputs are None."""
+
+    @property
+    def num_batches(self):
+        return 3
+
+    def __getitem__(self, index):
+        rows = slice(8 * index, 8 * index + 8)
+        x = {k: v if v is None else v[rows] for k, v in self.x.items()}
+        return x, self.y[rows]
