@@ -20,6 +20,7 @@ from keras_cascade._keras_compat.fitting_and_saving import (  # noqa: F401
 from keras_cascade._keras_compat.graphs_and_layers import (  # noqa: F401
     SHARED,
     Call,
+    children,
     compile_arguments,
     forget_calls,
     functional_calls,

@@ -254,6 +254,11 @@ def own_metrics(layer: keras.Layer) -> list[keras.Metric]:
     return list(layer._metrics)
 
 
+def children(layer: keras.Layer) -> Iterator[keras.Layer]:
+    """Yields the layers directly inside a layer, which only models show."""
+    return iter(layer._flatten_layers(include_self=False, recursive=False))
+
+
 def trainable_kind(layer: keras.Layer) -> list[keras.Variable]:
     """Returns a layer's own weights without moments, whatever its flag.
 

@@ -1,7 +1,8 @@
 """Defines the model class of cascades and copies: frozen stays frozen."""
 
+import inspect
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from io import BytesIO
 from os import PathLike
@@ -294,7 +295,8 @@ def bind_training_mode(
         return operation
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        mode = kwargs.get("training") if training is None else training
+        recorded = recorded_mode(operation, kwargs)
+        mode = recorded if training is None else training
         # Else a default of a layer before, such as Resizing's, counts here.
         if not isinstance(operation, Block):
             mode = bool(mode)
@@ -303,6 +305,23 @@ def bind_training_mode(
         return operation(*args, **{**kwargs, "training": mode})
 
     return call
+
+
+def recorded_mode(
+    operation: keras.Operation, kwargs: Mapping[str, Any]
+) -> bool | None:
+    """Returns the `training` that a call records, if it is not the default.
+
+    Keras records the defaults of its augmentation.
+    """
+    recorded = kwargs.get("training")
+    if recorded is None:
+        return None
+    parameters = inspect.signature(operation.call).parameters
+    is_default = (
+        "training" in parameters and parameters["training"].default is recorded
+    )
+    return None if is_default else recorded
 
 
 def leaf_layers(

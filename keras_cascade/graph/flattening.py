@@ -12,6 +12,7 @@ import keras
 
 from keras_cascade import _keras_compat as compat
 from keras_cascade.graph.as_input import as_input
+from keras_cascade.graph.block import recorded_mode
 from keras_cascade.graph.graph import Graph, Node, Reference, read_graph
 from keras_cascade.graph.paths import Address
 from keras_cascade.graph.program import Port, Program, Source, Step
@@ -101,7 +102,8 @@ class _Flattening:
             if node.is_input:
                 continue
             address = (*prefix, node.key)
-            own = node.kwargs.get("training") if mode is None else mode
+            recorded = recorded_mode(node.operation, node.kwargs)
+            own = recorded if mode is None else mode
             if node.inner is None:
                 outputs = self.add_call(node, address, origins, own)
             else:

@@ -4,7 +4,7 @@ Tested by `tests/training/test_trainable_flags.py`.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import keras
@@ -13,6 +13,7 @@ from keras_cascade._cascade_view import CascadeView, as_model
 from keras_cascade._messages import closest, listed
 from keras_cascade.graph.block import leaf_layers
 from keras_cascade.graph.graph import Graph, read_graph
+from keras_cascade.graph.inner_layers import select_inside
 from keras_cascade.graph.paths import LayerPath, names_of, select
 
 
@@ -23,7 +24,9 @@ class LayerLookup:
         cascade: The cascade.
         graph: Its graph, read once.
         layers: Its layers that are no networks, by their paths; a layer that
-            networks share by the first.
+            networks share by the first. Layers inside these are added when
+            a pattern selects them.
+        holders: The layers that others are inside, by the paths of those.
     """
 
     def __init__(self, cascade: CascadeView):
@@ -38,6 +41,7 @@ class LayerLookup:
             for name in names
         }
         self.layers: dict[LayerPath, keras.Layer] = {}
+        self.holders: dict[LayerPath, keras.Layer] = {}
         self._first_paths: dict[LayerPath, LayerPath] = {}
         known: dict[int, LayerPath] = {}
         for path, layer in leaf_layers(model):
@@ -46,10 +50,18 @@ class LayerLookup:
                 self._first_paths[path] = first
                 self.layers[first] = layer
 
-    def covered(self, pattern: str, argument: str) -> list[LayerPath]:
+    def covered(
+        self, pattern: str, argument: str, inside: bool = True
+    ) -> list[LayerPath]:
         """Returns the layers that a pattern covers.
 
         Raises a ValueError that names the `argument` if there are none.
+
+        Args:
+            pattern: The pattern.
+            argument: The argument that it is from, for the error.
+            inside: Whether it may select layers inside composite layers.
+                Defaults to `True`.
         """
         found = {
             names_of(address)
@@ -61,9 +73,28 @@ class LayerLookup:
             for path, first in self._first_paths.items()
             if any(path[: len(match)] == match for match in found)
         )
+        if inside:
+            covered |= dict.fromkeys(self._inside(pattern, covered))
         if not covered:
             raise ValueError(self._nothing_found(pattern, argument))
         return list(covered)
+
+    def _inside(
+        self, pattern: str, covered: Container[LayerPath]
+    ) -> list[LayerPath]:
+        """Adds the layers inside others that a pattern selects."""
+        whole = {p: x for p, x in self.layers.items() if p not in self.holders}
+        found = [
+            one
+            for upstream in self._for_each_upstream(pattern)
+            for one in select_inside(whole, upstream)
+            if one[1] not in covered
+        ]
+        for path, outer, layer in found:
+            self.layers[path] = layer
+            self.holders[path] = whole[outer]
+            self._first_paths[path] = path
+        return [path for path, _, _ in found]
 
     def covered_by_any(
         self, patterns: str | Iterable[str], argument: str
@@ -85,12 +116,13 @@ class LayerLookup:
         return list(dict.fromkeys(found))
 
     def deciding_patterns(
-        self, patterns: Iterable[str], argument: str
+        self, patterns: Iterable[str], argument: str, inside: bool = True
     ) -> dict[LayerPath, str]:
         """Returns for each covered layer the last pattern that covers it."""
         deciding = {}
         for pattern in patterns:
-            deciding |= dict.fromkeys(self.covered(pattern, argument), pattern)
+            paths = self.covered(pattern, argument, inside)
+            deciding |= dict.fromkeys(paths, pattern)
         return deciding
 
     def check_none_overridden(

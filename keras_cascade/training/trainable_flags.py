@@ -8,6 +8,7 @@ from keras_cascade import _keras_compat as compat
 from keras_cascade._messages import listed
 from keras_cascade.adapters import Adapter
 from keras_cascade.graph import low_rank
+from keras_cascade.graph.inner_layers import set_flag_inside
 from keras_cascade.graph.paths import LayerPath
 from keras_cascade.training.layer_lookup import LayerLookup
 from keras_cascade.training.lora import (
@@ -66,7 +67,17 @@ def set_trainable(
 def set_flags(lookup: LayerLookup, flags: Mapping[LayerPath, bool]) -> None:
     """Sets the flags of single layers, by their paths."""
     for path, flag in flags.items():
-        low_rank.set_flag(lookup.layers[path], flag)
+        if path not in lookup.layers:
+            lookup.covered("/".join(path), "unfreeze")
+        _set_flag(lookup, path, flag)
+
+
+def _set_flag(lookup: LayerLookup, path: LayerPath, flag: bool) -> None:
+    layer, holder = lookup.layers[path], lookup.holders.get(path)
+    if holder is None:
+        low_rank.set_flag(layer, flag)
+    else:
+        set_flag_inside(holder, layer, flag, "/".join(path))
 
 
 def _set_all(lookup: LayerLookup, flag: bool) -> None:
@@ -85,7 +96,12 @@ def _apply(
     for path, pattern in deciding.items():
         layer, value = lookup.layers[path], patterns[pattern]
         if not isinstance(value, LoRA):
-            low_rank.set_flag(layer, value)
+            _set_flag(lookup, path, value)
+        elif path in lookup.holders:
+            raise ValueError(
+                f"trainable['{pattern}'] is {value}, and '{'/'.join(path)}' "
+                "is inside a layer. Give the pattern of the layer around it."
+            )
         elif apply_lora(layer, value, "/".join(path)):
             updated.add(pattern)
     for pattern, value in patterns.items():

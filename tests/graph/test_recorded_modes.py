@@ -109,3 +109,20 @@ def test_frozen_features_do_not_drop_where_they_are_cached():
     frozen, _ = kc.split(cascade)
     (found,) = frozen(ONES).values()
     np.testing.assert_array_equal(keras.ops.convert_to_numpy(found), ONES)
+
+
+def test_augmentation_does_not_run_in_a_plain_call():
+    # Keras records its default, which the network's author did not write.
+    inputs = keras.Input((4, 4, 1))
+    outputs = layers.RandomTranslation(0.5, 0.5, "constant")(inputs)
+    network = keras.Model(inputs, outputs)
+    cascade = kc.build_cascade(network, adapters=None, trainable=True)
+    images = np.random.default_rng(0).normal(size=(8, 4, 4, 1))
+    images = images.astype("float32")
+    found = keras.ops.convert_to_numpy(cascade(images))
+    np.testing.assert_array_equal(found, images)
+    (found,) = as_program(cascade)(
+        keras.ops.convert_to_tensor(images), training=None
+    ).values()
+    found = keras.ops.convert_to_numpy(found)
+    np.testing.assert_array_equal(found, images)

@@ -42,7 +42,14 @@ def group_rates(
             found.rates[pattern] = rate
             found.variables[pattern] = _variables(lookup, paths)
             continue
-        groups = groups_by_depth(lookup.graph, paths, rate.groups)
+        whole = [path for path in paths if path not in lookup.holders]
+        if not whole:
+            raise ValueError(
+                f"learning_rates['{pattern}'] divides layers by their depth, "
+                "and those inside a layer have none of their own. Give them a "
+                "rate, or the pattern of the layer around them."
+            )
+        groups = groups_by_depth(lookup.graph, whole, rate.groups)
         for group in sorted(set(groups.values())):
             members = [path for path, of in groups.items() if of == group]
             name = f"{pattern} ({group})"

@@ -116,7 +116,7 @@ def find_pulled_layers(
     pulling = [p for p, m in methods.items() if not isinstance(m, LwF)]
     for pattern in pulling:
         _check_pretrained(lookup, pattern, list(networks))
-    deciding = lookup.deciding_patterns(pulling, "retention")
+    deciding = lookup.deciding_patterns(pulling, "retention", False)
     lookup.check_none_overridden(pulling, deciding, "retention")
     found: dict[str, list[LayerPath]] = {pattern: [] for pattern in pulling}
     for path, pattern in deciding.items():
@@ -177,7 +177,8 @@ def _weight(path: LayerPath, number: int, variable: keras.Variable) -> Weight:
 def _check_pretrained(
     lookup: LayerLookup, pattern: str, networks: list[str]
 ) -> None:
-    blocks = dict.fromkeys(p[0] for p in lookup.covered(pattern, "retention"))
+    paths = lookup.covered(pattern, "retention", inside=False)
+    blocks = dict.fromkeys(path[0] for path in paths)
     if new := [block for block in blocks if block not in networks]:
         raise ValueError(
             f"retention['{pattern}'] covers {listed(new)}, which is randomly "
