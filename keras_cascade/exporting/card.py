@@ -4,14 +4,16 @@ Tested by `tests/exporting/test_exporter.py`.
 """
 
 import json
+import struct
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
 import keras
 
 from keras_cascade._cascade_view import is_cascade
-from keras_cascade._messages import to_json
+from keras_cascade._messages import listed, to_json
 from keras_cascade._public import __version__
 from keras_cascade.display.blocks import describe_blocks
 from keras_cascade.exporting.formats import litert_file
@@ -21,6 +23,22 @@ from keras_cascade.graph.program import Program
 
 CARD = "model_card.json"
 LABELS = "labels.txt"
+# A card has a few thousand bytes; a hostile file may claim any number.
+_LARGEST = 1 << 20
+_PLAIN = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+# The errors of truncated and crafted files, in one format or another.
+_DAMAGED = (
+    AttributeError,
+    EOFError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 def make_card(
@@ -72,13 +90,34 @@ def read_card(path: Path | str, format: str | None = None) -> dict[str, Any]:
         format: The format of the file. Defaults to `None`: by its ending.
 
     Raises:
-        ValueError: The file has no card.
+        ValueError: The file has no card, or is missing or damaged, or its
+            card has more than 1 MiB.
     """
     path = Path(path)
-    text = _READERS[format or ENDINGS[path.suffix]](path)
+    kind = format or ENDINGS.get(path.suffix.lower())
+    if kind not in _READERS:
+        raise ValueError(
+            f"'{path}' has the ending of no format with model cards. There "
+            f"are: {listed(_READERS)}; pass one as `format`."
+        )
+    try:
+        return _parsed(_READERS[kind](path))
+    except _DAMAGED as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(
+            f"The model card of '{path}' cannot be read: {reason}"
+        ) from error
+
+
+def _parsed(text: bytes | None) -> dict[str, Any]:
     if text is None:
-        raise ValueError(f"'{path}' has no model card.")
-    return json.loads(text)
+        raise ValueError("the file has no model card.")
+    if len(text) > _LARGEST:
+        raise ValueError(f"it has more than {_LARGEST:,} bytes.")
+    found = json.loads(text.decode())
+    if not isinstance(found, dict):
+        raise ValueError(f"it is no JSON object, but {type(found).__name__}.")
+    return found
 
 
 def _label_lines(labels: dict[str, list[str]]) -> str:
@@ -126,26 +165,43 @@ def _write_torch(path: Path, texts: dict[str, str]) -> None:
     _write_keras(path, {f"{root}/extra/{k}": x for k, x in texts.items()})
 
 
-def _read_folder(path: Path) -> str | None:
+def _read_folder(path: Path) -> bytes | None:
+    if not path.is_dir():
+        raise ValueError("there is no such folder.")
     card = path / "assets" / CARD
-    return card.read_text(encoding="utf-8") if card.is_file() else None
+    if not card.is_file():
+        return None
+    with card.open("rb") as stream:
+        return stream.read(_LARGEST + 1)
 
 
-def _read_litert(path: Path) -> str | None:
-    return litert_file.metadata(path).get(CARD)
+def _read_litert(path: Path) -> bytes | None:
+    return litert_file.metadata(path, CARD)
 
 
-def _read_onnx(path: Path) -> str | None:
+def _read_onnx(path: Path) -> bytes | None:
     import onnx
+    from google.protobuf.message import DecodeError
 
-    model = onnx.load(path, load_external_data=False)
-    return {x.key: x.value for x in model.metadata_props}.get(CARD)
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except DecodeError as error:
+        raise ValueError("the file is no ONNX model.") from error
+    found = {x.key: x.value for x in model.metadata_props}
+    return found[CARD].encode() if CARD in found else None
 
 
-def _read_zip(path: Path) -> str | None:
+def _read_zip(path: Path) -> bytes | None:
     with zipfile.ZipFile(path) as archive:
-        found = [x for x in archive.namelist() if Path(x).name == CARD]
-        return archive.read(found[-1]).decode() if found else None
+        found = [x for x in archive.infolist() if Path(x.filename).name == CARD]
+        if not found:
+            return None
+        # Python would expand other kinds whole. These it expands as far as it
+        # reads, and not beyond the size that the archive states.
+        if found[-1].compress_type not in _PLAIN:
+            raise ValueError("it is compressed in an unusual way.")
+        with archive.open(found[-1]) as stream:
+            return stream.read(_LARGEST + 1)
 
 
 _WRITERS = {

@@ -36,6 +36,7 @@ from keras_cascade.exporting.options import (
     make_options,
 )
 from keras_cascade.exporting.report import ExportReport, ParityError
+from keras_cascade.exporting.strings import check_strings
 from keras_cascade.graph.flattening import as_program
 from keras_cascade.graph.program import Program
 from keras_cascade.networks.loading import as_functional
@@ -150,7 +151,9 @@ def export(
         options = replace(options, tolerance=least)
     whole = as_program(to_stock_layers(model))
     options = _with_signature(options, whole, outputs, labels)
-    check_size(options, weight_bytes(whole.pruned(options.outputs)))
+    kept, checked = whole.pruned(options.outputs), check_data is not None
+    check_size(options, weight_bytes(kept))
+    check_strings(kept, options.format, checked)
     whole = with_batch_size(whole, options.batch_size)
     with workspace(options.path) as folder, _progress(verbose) as show:
         job = Job(model, whole, options, folder, show)

@@ -183,6 +183,8 @@ def _checked(
 def _checked_array(array: np.ndarray, port: Port, argument: str) -> np.ndarray:
     array = fit_last_axis(array, port.shape)
     check_shape(array, port.shape, port.name, argument)
+    if port.dtype == "string":
+        return _as_bytes(array, port, argument)
     # NumPy has no kind for bfloat16, which ml_dtypes adds.
     if array.dtype.kind not in "biuf" and array.dtype.name != "bfloat16":
         raise ValueError(
@@ -190,3 +192,15 @@ def _checked_array(array: np.ndarray, port: Port, argument: str) -> np.ndarray:
             f"{array.dtype}; the model takes {port.dtype}."
         )
     return array.astype(port.dtype)
+
+
+def _as_bytes(array: np.ndarray, port: Port, argument: str) -> np.ndarray:
+    """Returns texts as TensorFlow has them, in an array without objects."""
+    texts = array.ravel().tolist()
+    if not all(isinstance(text, (str, bytes)) for text in texts):
+        raise ValueError(
+            f"{argument}: input '{port.name}' holds values of dtype "
+            f"{array.dtype}; the model takes strings."
+        )
+    encoded = [x.encode() if isinstance(x, str) else x for x in texts]
+    return np.array(encoded, dtype=bytes).reshape(array.shape)

@@ -84,16 +84,23 @@ def set_metadata(model: Model, texts: dict[str, str]) -> None:
     model.metadata = kept
 
 
-def metadata(path: Path) -> dict[str, str]:
-    """Returns the texts in the metadata of a file."""
-    model = read_model(path)
-    found = {}
-    for entry in model.metadata or []:
-        name, data = text(entry.name), model.buffers[entry.buffer].data
-        # The converter's own entries, in upper case, are binary.
-        if data is not None and not name.isupper():
-            found[name] = bytes(bytearray(data)).decode(errors="replace")
-    return found
+def metadata(path: Path, wanted: str) -> bytes | None:
+    """Returns an entry of the metadata of a file; None if it has none.
+
+    Only the pages of the file that lead there are read.
+
+    Raises:
+        ValueError: The file is not of this format.
+    """
+    data = np.memmap(path, mode="r")
+    if bytes(data[4:8]) != IDENTIFIER:
+        raise ValueError("the file is no LiteRT model.")
+    model = schema().Model.GetRootAsModel(data, 0)
+    for place in range(model.MetadataLength()):
+        entry = model.Metadata(place)
+        if entry.Name() == wanted.encode():
+            return bytes(model.Buffers(entry.Buffer()).DataAsNumpy())
+    return None
 
 
 def operators(path: Path) -> dict[str, int]:

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import keras
+
 from keras_cascade.exporting.port_names import as_identifiers
 from keras_cascade.graph.program import Program
 
@@ -28,10 +30,26 @@ def write(program: Program, path: Path) -> None:
     module.weights = [
         x.value for layer in program.layers for x in layer.variables
     ]
+    module.tables = _lookup_tables(program)
     module.serve = traced(program)
     signatures = {SIGNATURE: module.serve}
     tf.saved_model.save(module, str(path), signatures=signatures)
     _restore_names(path / "saved_model.pb", _identifiers(program))
+
+
+def _lookup_tables(program: Program) -> list[Any]:
+    """Returns the tables of layers such as `StringLookup`, each once."""
+    import tensorflow as tf
+    from tensorflow.saved_model.experimental import TrackableResource
+
+    found = {
+        id(x): x
+        for step in program.steps
+        if isinstance(step.operation, keras.Layer)
+        for x in tf.train.TrackableView(step.operation).descendants()
+        if isinstance(x, TrackableResource)
+    }
+    return list(found.values())
 
 
 @contextmanager
