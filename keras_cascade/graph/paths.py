@@ -25,6 +25,9 @@ Address = tuple[str, ...]
 # The names of a layer and of the networks that it is in, outermost first.
 LayerPath = tuple[str, ...]
 
+# By a graph and a number of segments.
+_Found = dict[tuple[int, int], list[Address]]
+
 _GLOB = re.compile(r"[*?\[]")
 _INTEGER = re.compile(r"-\d+")
 _CALL = re.compile(r":\d+$")
@@ -49,7 +52,7 @@ def select(graph: Graph, pattern: str) -> list[Address]:
             f"{pattern!r} is no path: a path is 'layer' or "
             "'network/inner_layer', without empty segments."
         )
-    return list(dict.fromkeys(_matches(graph, _segments(pattern))))
+    return list(_matches(graph, _segments(pattern), {}))
 
 
 def is_exact(pattern: str) -> bool:
@@ -77,29 +80,45 @@ def _segments(pattern: str) -> list[str]:
     ]
 
 
-def _matches(graph: Graph, segments: Sequence[str]) -> Iterator[Address]:
+def _matches(
+    graph: Graph, segments: Sequence[str], found: _Found
+) -> list[Address]:
+    """Returns the calls of a graph that the last segments of a path select.
+
+    Many ways lead to a call through `**/*/**`: each graph is searched once for
+    each number of segments, and `found` has the results.
+    """
+    key = id(graph), len(segments)
+    if key not in found:
+        found[key] = list(dict.fromkeys(_search(graph, segments, found)))
+    return found[key]
+
+
+def _search(
+    graph: Graph, segments: Sequence[str], found: _Found
+) -> Iterator[Address]:
     head, *rest = segments
     if head == "**":
-        yield from _matches_at_any_depth(graph, rest)
+        yield from _search_at_any_depth(graph, rest, found)
         return
     for node in _level(graph, head):
         if not rest:
             yield (node.key,)
         elif node.inner is not None:
-            for address in _matches(node.inner, rest):
+            for address in _matches(node.inner, rest, found):
                 yield (node.key, *address)
 
 
-def _matches_at_any_depth(
-    graph: Graph, rest: Sequence[str]
+def _search_at_any_depth(
+    graph: Graph, rest: Sequence[str], found: _Found
 ) -> Iterator[Address]:
     if not rest:
         yield from all_addresses(graph)
         return
-    yield from _matches(graph, rest)
+    yield from _matches(graph, rest, found)
     for nodes in graph.walk():
         if (inner := nodes[-1].inner) is not None:
-            for address in _matches(inner, rest):
+            for address in _matches(inner, rest, found):
                 yield (*(node.key for node in nodes), *address)
 
 

@@ -1,3 +1,5 @@
+import time
+
 import keras
 import pytest
 
@@ -174,3 +176,19 @@ def test_levels_that_are_left_open_many_times_are_one():
     every = [*_select(network, "*"), "inner/x", "inner/deep"]
     assert sorted(_select(network, "**/" * 5000 + "*")) == sorted(every)
     assert _select(network, "**/*/" * 5000 + "*") == []
+
+
+def test_a_pattern_that_matches_in_many_ways_is_quick():
+    x = keras.Input((2,), name="x")
+    model = keras.Model(x, keras.layers.ReLU(name="leaf")(x))
+    for depth in range(24):
+        model.name = f"level_{depth}"
+        outer = keras.Input((2,), name="x")
+        model = keras.Model(outer, model(outer))
+    start = time.monotonic()
+    found = _select(model, "**/*/" * 12 + "leaf")
+    assert found == [
+        "/".join([f"level_{i}" for i in range(23, -1, -1)] + ["leaf"])
+    ]
+    assert _select(model, "**/*/" * 500 + "leaf") == []
+    assert time.monotonic() - start < 20
