@@ -10,11 +10,13 @@ from keras_cascade._keras_compat.attributes import (  # noqa: F401
 )
 from keras_cascade._keras_compat.fitting_and_saving import (  # noqa: F401
     ask_to_overwrite,
+    drop_parallel_wrapper,
     give_arrays_back,
     is_in_weights_file,
     is_writing_hdf5_model,
     keep_arrays_of_steps,
     make_view,
+    never_wrap_parallel,
     weights_file_in_memory,
 )
 from keras_cascade._keras_compat.graphs_and_layers import (  # noqa: F401

@@ -144,3 +144,22 @@ def give_arrays_back(model: Any) -> None:
     """
     if keras.config.backend() == "jax":
         model.jax_state_sync()
+
+
+def drop_parallel_wrapper(model: keras.Model) -> None:
+    """Has Keras wrap a model for data parallelism again, for the flags of now.
+
+    From 3.16 on Keras wraps a model on torch once, in the attribute
+    `ddp_model`. Torch then reduces the gradients of the weights that trained
+    at the time alone: those that join would differ between processes.
+    """
+    if getattr(model, "ddp_model", None) is not None:
+        vars(model)["ddp_model"] = None
+
+
+def never_wrap_parallel(model: keras.Model) -> None:
+    """Has Keras not wrap a model that never trains, for which torch raises.
+
+    The method is Keras 3.16's.
+    """
+    vars(model)["_initialize_ddp"] = lambda: None

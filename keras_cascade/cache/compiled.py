@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_cascade._keras_compat import never_wrap_parallel
 from keras_cascade.data import to_numpy
 
 Arrays = dict[str, np.ndarray]
@@ -32,6 +33,7 @@ class CompiledModel:
     def __init__(self, model: keras.Model, strategy: Any = None):
         self.changed: list[str] = []
         self.adds_losses = False
+        never_wrap_parallel(model)
         self._run: Function = model.predict_on_batch
         if keras.config.backend() == "jax":
             self._run = self._compiled_by_jax(model)

@@ -195,6 +195,7 @@ class Compiled(OnFeatures):
         # First: a training that is interrupted below has no step, whatever
         # flags the next one has.
         self._traced = self.train_function = None
+        compat.drop_parallel_wrapper(self)
         prepare_optimizer(self)
         self._traced = self._trace_key()
         return True
