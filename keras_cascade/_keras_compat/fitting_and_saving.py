@@ -3,6 +3,7 @@
 import io
 import zipfile
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import keras
@@ -135,6 +136,15 @@ def keep_arrays_of_steps(
 
     run.keeps_arrays = True
     setattr(model, attribute, run)
+    vars(model)["_purge_model_variables"] = partial(_keep_values, model)
+
+
+def _keep_values(model: Any, **kinds: bool) -> None:
+    """Leaves the arrays in the variables until a step has deleted them.
+
+    Keras takes them out some lines before the step.
+    """
+    model._jax_state = None  # of an earlier epoch
 
 
 def give_arrays_back(model: Any) -> None:
