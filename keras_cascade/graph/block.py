@@ -4,7 +4,6 @@ import inspect
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from io import BytesIO
 from os import PathLike
 from typing import Any
 
@@ -181,7 +180,7 @@ class Block(keras.Model):
 
     def save_weights(
         self,
-        filepath: FilePath | BytesIO,
+        filepath: Any,
         overwrite: bool = True,
         max_shard_size: float | None = None,
     ) -> None:
