@@ -123,7 +123,9 @@ def flops_of(
         places = _recurrent_positions(operation, first)
         return 2 * operation.count_params() * places
     # Layers of users and KerasHub: each kernel once for each position.
-    products = _kernel_size(operation) if _is_composite(operation) else 0
+    products = 0
+    if isinstance(operation, keras.Layer) and _is_composite(operation):
+        products = _kernel_size(operation)
     return 2 * products * prod(out[:-1]) + prod(out)
 
 
@@ -141,15 +143,13 @@ def _flops_inside(
 
 def _recurrent_positions(layer: keras.Layer, shape: Sequence[int]) -> int:
     """Returns the number of steps, in images times that of positions."""
-    inner = getattr(layer, "layer", layer)
+    inner: keras.Layer = getattr(layer, "layer", layer)
     sizes = shape[2:] if _is_channels_first(inner) else shape[1:-1]
     return shape[0] * prod(sizes)
 
 
-def _is_composite(operation: keras.Operation) -> bool:
-    if not isinstance(operation, keras.Layer):
-        return False
-    return len(list(compat.sublayers(operation))) > 1
+def _is_composite(layer: keras.Layer) -> bool:
+    return len(list(compat.sublayers(layer))) > 1
 
 
 def inner_sizes(shape: Shape) -> tuple[int, ...] | None:

@@ -183,7 +183,7 @@ def _copy(cascade: CascadeView) -> Any:
     copy = type(cascade).from_config(cascade.get_config())
     for source, target in zip(cascade.variables, copy.variables, strict=True):
         target.assign(to_numpy_copy(source))
-    layers = leaf_layers(as_model(cascade)), leaf_layers(copy)
+    layers = leaf_layers(as_model(cascade)), leaf_layers(as_model(copy))
     for (_, source), (_, target) in zip(*layers, strict=True):
         copy_state_outside_variables(source, target)
     return copy
