@@ -46,6 +46,9 @@ class Dataset:
         """
         raise NotImplementedError
 
+    def look_at_shapes(self) -> None:
+        """Sets `varies_because` if samples of several shapes are seen."""
+
     def look_again(self) -> None:
         """Looks at some samples, and sets `varies_because` if they changed."""
         raise NotImplementedError

@@ -85,6 +85,11 @@ class FrozenPart:
         return {port.name: port for port in self.cut.frozen.inputs}
 
     @property
+    def is_open(self) -> bool:
+        """Whether the shapes of what is stored depend on the samples."""
+        return any(None in border.shape[1:] for border in self.cut.borders)
+
+    @property
     def passed_on(self) -> list[str]:
         """The inputs that the trainable part takes unchanged."""
         return [x.name for x in self.cut.borders if x.is_input]

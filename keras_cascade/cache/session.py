@@ -86,6 +86,14 @@ class Session:
                 f"'{name}' is frozen and {reason}: it and what follows on it "
                 "are computed in every epoch."
             )
+        if part.is_open:
+            for data in datasets:
+                data.look_at_shapes()
+            if varies := _why_they_vary(datasets):
+                return self._warn(
+                    f"{varies}, so that they are not kept. All is computed "
+                    "in every epoch. Pad them to one shape to cache them."
+                )
         features = self._if_room(part, datasets)
         # After opening, since the state is that of the opened part.
         self._found_for = self._state()

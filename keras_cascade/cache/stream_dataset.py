@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from functools import cache, partial
 from typing import Any
 
+import keras
 import numpy as np
 
 from keras_cascade._cascade_view import CascadeView
@@ -31,7 +32,7 @@ from keras_cascade.cache.py_datasets import (
 )
 from keras_cascade.cache.records import Record
 from keras_cascade.data.arrays import map_arrays, to_floatx
-from keras_cascade.data.sources import Batch, Batches
+from keras_cascade.data.sources import Batch, Batches, as_batch
 from keras_cascade.training.random_states import preserve_random_states
 
 
@@ -85,6 +86,17 @@ class StreamDataset(Dataset):
         """Whether Keras shuffles the batches, by their numbers."""
         is_py_dataset = self._samples.order.shuffled == "batches"
         return self._shuffle and is_py_dataset
+
+    def look_at_shapes(self) -> None:
+        """Sets `varies_because` if samples of several shapes are seen."""
+        looks = self._samples.looks
+        if self._key is not None or looks is None:
+            return
+        with preserve_random_states():
+            found = map(as_batch, looks.entries())
+            shapes = {tuple(_shapes(batch)) for batch in found}
+        if len(shapes) > 1:
+            self.varies_because = "its samples have several shapes"
 
     def look_again(self) -> None:
         """Reads some entries again, if there is an index and no key."""
@@ -185,6 +197,13 @@ class StreamDataset(Dataset):
         """Returns a batch on features, after adding it to a record."""
         names, passed_on = list(features.part.ports), features.part.passed_on
         arrays = self._sort(batch[0])
+        if _shapes(batch) != _shapes(self._first) and features.part.is_open:
+            self.varies_because = "its samples have several shapes"
+        if self.varies_because == "its samples have several shapes":
+            made = features.part.compute(
+                self._as_inputs(arrays, names), self._batch_size
+            )
+            return model_batch(self._as_inputs(arrays, passed_on), made, batch)
         ids = ids_of(arrays, names)
         found = features.batch(
             partial(_rows_of, arrays, names), ids, self._batch_size
@@ -306,6 +325,12 @@ def _reading(
         return shuffle_rows(batches) if shuffles else batches
 
     return IndexedBatches(read, len(batches), draw)
+
+
+def _shapes(batch: Batch) -> list[tuple[int, ...]]:
+    """Returns the shapes of a sample's arrays."""
+    leaves = keras.tree.flatten(batch)
+    return [x.shape[1:] for x in leaves if x is not None]
 
 
 def _rows_of(arrays: Arrays, names: Sequence[str], rows: np.ndarray) -> Arrays:

@@ -131,7 +131,7 @@ class Batches:
         """
         batch = None
         for batch in self._pass():
-            yield _as_batch(batch, parts)
+            yield as_batch(batch, parts)
         if batch is None:
             raise ValueError(
                 "The data is empty: it gave no batch. A generator that was "
@@ -140,7 +140,7 @@ class Batches:
 
     def entry(self, number: int) -> Batch:
         """Returns a batch by its number; for data that is read so."""
-        return _as_batch(self._data[number], 3)
+        return as_batch(self._data[number], 3)
 
     def _pass(self) -> Iterator[object]:
         if not isinstance(self._data, keras.utils.PyDataset):
@@ -150,7 +150,8 @@ class Batches:
         return map(self._data.__getitem__, numbers)
 
 
-def _as_batch(given: object, parts: int) -> Batch:
+def as_batch(given: object, parts: int = 3) -> Batch:
+    """Returns a batch, as data gives it, in its parts."""
     found = keras.utils.unpack_x_y_sample_weight(given)
     x, y, weights = (*found[:parts], None, None)[:3]
     x = map_arrays(to_numpy, x)

@@ -157,3 +157,51 @@ def test_samplers_that_draw_other_samples_are_refused(fit):
         )
     shuffled = fit(loader(shuffle=True), shuffle=False)["loss"]
     np.testing.assert_allclose(shuffled, [MEAN] * 4, rtol=1e-5)
+
+
+class Sequences(keras.utils.PyDataset):
+    """Batches of sequences, of which some are longer."""
+
+    num_batches = 12
+
+    def __init__(self, longer):
+        super().__init__()
+        self.longer = longer
+
+    def __getitem__(self, index):
+        x = np.ones((2, 4 if index in self.longer else 3), "int32")
+        return x * (1 + index % 3), np.zeros((2, 1))
+
+
+ONLY_LATE = pytest.param(
+    [5],
+    marks=pytest.mark.skipif(
+        keras.config.backend() == "tensorflow",
+        reason="stock Keras takes the shapes of the first two batches there",
+    ),
+)
+
+
+@pytest.mark.parametrize("longer", [range(0, 12, 3), ONLY_LATE])
+def test_sequences_of_several_lengths_train_live(longer):
+    def fit(**arguments):
+        keras.utils.set_random_seed(0)
+        x = inputs = keras.Input((None,), dtype="int32")
+        x = keras.layers.Embedding(9, 64, name="embedding")(x)
+        x = keras.layers.Dense(16, name="dense")(x)
+        x = keras.layers.Conv1D(4, 2, name="conv")(x)
+        x = keras.layers.GlobalAveragePooling1D()(x)
+        cascade = kc.build_cascade(
+            keras.Model(inputs, x),
+            head=1,
+            optimizer=keras.optimizers.SGD(0.1),
+            loss="mse",
+            trainable={"upstream/conv": True},
+        )
+        data = Sequences(longer)
+        arguments |= {"epochs": 2, "shuffle": False, "verbose": 0}
+        return cascade.fit(data, **arguments).history["loss"]
+
+    with pytest.warns(UserWarning, match="several shapes"):
+        losses = fit(cache_features=True)
+    np.testing.assert_allclose(losses, fit(), rtol=1e-5)
