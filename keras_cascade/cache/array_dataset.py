@@ -23,7 +23,7 @@ from keras_cascade.cache.features import Features, Positions
 from keras_cascade.cache.fingerprint import row_ids
 from keras_cascade.cache.py_datasets import IndexedBatches, ModelBatch
 from keras_cascade.data import sources
-from keras_cascade.data.arrays import map_arrays, to_floatx
+from keras_cascade.data.arrays import map_arrays, to_floatx, to_trainable
 from keras_cascade.data.sources import Batch
 
 # The rows that are hashed again before each epoch: that many bytes of them.
@@ -102,7 +102,7 @@ class ArrayDataset(Dataset):
 
     def _arguments(self, x: object, y: object, weights: object) -> dict:
         return {
-            "x": x,
+            "x": map_arrays(to_trainable, x),
             "y": y,
             "sample_weight": weights,
             "batch_size": self._batch_size,

@@ -11,6 +11,7 @@ import numpy as np
 
 from keras_cascade._keras_compat import never_wrap_parallel
 from keras_cascade.data import to_numpy
+from keras_cascade.data.arrays import to_trainable
 
 Arrays = dict[str, np.ndarray]
 Function = Callable[[dict[str, Any]], dict[str, Any]]
@@ -42,7 +43,8 @@ class CompiledModel:
 
     def __call__(self, inputs: Mapping[str, Any]) -> Arrays:
         """Returns the features of a batch."""
-        return {k: to_numpy(x) for k, x in self._run(dict(inputs)).items()}
+        given = {name: to_trainable(x) for name, x in inputs.items()}
+        return {k: to_numpy(x) for k, x in self._run(given).items()}
 
     def _compiled_by_jax(self, model: keras.Model) -> Function:
         import jax

@@ -15,6 +15,7 @@ from keras_cascade.cache.features import Features
 from keras_cascade.cache.fingerprint import row_ids
 from keras_cascade.cache.py_datasets import IndexedBatches, ModelBatch
 from keras_cascade.cache.storage.identifiers import IDS
+from keras_cascade.data.arrays import map_arrays, to_trainable
 from keras_cascade.data.inputs import as_input, input_paths, sort_inputs
 from keras_cascade.data.sources import Batch
 from keras_cascade.graph.flattening import as_program
@@ -112,6 +113,7 @@ def model_batch(inputs: Arrays, features: Arrays, batch: Batch) -> ModelBatch:
 def without_absent(batch: Batch) -> ModelBatch:
     """Returns a batch without the parts at the end that are missing."""
     x, y, weights = batch
+    x = map_arrays(to_trainable, x)
     if weights is not None:
         return x, y, weights
     return (x,) if y is None else (x, y)

@@ -20,6 +20,7 @@ from keras_cascade.cache.contents.operations import describe_code
 from keras_cascade.cache.contents.origins import release_of_class
 from keras_cascade.cache.contents.values import Description, unique_token
 from keras_cascade.cache.storage.identifiers import IDS
+from keras_cascade.data.arrays import is_text
 from keras_cascade.graph.layer_copying import to_numpy_copy
 from keras_cascade.graph.program import Program, Source, Step
 
@@ -35,7 +36,7 @@ def row_ids(array: np.ndarray) -> np.ndarray:
     """Returns the hash of each row: 16 bytes of a SHA-256 of its values.
 
     Args:
-        array: The rows, of any kind of number.
+        array: The rows, of any kind of number, or of strings.
 
     Example:
     >>> ids = row_ids(np.array([[1.0, 2.0], [3.0, 4.0], [1.0, 2.0]]))
@@ -50,6 +51,8 @@ def row_ids(array: np.ndarray) -> np.ndarray:
 
 
 def _digests(rows: np.ndarray) -> bytes:
+    if is_text(rows):
+        return b"".join(map(_text_digest, rows))
     kind = hashlib.sha256(f"{rows.dtype.str} {rows.shape[1:]}".encode())
     found = []
     for row in rows:
@@ -57,6 +60,16 @@ def _digests(rows: np.ndarray) -> bytes:
         digest.update(np.ascontiguousarray(row).data)
         found.append(digest.digest()[: IDS.itemsize])
     return b"".join(found)
+
+
+def _text_digest(row: object) -> bytes:
+    """Returns the id of a row of strings, whether as text or as UTF-8."""
+    texts = np.asarray(row, object)
+    found = hashlib.sha256(f"string {texts.shape}".encode())
+    for text in texts.reshape(-1).tolist():
+        content = text if isinstance(text, bytes) else str(text).encode()
+        found.update(len(content).to_bytes(8, "big") + content)
+    return found.digest()[: IDS.itemsize]
 
 
 def joint_ids(several: Sequence[np.ndarray]) -> np.ndarray:

@@ -51,6 +51,25 @@ def to_floatx(array: np.ndarray) -> np.ndarray:
     return array
 
 
+def is_text(array: np.ndarray) -> bool:
+    """Whether an array is of strings, in any of NumPy's ways to hold them."""
+    return array.dtype.kind in "OSUT"
+
+
+def to_trainable(x: Any) -> Any:
+    """Returns strings as a tensor of TensorFlow, and all else as it is.
+
+    Keras's `fit` and `predict` refuse arrays of objects.
+    """
+    if not isinstance(x, np.ndarray) or not is_text(x):
+        return x
+    if keras.config.backend() != "tensorflow":
+        return x
+    import tensorflow as tf
+
+    return tf.constant(x.astype(object), tf.string)
+
+
 def map_arrays(change: Callable[[Any], Any], part: Any) -> Any:
     """Returns a structure with each array changed.
 

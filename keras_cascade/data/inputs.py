@@ -88,7 +88,8 @@ def sort_inputs(
 
 def as_input(x: np.ndarray, shape: Sequence[int | None], dtype: str) -> Any:
     """Returns an array in the rank and dtype in which a Functional runs it."""
-    return fit_last_axis(x, shape).astype(dtype, copy=False)
+    numpy_s = "object" if dtype == "string" else dtype
+    return fit_last_axis(x, shape).astype(numpy_s, copy=False)
 
 
 def fit_last_axis(x: Any, shape: Sequence[int | None]) -> Any:

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from keras import layers
 
 import keras_cascade as kc
 
@@ -316,3 +317,57 @@ class OfDicts(ByIndex):
         rows = slice(8 * index, 8 * index + 8)
         x = {k: v if v is None else v[rows] for k, v in self.x.items()}
         return x, self.y[rows]
+
+
+TEXTS = [["a b"], ["b"], ["ü c a"], [""], ["a a"], ["c b"]] * 4
+FORMS = {
+    "objects": lambda tf: np.array(TEXTS, object),
+    "text": lambda tf: np.array(TEXTS, str),
+    "bytes": lambda tf: np.char.encode(np.array(TEXTS, str), "utf-8"),
+    "tensor": lambda tf: tf.constant(TEXTS),
+}
+
+
+@pytest.mark.skipif(
+    keras.config.backend() != "tensorflow", reason="strings are TensorFlow's"
+)
+@pytest.mark.parametrize("side", [False, True])
+@pytest.mark.parametrize("form", [*FORMS, "tf.data"])
+def test_strings(computed, form, side):
+    import tensorflow as tf
+
+    def build():
+        keras.utils.set_random_seed(0)
+        x = inputs = keras.Input((1,), dtype="string", name="words")
+        x = layers.StringLookup(vocabulary=["a b", "b", "c b"])(x)
+        x = layers.Flatten()(layers.Embedding(5, 4)(x))
+        extra = {"side": (2,)} if side else None
+        network = keras.Model(inputs, x, name="network")
+        return kc.build_cascade(
+            network,
+            head=3,
+            extra_inputs=extra,
+            loss="sparse_categorical_crossentropy",
+            optimizer=keras.optimizers.SGD(0.1),
+        )
+
+    def data(form):
+        x = {"inputs": FORMS.get(form, FORMS["tensor"])(tf)}
+        if side:
+            x["side"] = tf.ones((24, 2))
+        else:
+            x = x["inputs"]
+        y = tf.range(24) % 3
+        if form != "tf.data":
+            return x, y
+        return (tf.data.Dataset.from_tensor_slices((x, y)).batch(4),)
+
+    still = {"epochs": 3, "verbose": 0, "shuffle": False}
+    sizes = {} if form == "tf.data" else {"batch_size": 4}
+    live = build().fit(*data("tf.data"), **still).history["loss"]
+    cache = kc.FeatureCache(key="texts")
+    for _ in range(2):
+        found = build().fit(*data(form), cache_features=cache, **still, **sizes)
+        np.testing.assert_allclose(found.history["loss"], live, rtol=1e-5)
+    # Equal texts are one sample.
+    assert sum(computed) == 6
