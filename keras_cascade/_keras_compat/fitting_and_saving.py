@@ -134,7 +134,7 @@ def keep_arrays_of_steps(
         finally:
             model._jax_state = dict(zip(names, latest, strict=True))
 
-    run.keeps_arrays = True
+    vars(run)["keeps_arrays"] = True
     setattr(model, attribute, run)
     vars(model)["_purge_model_variables"] = partial(_keep_values, model)
 
@@ -164,7 +164,7 @@ def drop_parallel_wrapper(model: keras.Model) -> None:
     at the time alone: those that join would differ between processes.
     """
     if getattr(model, "ddp_model", None) is not None:
-        vars(model)["ddp_model"] = None
+        model.__dict__["ddp_model"] = None
 
 
 def never_wrap_parallel(model: keras.Model) -> None:
@@ -172,4 +172,4 @@ def never_wrap_parallel(model: keras.Model) -> None:
 
     The method is Keras 3.16's.
     """
-    vars(model)["_initialize_ddp"] = lambda: None
+    model.__dict__["_initialize_ddp"] = lambda: None

@@ -23,8 +23,10 @@ class ArrayOrder:
     """
 
     def __init__(self, rows: int, batch_size: int, shuffle: bool | str):
+        # It takes "batch" too, whatever its annotation says.
+        order: Any = shuffle
         self._adapter: Any = ArrayDataAdapter(
-            np.arange(rows), batch_size=batch_size, shuffle=shuffle
+            np.arange(rows), batch_size=batch_size, shuffle=order
         )
 
     def draw(self) -> list[np.ndarray]:

@@ -82,11 +82,12 @@ class Dataset:
         """Returns the arrays by input; an optional one may be left out."""
         found = sort_inputs(x, self._paths, "The data")
         optional = {port.name for port in self._ports if port.optional}
-        return {
+        given: Any = {
             name: array
             for name, array in found.items()
             if array is not None or name not in optional
         }
+        return given
 
     def _as_inputs(
         self,

@@ -6,6 +6,7 @@ Tested by `tests/cache/test_staleness.py` and `tests/cache/test_refusing.py`.
 import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import TypeGuard
 
 import numpy as np
 
@@ -191,7 +192,7 @@ def _checked(
     return tuple(tensors), found
 
 
-def _are_kinds(known: object, program: Program) -> bool:
+def _are_kinds(known: object, program: Program) -> TypeGuard[dict[str, list]]:
     """Whether a value is as it was stored: a shape and dtype by output."""
     if not isinstance(known, dict):
         return False

@@ -8,7 +8,7 @@ Tested by `tests/cache/test_kinds_of_data.py`.
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import keras
 import numpy as np
@@ -200,7 +200,7 @@ def _open(store: Store, shape: tuple[int, ...], dtype: np.dtype) -> Column:
     return store.column(key, shape, dtype, {"values": "of data"})
 
 
-def _is_as_saved(kept: object) -> bool:
+def _is_as_saved(kept: object) -> TypeGuard[dict[str, Any]]:
     """Whether a value is a record that `save` stored, as far as is seen."""
     if not isinstance(kept, dict) or not {*kept} >= _SAVED:
         return False

@@ -9,6 +9,7 @@ everything else counts one operation for each output element.
 
 from collections.abc import Iterable, Iterator, Sequence
 from math import prod
+from typing import Any
 
 import keras
 from keras import layers
@@ -143,7 +144,7 @@ def _flops_inside(
 
 def _recurrent_positions(layer: keras.Layer, shape: Sequence[int]) -> int:
     """Returns the number of steps, in images times that of positions."""
-    inner: keras.Layer = getattr(layer, "layer", layer)
+    inner: Any = getattr(layer, "layer", layer)
     sizes = shape[2:] if _is_channels_first(inner) else shape[1:-1]
     return shape[0] * prod(sizes)
 

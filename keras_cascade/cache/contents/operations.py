@@ -25,6 +25,7 @@ from keras_cascade.cache.contents.origins import (
 )
 from keras_cascade.cache.contents.values import (
     Described,
+    Describer,
     Description,
     cells,
     unique_token,
@@ -214,4 +215,4 @@ def _differ(place: str, old: States, new: States) -> bool:
 
 
 _MISSING = object()
-_SPECIAL = {keras.Operation: _describe}
+_SPECIAL: dict[type, Describer] = {keras.Operation: _describe}

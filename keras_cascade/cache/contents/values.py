@@ -21,6 +21,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -60,7 +61,7 @@ _PARTIALS = (functools.partial, functools.partialmethod)
 _GLOBAL = re.compile(r"[\w.]+:\w+")
 _BY_KEY = "FeatureCache(key=...) says that it stays as it is"
 Described = object
-Describer = Callable[["Description", object, str], Described]
+Describer = Callable[["Description", Any, str], Described]
 
 
 class Description:
@@ -298,8 +299,9 @@ class Description:
 
     def _object(self, x: object, place: str) -> Described:
         kind = self.of(type(x), place)
-        if hasattr(x, "get_config") and release_of_class(type(x)):
-            return [kind, self.of(x.get_config(), place)]
+        get_config = getattr(x, "get_config", None)
+        if get_config and release_of_class(type(x)):
+            return [kind, self.of(get_config(), place)]
         try:
             # It says whether Python knows all that there is of the object.
             _, parts, state, *items = _reduced(x)

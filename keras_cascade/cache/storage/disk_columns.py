@@ -230,8 +230,10 @@ class DiskColumn(Column):
         found = read_checked(self.path / MANIFEST)
         asked = {"shape": list(self.shape), "dtype": self.dtype.name}
         # A damaged one is written again: this object knows all it says.
-        self._described = isinstance(found, dict) and asked.keys() <= {*found}
-        there = {x: found[x] for x in asked} if self._described else asked
+        there = asked
+        if isinstance(found, dict) and asked.keys() <= {*found}:
+            self._described = True
+            there = {x: found[x] for x in asked}
         if there != asked:
             raise ValueError(
                 f"'{self.path}' holds rows of {there}, but {asked} is asked "

@@ -14,7 +14,7 @@ import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -226,7 +226,7 @@ def _mapped(
     return Mapped(array.reshape(shape), path, file)
 
 
-def _checksum(stream: BinaryIO) -> dict[str, int]:
+def _checksum(stream: Any) -> dict[str, int]:
     checksum, count = 0, 0
     chunk = memoryview(bytearray(_CHUNK_BYTES))
     while read := stream.readinto(chunk):

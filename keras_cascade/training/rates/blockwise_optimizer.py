@@ -242,8 +242,8 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
             place = {id(variable): i for i, variable in enumerate(variables)}
             for variable, old in zip(self.known_variables, before, strict=True):
                 began[place[id(variable)]] = old
-            vars(new)["began_at"].assign(began.astype("int32"))
-        vars(new)["generation"] = self.generation + 1
+            new.__dict__["began_at"].assign(began.astype("int32"))
+        new.__dict__["generation"] = self.generation + 1
         # At once: a training that is interrupted has the old one or this one.
         self.inner_optimizer = new
 
@@ -260,7 +260,7 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
     ) -> keras.optimizers.Optimizer:
         steps = self.add_variable(shape=(count,), dtype="int", name="began_at")
         # Untracked: it is among the variables of this optimizer already.
-        vars(inner)["began_at"] = steps
+        inner.__dict__["began_at"] = steps
         return inner
 
     def _missed_steps(self, before: np.ndarray, step: int) -> list[int]:
@@ -395,7 +395,8 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
         active = {id(variable) for variable in self._trainable_variables}
         trains = [id(variable) in active for variable in self.known_variables]
         if list(began >= 0) != trains:
-            vars(self.inner_optimizer)["generation"] = self.generation + 1
+            inner: Any = self.inner_optimizer
+            inner.__dict__["generation"] = self.generation + 1
 
     @classmethod
     def from_config(cls, config, custom_objects=None) -> Self:
