@@ -25,6 +25,7 @@ LAZY = BACKENDS | {
     "IPython",
     "PIL",
     "ai_edge_litert",
+    "google",  # protobuf, on which onnx depends
     "grain",
     "keras_hub",
     "matplotlib",

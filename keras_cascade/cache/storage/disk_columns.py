@@ -230,7 +230,7 @@ class DiskColumn(Column):
         found = read_checked(self.path / MANIFEST)
         asked = {"shape": list(self.shape), "dtype": self.dtype.name}
         # A damaged one is written again: this object knows all it says.
-        there = asked
+        self._described, there = False, asked
         if isinstance(found, dict) and asked.keys() <= {*found}:
             self._described = True
             there = {x: found[x] for x in asked}
