@@ -49,6 +49,14 @@ def test_an_interrupt_at_any_line_leaves_nothing_changed(at):
     assert tracer.seen < 19
 
 
+@pytest.fixture(autouse=True)
+def pythons_own_handler():
+    """Processes of pytest-xdist ignore the signal."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def press(times):
     for _ in range(times):
         signal.raise_signal(signal.SIGINT)
