@@ -39,6 +39,7 @@ LAZY = BACKENDS | {
 }
 CORE = {
     "filelock",
+    "h5py",
     "keras",
     "ml_dtypes",
     "networkx",

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
+import h5py
 import keras
 from keras.src.backend.common import global_state
 from keras.src.saving import saving_lib
@@ -43,8 +44,22 @@ def weights_file_in_memory(
     it closes a file that it could not write.
     """
     file = _WeightsFile()
-    save_weights(file)
+    try:
+        save_weights(file)
+    finally:
+        _close_hdf5(file)
     return file.getbuffer()
+
+
+def _close_hdf5(file: io.BytesIO) -> None:
+    """Closes what Keras 3.15.1 leaves open after an error.
+
+    At the end of the process HDF5 would write to a file that is gone.
+    """
+    name = repr(file).encode()
+    for found in h5py.h5f.get_obj_ids(types=h5py.h5f.OBJ_FILE):
+        if found.name == name:
+            h5py.File(found).close()
 
 
 class _View(KerasSaveable):

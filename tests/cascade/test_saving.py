@@ -4,6 +4,7 @@ import os
 import sys
 from pathlib import Path
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -94,6 +95,9 @@ def test_a_save_that_is_cut_short_leaves_the_earlier_file(
     halts.error = error
     with pytest.raises(type(error)):
         write(cascade, path)
+    # An open one would crash the process in the end.
+    open_files = h5py.h5f.get_obj_ids(types=h5py.h5f.OBJ_FILE)
+    assert not [x for x in open_files if b"WeightsFile" in x.name]
     assert path.read_bytes() == before
     halts.error = None
     write(cascade, path)
