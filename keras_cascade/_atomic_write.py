@@ -1,7 +1,7 @@
 """Moves files and folders to their final names only when they are complete.
 
 A writer that is killed leaves its hidden folder, with the operating system's
-lock on a file in it released. The next writer of the same path deletes it.
+lock on a file in it released. The next writer to the same place deletes it.
 """
 
 import contextlib

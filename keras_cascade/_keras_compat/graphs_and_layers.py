@@ -236,13 +236,13 @@ def sublayers(layer: keras.Layer) -> Iterator[keras.Layer]:
     return iter(layer._flatten_layers())
 
 
-def losses_of_step(model: keras.Model) -> list:
+def losses_of_step(model: Any) -> list:
     """Returns the losses that a step on JAX added in its forward pass.
 
     Keras passes them from there to `compute_loss` in an attribute, which goes
     before all else in the public `losses`. Seen on Keras 3.15.1.
     """
-    return model._losses_override  # type: ignore[attr-defined]
+    return model._losses_override
 
 
 def own_metrics(layer: keras.Layer) -> list[keras.Metric]:

@@ -36,8 +36,8 @@ AUGMENTATIONS = tuple(
 
 
 NO_HDF5 = (
-    "Keras's older HDF5 format does not hold blocks of a cascade: the file "
-    "could not be loaded."
+    "Keras's older HDF5 format does not hold a cascade or its blocks: the "
+    "file could not be loaded."
 )
 
 
@@ -165,14 +165,8 @@ class Block(keras.Model):
     ) -> None:
         """Quantizes the weights as Keras does; their paths stay.
 
-        A cascade that is rebuilt has the same layers quantized.
-
-        Args:
-            mode: `"int8"`, `"int4"` or `"float8"`, as Keras takes it.
-                Defaults to `None`.
-            config: As Keras takes it. Defaults to `None`.
-            filters: As Keras takes it. Defaults to `None`.
-            **kwargs: As Keras takes them.
+        A cascade that is rebuilt has the same layers quantized. The arguments
+        are those of Keras's `quantize`.
         """
         # Keras makes the variables anew, and names them by their layer alone.
         super().quantize(mode, config=config, filters=filters, **kwargs)
@@ -186,12 +180,7 @@ class Block(keras.Model):
     ) -> None:
         """Saves the weights so that they fit the network that it copies.
 
-        Args:
-            filepath: The path, which ends in `.weights.h5`, or in
-                `.weights.json` with shards.
-            overwrite: Whether to replace a file without asking. Defaults to
-                `True`.
-            max_shard_size: As Keras takes it. Defaults to `None`.
+        The arguments are those of Keras's `save_weights`.
         """
         keras.saving.save_weights(
             self.in_weights_files(), filepath, overwrite, max_shard_size

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import keras
 
@@ -85,7 +85,7 @@ def declared_order(structure: object) -> list[keras.KerasTensor]:
         structure = list(structure.values())
     if isinstance(structure, list | tuple):
         return [x for inner in structure for x in declared_order(inner)]
-    return [structure]  # type: ignore[list-item]
+    return [cast(keras.KerasTensor, structure)]
 
 
 def normalise_inputs(

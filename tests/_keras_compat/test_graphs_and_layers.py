@@ -183,6 +183,14 @@ def test_configs_are_empty_only_while_they_are_hidden(network):
     assert network.get_config() == before
 
 
+def test_a_changed_config_keeps_the_mark_that_keras_made_the_own_one():
+    plain = layers.Layer(name="plain")
+    assert plain.get_config._is_default
+    with _keras_compat.with_configs([(plain, dict)]):
+        assert plain.get_config._is_default
+        assert plain.get_config() == {}
+
+
 def test_running_a_graph_gives_what_the_network_gives(network, rows):
     called = []
 
@@ -278,6 +286,15 @@ def test_sublayers_are_the_layer_and_its_inner_layers_parents_first():
     positions = {id(x): number for number, x in enumerate(found)}
     assert positions[id(layer.forward_layer)] < positions[id(cell)]
     assert len(positions) == len(found)
+
+
+def test_children_are_the_layers_directly_inside():
+    layer = layers.Bidirectional(layers.LSTM(2))
+    layer.build((None, 5, 3))
+    found = {id(x) for x in _keras_compat.children(layer)}
+    assert {id(layer.forward_layer), id(layer.backward_layer)} <= found
+    assert id(layer.forward_layer.cell) not in found
+    assert id(layer) not in found
 
 
 def test_a_layer_without_inner_layers_is_its_only_sublayer():

@@ -377,7 +377,7 @@ ARCHIVES = {
     "weights that grow": bomb("model.weights.h5"),
     "assets that grow": bomb("assets/x.txt"),
     "a member above": outside("assets/../../../evil.txt"),
-    "a member of the root": outside("/tmp/evil.txt"),
+    "a member of the root": outside("/evil.txt"),
     "a member of a drive": outside("C:\\evil.txt"),
     "a config that is nested": {"config.json": "[" * 100_000},
     "a config of another kind": {"config.json": "[]"},

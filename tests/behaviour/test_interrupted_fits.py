@@ -11,14 +11,12 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from keras import layers, ops
+from keras import ops
 
 import keras_cascade as kc
+from tests.small_training import LOSS, X, Y, small_head, small_network
 
 PACKAGE = str(Path(kc.__file__).parent)
-RNG = np.random.default_rng(0)
-X = RNG.normal(size=(24, 5)).astype("float32")
-Y = RNG.integers(0, 3, 24)
 STAGES = {1: "upstream/high", 2: "upstream"}
 TRAINING = [  # before the first stage, after it, after the second
     {"head/out"},
@@ -29,19 +27,15 @@ TRAINING = [  # before the first stage, after it, after the second
 
 @pytest.fixture(scope="module")
 def network():
-    keras.utils.set_random_seed(0)
-    x = inputs = keras.Input((5,), name="f")
-    x = layers.Dense(6, "tanh", name="low")(x)
-    x = layers.BatchNormalization(name="norm")(x)
-    return keras.Model(inputs, layers.Dense(4, "tanh", name="high")(x))
+    return small_network()
 
 
 def build(network):
     return kc.build_cascade(
         network,
-        head=layers.Dense(3, "softmax", name="out", kernel_initializer="ones"),
+        head=small_head(),
         optimizer=keras.optimizers.AdamW(0.02, use_ema=True, ema_momentum=0.9),
-        loss="sparse_categorical_crossentropy",
+        loss=LOSS,
         learning_rates={"upstream": 1e-2},
     )
 

@@ -7,29 +7,18 @@ between them; plain SGD has no slots that this would lose.
 import keras
 import numpy as np
 import pytest
-from keras import layers, ops
+from keras import ops
 
 import keras_cascade as kc
+from tests.small_training import LOSS, X, Y, small_head, small_network
 
-RNG = np.random.default_rng(0)
-X = RNG.normal(size=(24, 5)).astype("float32")
-Y = RNG.integers(0, 3, 24)
-LOSS = "sparse_categorical_crossentropy"
 EPOCHS, CHANGED = 4, 2
-
-
-def network():
-    keras.utils.set_random_seed(0)
-    x = inputs = keras.Input((5,), name="f")
-    x = layers.Dense(6, "tanh", name="low")(x)
-    x = layers.BatchNormalization(name="norm")(x)
-    return keras.Model(inputs, layers.Dense(4, "tanh", name="high")(x))
 
 
 def build(trainable, **arguments):
     return kc.build_cascade(
-        network(),
-        head=layers.Dense(3, "softmax", name="out", kernel_initializer="ones"),
+        small_network(),
+        head=small_head(),
         optimizer=keras.optimizers.SGD(0.1),
         loss=LOSS,
         trainable={"upstream": trainable},
@@ -38,8 +27,8 @@ def build(trainable, **arguments):
 
 
 def stock(trainable):
-    body = network()
-    top = layers.Dense(3, "softmax", name="out", kernel_initializer="ones")
+    body = small_network()
+    top = small_head()
     for layer in body.layers:
         layer.trainable = trainable
     return keras.Model(body.input, top(body.output))

@@ -3,6 +3,7 @@
 import math
 import threading
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -206,10 +207,10 @@ def checked_dtype(dtype: DTypeLike) -> np.dtype:
     return found
 
 
-def is_kind(value: object) -> bool:
+def is_kind(value: Any) -> bool:
     """Whether a value of JSON is a list of a row's shape and dtype."""
     try:
-        shape, dtype = value  # type: ignore[misc]
+        shape, dtype = value
         checked_shape(shape)
         checked_dtype(dtype)
     except (TypeError, ValueError):
