@@ -35,6 +35,9 @@ from keras_cascade.data.arrays import map_arrays, to_floatx
 from keras_cascade.data.sources import Batch, Batches, as_batch
 from keras_cascade.training.random_states import preserve_random_states
 
+# A reason to train live. Features of such samples are not stored.
+_SEVERAL_SHAPES = "its samples have several shapes"
+
 
 class StreamDataset(Dataset):
     """Samples that come in batches.
@@ -96,7 +99,7 @@ class StreamDataset(Dataset):
             found = map(as_batch, looks.entries())
             shapes = {tuple(_shapes(batch)) for batch in found}
         if len(shapes) > 1:
-            self.varies_because = "its samples have several shapes"
+            self.varies_because = _SEVERAL_SHAPES
 
     def look_again(self) -> None:
         """Reads some entries again, if there is an index and no key."""
@@ -198,8 +201,8 @@ class StreamDataset(Dataset):
         names, passed_on = list(features.part.ports), features.part.passed_on
         arrays = self._sort(batch[0])
         if _shapes(batch) != _shapes(self._first) and features.part.is_open:
-            self.varies_because = "its samples have several shapes"
-        if self.varies_because == "its samples have several shapes":
+            self.varies_because = _SEVERAL_SHAPES
+        if self.varies_because == _SEVERAL_SHAPES:
             made = features.part.compute(
                 self._as_inputs(arrays, names), self._batch_size
             )
