@@ -49,6 +49,7 @@ from keras_cascade._keras_compat.graphs_and_layers import (  # noqa: F401
     trainable_kind,
     with_configs,
     with_made_layers,
+    with_methods,
     without_low_rank_configs,
 )
 from keras_cascade._keras_compat.orders import ArrayOrder  # noqa: F401

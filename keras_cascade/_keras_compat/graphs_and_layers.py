@@ -109,28 +109,41 @@ def forget_calls(operation: keras.Operation) -> None:
     operation._outbound_nodes.clear()
 
 
-@contextmanager
 def with_configs(
     functions: Iterable[tuple[keras.Operation, Callable[[], dict]]],
-) -> Iterator[None]:
+) -> AbstractContextManager[None]:
     """Makes operations write other configs within the context.
 
     `Functional.get_config` asks every layer for its config, and fails where
     one has none; no hook lets a network write something else for it.
     """
+    return with_methods("get_config", functions)
+
+
+@contextmanager
+def with_methods(
+    name: str,
+    functions: Iterable[tuple[keras.Operation, Callable[..., Any]]],
+) -> Iterator[None]:
+    """Replaces a method of single operations within the context.
+
+    Keras looks `call` and `get_config` up on the operation itself; they are
+    set past its tracking of attributes.
+    """
     changed = []
     for operation, function in functions:
-        own = operation.get_config
-        changed.append((operation, vars(operation).get("get_config")))
+        own = getattr(operation, name)
+        changed.append((operation, vars(operation).get(name)))
         # Keras marks the `get_config` that makes a config by itself.
-        vars(operation)["get_config"] = wraps(own)(lambda f=function: f())
+        replacement = wraps(own)(lambda *a, f=function, **k: f(*a, **k))
+        vars(operation)[name] = replacement
     try:
         yield
     finally:
         for operation, before in reversed(changed):
-            del vars(operation)["get_config"]
+            del vars(operation)[name]
             if before is not None:
-                vars(operation)["get_config"] = before
+                vars(operation)[name] = before
 
 
 @contextmanager

@@ -11,6 +11,10 @@ import keras
 
 from keras_cascade import _keras_compat as compat
 from keras_cascade.graph import low_rank
+from keras_cascade.graph.inference_inside import (
+    AUGMENTATIONS,
+    frozen_in_inference_mode,
+)
 from keras_cascade.graph.layer_identity import (
     identified_config,
     users_operations,
@@ -26,15 +30,6 @@ from keras_cascade.graph.reconstruction import (
 from keras_cascade.graph.weight_files import Layout, weights_view
 
 FilePath = str | PathLike[str]
-# Augmentation is data, not weights: no flag turns it off.
-AUGMENTATIONS = tuple(
-    getattr(keras.layers, name)
-    for name in dir(keras.layers)
-    if name.startswith("Rand")  # RandAugment too
-    or name in ("AugMix", "CutMix", "MixUp", "Pipeline")
-)
-
-
 NO_HDF5 = (
     "Keras's older HDF5 format does not hold a cascade or its blocks: the "
     "file could not be loaded."
@@ -290,7 +285,11 @@ def bind_training_mode(
             mode = bool(mode)
         if not isinstance(operation, (Block, *AUGMENTATIONS)):
             mode = mode and operation.trainable
-        return operation(*args, **{**kwargs, "training": mode})
+        kwargs = {**kwargs, "training": mode}
+        if not mode or isinstance(operation, Block):
+            return operation(*args, **kwargs)
+        with frozen_in_inference_mode(operation):
+            return operation(*args, **kwargs)
 
     return call
 

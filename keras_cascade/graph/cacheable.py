@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import keras
 
 from keras_cascade import _keras_compat as compat
-from keras_cascade.graph.block import AUGMENTATIONS
+from keras_cascade.graph.inference_inside import AUGMENTATIONS
 from keras_cascade.graph.program import Program, Step
 
 _NONE: Mapping[str, str] = {}

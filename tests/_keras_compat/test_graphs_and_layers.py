@@ -191,6 +191,23 @@ def test_a_changed_config_keeps_the_mark_that_keras_made_the_own_one():
         assert plain.get_config() == {}
 
 
+def test_layers_around_a_layer_find_its_call_on_the_layer_itself():
+    inner = layers.Dense(2)
+    inputs = keras.Input((3, 2))
+    stepwise = layers.TimeDistributed(inner)
+    network = keras.Model(inputs, stepwise(inner(inputs)))
+    x, calls = np.ones((1, 3, 2), "float32"), []
+
+    def call(tensor, **_):
+        calls.append(tensor.shape)
+        return tensor * 2
+
+    with _keras_compat.with_methods("call", [(inner, call)]):
+        np.testing.assert_array_equal(_numpy(network(x)), 4 * x)
+    assert len(calls) == 4
+    assert "call" not in vars(inner)
+
+
 def test_running_a_graph_gives_what_the_network_gives(network, rows):
     called = []
 
