@@ -1,6 +1,7 @@
 """Defines the model class of cascades and copies: frozen stays frozen."""
 
 import inspect
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -27,7 +28,9 @@ from keras_cascade.graph.reconstruction import (
     part_paths,
     provide_parts,
 )
+from keras_cascade.graph.stored_values import read_value
 from keras_cascade.graph.weight_files import Layout, weights_view
+from keras_cascade.networks.archives import naming_file
 
 FilePath = str | PathLike[str]
 NO_HDF5 = (
@@ -190,18 +193,22 @@ class Block(keras.Model):
             filepath: The path of the file.
             skip_mismatch: As Keras takes it. Defaults to `False`.
             **kwargs: As Keras takes them.
+
+        Raises:
+            ValueError: If the file is damaged, or is of another model.
         """
         path, saved = str(filepath), self.in_weights_files()
-        # Files of the first versions are laid out as the block is, and those
-        # of whole models in HDF5 need a model.
-        if saved is not self and (
-            not path.endswith((".keras", "weights.h5", "weights.json"))
-            or compat.is_in_weights_file(path, ("layers/block", "vars/0"))
-        ):
-            saved = self
-        keras.saving.load_weights(
-            saved, filepath, skip_mismatch=skip_mismatch, **kwargs
-        )
+        with naming_file(path):
+            # Files of the first versions are laid out as the block is, and
+            # those of whole models in HDF5 need a model.
+            if saved is not self and (
+                not path.endswith((".keras", "weights.h5", "weights.json"))
+                or compat.is_in_weights_file(path, ("layers/block", "vars/0"))
+            ):
+                saved = self
+            keras.saving.load_weights(
+                saved, filepath, skip_mismatch=skip_mismatch, **kwargs
+            )
 
     def save_own_variables(self, store: dict) -> None:
         """Saves the states of random layers, which Keras leaves out."""
@@ -209,10 +216,21 @@ class Block(keras.Model):
             store[str(number)] = keras.ops.convert_to_numpy(state)
 
     def load_own_variables(self, store: dict) -> None:
-        """Loads the states of random layers."""
+        """Loads the states of random layers, and warns of damaged ones."""
         for number, state in enumerate(self._seed_states()):
-            if str(number) in store:
-                state.assign(store[str(number)])
+            if str(number) not in store:
+                continue
+            try:
+                state.assign(read_value(store, str(number), state, "file"))
+            except ValueError as error:
+                # Keras forgets an error here: it goes on to another part of
+                # the file, in which there are none.
+                warnings.warn(
+                    f"The random states of '{self.name}' stay as they are, as "
+                    f"those in the file cannot be read ({error}).",
+                    stacklevel=2,
+                )
+                return
 
     def _seed_states(self) -> list[keras.Variable]:
         return [

@@ -15,6 +15,7 @@ import numpy as np
 from keras import ops
 
 from keras_cascade import _keras_compat as compat
+from keras_cascade.graph.stored_values import read_value
 
 # The number of a layer inside a composite layer, to its rank and alpha.
 Ranks = Mapping[str, list]
@@ -174,14 +175,23 @@ def _save(layer: keras.Layer, store: MutableMapping[str, Any]) -> None:
 def _load(layer: keras.Layer, store: Mapping[str, Any]) -> None:
     """Loads W, A and B; from a file without these, A stays and B is 0."""
     a, b = factors(layer)
+    keys, named = list(store.keys()), {"lora_a": a, "lora_b": b}
+    values: list[np.ndarray] = []
+    # Keras tries other parts of the file after an error, and shows the last
+    # one: it is the same for all.
+    owner = (
+        f"Layer '{layer.name}' with low-rank updates of the shapes "
+        f"{tuple(a.shape)} and {tuple(b.shape)}"
+    )
+    if "0" not in keys:
+        raise ValueError(f"{owner}: the file has no kernel, or no updates so.")
+    if any(name in keys for name in named):
+        values = [read_value(store, k, v, owner) for k, v in named.items()]
     start = np.array(ops.convert_to_numpy(a))
     # Keras's own loading sets A and B to 0.
     type(layer).load_own_variables(layer, store)
-    if "lora_a" in store:
-        a.assign(store["lora_a"])
-        b.assign(store["lora_b"])
-    else:
-        a.assign(start)
+    for factor, value in zip((a, b), values or [start], strict=False):
+        factor.assign(value)
 
 
 def _without(

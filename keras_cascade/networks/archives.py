@@ -1,10 +1,12 @@
-"""Loads `.keras` files, which may be damaged or made to do harm.
+"""Loads files, which may be damaged or made to do harm.
 
 Tested by `tests/behaviour/test_attacks.py`.
 """
 
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -50,22 +52,36 @@ def load_archive(path: Path, what: str, compile: bool = False) -> keras.Model:
     """
     if not path.is_file():
         raise ValueError(f"{what}: there is no file '{path}'.")
-    try:
+    with naming_file(path, f"{what}: "):
         with zipfile.ZipFile(path) as archive:
             _check_members(archive.infolist())
         model: Any = keras.saving.load_model(
             path, compile=compile, safe_mode=True
         )
-    except _DAMAGED as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(
-            f"{what}: '{path}' cannot be loaded. {_shortened(reason)}"
-        ) from error
     if not isinstance(model, keras.Model):
         raise ValueError(
             f"{what}: '{path}' holds no model but a {type(model).__name__}."
         )
     return model
+
+
+@contextmanager
+def naming_file(path: Path | str, before: str = "") -> Iterator[None]:
+    """Turns errors of a damaged file into one ValueError that names it.
+
+    Args:
+        path: The file.
+        before: The beginning of the message. Defaults to `""`.
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except _DAMAGED as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(
+            f"{before}'{path}' cannot be loaded. {_shortened(reason)}"
+        ) from error
 
 
 def _check_members(members: list[zipfile.ZipInfo]) -> None:

@@ -14,10 +14,16 @@ import numpy as np
 
 from keras_cascade._keras_compat import optimizers as compat
 from keras_cascade._messages import listed
+from keras_cascade.graph.stored_values import read_value
 from keras_cascade.training.rates.step_counts import AT_REST
 
 _LAYOUT = "layout"
 _BEGAN_AT = "began_at"
+_OWNER = "The optimizer's slots"
+_WHAT_TO_DO = (
+    "The file is damaged, or not written by keras_cascade; weights alone load "
+    "into a cascade that is not compiled."
+)
 # An attribute of the optimizer, and the path of a variable or None.
 _Name = tuple[str, str | None]
 
@@ -33,6 +39,26 @@ class Layout(NamedTuple):
 
     variables: list[str]
     slots: list[tuple[str, int | None]]
+
+    def problem(self, keys: Sequence[str]) -> str | None:
+        """Returns what is wrong with it, in a store of these keys, or None."""
+        paths, places = self.variables, range(len(self.variables))
+        if not all(isinstance(path, str) for path in paths):
+            return "its layout has paths that are no text"
+        if not all(
+            isinstance(name, str)
+            and (i is None or (type(i) is int and i in places))
+            for name, i in self.slots
+        ):
+            return "its layout has slots of variables that it does not name"
+        if len(set(paths)) < len(paths) or len(set(self.slots)) < len(
+            self.slots
+        ):
+            return "its layout names something twice"
+        if (_BEGAN_AT, None) not in self.slots:
+            return f"its layout does not say where '{_BEGAN_AT}' is"
+        missing = [x for x in map(str, range(len(self.slots))) if x not in keys]
+        return f"it lacks {listed(missing[:5])}" if missing else None
 
     def in_words_of(self, known: Sequence[str]) -> "Layout":
         """Returns the layout with the paths that a model has.
@@ -71,12 +97,32 @@ def write_layout(
 
 
 def read_layout(store: Any) -> Layout | None:
-    """Returns the layout of a store; None if an earlier version wrote it."""
+    """Returns the layout of a store; None if an earlier version wrote it.
+
+    Raises:
+        ValueError: If there is one that was not written so.
+    """
     # Keras's stores are no mappings.
-    if _LAYOUT not in list(store.keys()):
+    keys = list(store.keys())
+    if _LAYOUT not in keys:
         return None
-    read = json.loads(np.asarray(store[_LAYOUT]).tobytes())
-    return Layout(read["variables"], [tuple(slot) for slot in read["slots"]])
+    try:
+        layout = _parse(np.asarray(store[_LAYOUT]))
+    except (KeyError, RecursionError, TypeError, ValueError) as error:
+        reason = f"its layout cannot be read ({error})"
+        raise ValueError(f"{_OWNER}: {reason}. {_WHAT_TO_DO}") from error
+    if reason := layout.problem(keys):
+        raise ValueError(f"{_OWNER}: {reason}. {_WHAT_TO_DO}")
+    return layout
+
+
+def _parse(content: np.ndarray) -> Layout:
+    if content.dtype != np.uint8 or content.ndim != 1:
+        raise ValueError(f"{content.dtype} of shape {content.shape}")
+    read = json.loads(content.tobytes())
+    return Layout(
+        list(read["variables"]), [(name, i) for name, i in read["slots"]]
+    )
 
 
 def load_slots(
@@ -93,17 +139,33 @@ def load_slots(
     variables = compat.built_for(optimizer)
     layout = layout.in_words_of(_paths(variables))
     slots, saved = _by_name(optimizer), _saved_by_name(store, layout)
+    # All is read before anything changes.
+    values = {
+        name: read_value(store, saved[name], slots[name], _OWNER)
+        for name in slots.keys() & saved.keys()
+    }
+    began = _read_steps(store, saved[_BEGAN_AT, None], layout)
     if slots.keys() - saved.keys():
         fresh = _by_name(build_anew(variables))
         for name in slots.keys() - saved.keys():
             slots[name].assign(fresh[name].value)
-    for name in slots.keys() & saved.keys():
-        slots[name].assign(store[saved[name]])
-    steps = store[saved[_BEGAN_AT, None]].tolist()
-    began = dict(zip(layout.variables, steps, strict=True))
-    values = [began.pop(path, AT_REST) for path in _paths(variables)]
-    vars(optimizer)[_BEGAN_AT].assign(values)
+    for name, value in values.items():
+        slots[name].assign(value)
+    steps = [began.pop(path, AT_REST) for path in _paths(variables)]
+    vars(optimizer)[_BEGAN_AT].assign(steps)
     _warn_of_unknown(began)
+
+
+def _read_steps(store: Any, key: str, layout: Layout) -> dict[str, int]:
+    """Returns the steps at which variables joined, by their paths."""
+    steps = np.asarray(store[key])
+    if steps.shape != (len(layout.variables),) or steps.dtype.kind not in "iu":
+        raise ValueError(
+            f"{_OWNER}: '{_BEGAN_AT}' is {steps.dtype} of shape "
+            f"{steps.shape}, for {len(layout.variables)} variables. "
+            f"{_WHAT_TO_DO}"
+        )
+    return dict(zip(layout.variables, steps.tolist(), strict=True))
 
 
 def _warn_of_unknown(steps: Mapping[str, int]) -> None:
