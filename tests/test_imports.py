@@ -53,8 +53,10 @@ CORE = {
 LAYERS = {
     "_keras_compat": "what has no public Keras API; knows only Keras",
     "_atomic_write": "complete files only; knows no Keras",
+    "_backend": "Keras on its backend; knows only Keras",
     "_cascade_view": "a cascade as lower folders see it; knows only Keras",
     "_cleanup": "puts things back; knows nothing",
+    "_extras": "commands that install what is missing; knows nothing",
     "_figures": "empty figures; knows only matplotlib",
     "_messages": "words for error messages; knows nothing",
     "_resources": "finds shipped files; knows only paths",

@@ -4,21 +4,21 @@ Tested by `tests/cli/test_entry.py`.
 """
 
 import argparse
+import ast
 import contextlib
 import inspect
 import runpy
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, NamedTuple
-
-from rich.console import Console
-from rich.table import Table
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from keras_cascade._resources import folder
 from keras_cascade.cli.commands import Subcommands, add_command, show
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 Row = dict[str, Any]
 # The heading and the format of a row of each column: ("ratio", "{ratio:.3g}").
@@ -47,12 +47,16 @@ def add_bench(commands: Subcommands) -> None:
         "Measure: what cascades cost on this machine beside the same thing "
         "written by hand, and what retention keeps.",
     )
+    # A line for each benchmark, as they are.
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.description = textwrap.fill(str(parser.description), 79)
+    parser.epilog = _listed(_paths())
     parser.add_argument(
         "names",
         nargs="+",
         type=_benchmark,
         metavar="NAME",
-        help="what to measure, such as build, step, pca or forgetting",
+        help="what to measure, of the list below",
     )
     parser.add_argument(
         "--set",
@@ -84,17 +88,38 @@ def _bench(arguments: argparse.Namespace) -> int:
         every = [{"benchmark": n, **row} for n, r in reports for row in r.rows]
         show(every, as_json=True)
         return 0
+    # Imported late: --help prints no table.
+    from rich.console import Console
+
     for (title, columns), rows in tables.items():
         Console().print(_table(title, columns, rows))
     return 0
 
 
-def _benchmark(name: str) -> tuple[str, Path]:
-    """Finds a benchmark by its name, as argparse's `type`."""
-    paths = {
+def _paths() -> dict[str, Path]:
+    """Returns the file of each benchmark by its name."""
+    return {
         path.stem.removeprefix("bench_"): path
         for path in sorted(folder("benchmarks").glob("bench_*.py"))
     }
+
+
+def _listed(paths: Mapping[str, Path]) -> str:
+    """Returns a line for each benchmark: its name, and what it does."""
+    # Read, not run: a benchmark imports what it measures.
+    trees = {name: ast.parse(x.read_text("utf-8")) for name, x in paths.items()}
+    texts = {name: ast.get_docstring(x) or "" for name, x in trees.items()}
+    width = max(map(len, paths), default=0)
+    lines = [
+        f"  {name:{width}}  {text.partition(chr(10))[0]}"
+        for name, text in texts.items()
+    ]
+    return "\n".join(["benchmarks:", *lines])
+
+
+def _benchmark(name: str) -> tuple[str, Path]:
+    """Finds a benchmark by its name, as argparse's `type`."""
+    paths = _paths()
     if name not in paths:
         raise argparse.ArgumentTypeError(
             f"no benchmark {name!r}; there are: {', '.join(paths)}"
@@ -152,6 +177,10 @@ def _cast(kind: type, name: str, text: str) -> object:
 
 def _run_benchmark(path: Path, settings: Mapping[str, object]) -> Report:
     """Runs a benchmark's `run()` in a fresh process."""
+    # Imported late: --help runs none.
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
     # Earlier benchmarks would leave allocated memory and compiled functions.
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(_run_file, path, settings).result()
@@ -167,7 +196,9 @@ def _run_file(path: Path, settings: Mapping[str, object]) -> Report:
     return report._replace(title=module.get("TITLE", report.title))
 
 
-def _table(title: str, columns: Columns, rows: Sequence[Row]) -> Table:
+def _table(title: str, columns: Columns, rows: Sequence[Row]) -> "Table":
+    from rich.table import Table
+
     table = Table("benchmark", "case", title=title)
     for column, _ in columns:
         table.add_column(column, justify="right")

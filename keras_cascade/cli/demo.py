@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 
 from keras_cascade._resources import checkout
-from keras_cascade.cli.commands import Subcommands, add_command
+from keras_cascade.cli.commands import Subcommands, add_command, import_package
 
 
 def add_demo(commands: Subcommands) -> None:
@@ -35,6 +35,7 @@ def add_demo(commands: Subcommands) -> None:
 
 
 def _demo(arguments: argparse.Namespace) -> int:
+    import_package()
     # Imported late: the demo needs more than the rest of the package.
     from keras_cascade import demo
 

@@ -6,6 +6,9 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from keras_cascade._backend import BackendError
+from keras_cascade._extras import pip_line
+from keras_cascade._public import __version__
 from keras_cascade.cli.bench import add_bench
 from keras_cascade.cli.demo import add_demo
 from keras_cascade.cli.export import add_export
@@ -30,7 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status: 0, or 1 if the subcommand failed.
 
     Raises:
-        SystemExit: With status 2 on bad usage, 0 after `--help`.
+        SystemExit: With status 2 on bad usage, 0 after `--help` and
+            `--version`.
 
     Example:
         ```python
@@ -38,6 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         status = main(["bench", "pca", "--json"])
         ```
     """
+    # TensorFlow reads it when it is imported: its log says nothing to users.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         arguments = _parser().parse_args(argv)
         return arguments.run(arguments)
@@ -51,8 +57,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="keras-cascade",
         description="One Keras model out of several pretrained networks.",
-        epilog=f"{_DEBUG}=1 in the environment shows an error's traceback.",
+        epilog=f"{_DEBUG}=1 in the environment shows an error's traceback, "
+        "TF_CPP_MIN_LOG_LEVEL=0 TensorFlow's log.",
     )
+    parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(
         title="subcommands", metavar="COMMAND", required=True
     )
@@ -71,7 +79,9 @@ class _Parser(argparse.ArgumentParser):
 
 def _fail(error: Exception) -> int:
     message = " ".join(str(error).split()) or type(error).__name__
-    if isinstance(error, ModuleNotFoundError) and error.name:
-        message += '. Install it, or all: pip install "keras_cascade[all]"'
+    if isinstance(error, BackendError):
+        message = str(error)
+    elif isinstance(error, ModuleNotFoundError) and error.name:
+        message += f". Run: {pip_line(error.name)}"
     print(f"keras-cascade: {message}", file=sys.stderr)  # noqa: T201
     return 1

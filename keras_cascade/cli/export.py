@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 from keras_cascade.cli.commands import (
     Subcommands,
     add_command,
+    add_import_option,
+    import_package,
     load_model,
     show,
 )
-from keras_cascade.exporting.integer_types import DTYPES
 from keras_cascade.exporting.options import (
+    DTYPES,
     ENDINGS,
     FORMATS,
     NEED_CALIBRATION,
@@ -48,6 +50,7 @@ def add_export(commands: Subcommands) -> None:
     _add_paths(parser)
     _add_data(parser)
     _add_choices(parser)
+    add_import_option(parser)
 
 
 def _add_paths(parser: argparse.ArgumentParser) -> None:
@@ -136,9 +139,11 @@ def _add_choices(parser: argparse.ArgumentParser) -> None:
 
 
 def _export(arguments: argparse.Namespace) -> int:
+    _check_usage(arguments)
+    import_package(arguments.modules)
+    # Imported late, as it imports Keras, which --help does not need.
     from keras_cascade.exporting import ParityError
 
-    _check_usage(arguments)
     try:
         # Standard output belongs to the report.
         with contextlib.redirect_stdout(sys.stderr):

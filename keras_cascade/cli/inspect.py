@@ -9,6 +9,8 @@ from pathlib import Path
 from keras_cascade.cli.commands import (
     Subcommands,
     add_command,
+    add_import_option,
+    import_package,
     load_model,
     show,
 )
@@ -30,10 +32,12 @@ def add_inspect(commands: Subcommands) -> None:
         metavar="MODEL.keras",
         help="a file that cascade.save() wrote, or of any Keras model",
     )
+    add_import_option(parser)
 
 
 def _inspect(arguments: argparse.Namespace) -> int:
-    # Imported late: Keras takes seconds to import, and --help needs none.
+    import_package(arguments.modules)
+    # Imported late, as it imports Keras, which --help does not need.
     from keras_cascade.display.inspection import inspect_model, inspection_text
 
     describe = inspect_model if arguments.json else inspection_text

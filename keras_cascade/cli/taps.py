@@ -6,7 +6,13 @@ Tested by `tests/cli/test_entry.py`.
 import argparse
 from dataclasses import asdict
 
-from keras_cascade.cli.commands import Subcommands, add_command, show
+from keras_cascade.cli.commands import (
+    Subcommands,
+    add_command,
+    add_import_option,
+    import_package,
+    show,
+)
 
 
 def add_taps(commands: Subcommands) -> None:
@@ -29,10 +35,12 @@ def add_taps(commands: Subcommands) -> None:
         default="**",
         help="only paths that this pattern matches (default: %(default)s)",
     )
+    add_import_option(parser)
 
 
 def _taps(arguments: argparse.Namespace) -> int:
-    # Imported late: Keras takes seconds to import, and --help needs none.
+    import_package(arguments.modules)
+    # Imported late, as they import Keras, which --help does not need.
     from keras_cascade import zoo
     from keras_cascade.graph.tap_listing import list_taps
 

@@ -4,6 +4,7 @@ import importlib.util
 
 import keras
 
+from keras_cascade._extras import pip_line
 from keras_cascade.exporting.options import ExportOptions
 from keras_cascade.graph.program import Program
 
@@ -27,8 +28,8 @@ def backends_for(options: ExportOptions) -> list[str]:
     if ready:
         return ready
     ways = "; or ".join(
-        f"on {backend}: pip install {' '.join(packages)}"
-        for backend, packages in missing.items()
+        f"on {backend}: {pip_line(*_missing(options, backend, whole=True))}"
+        for backend in possible
     )
     raise ModuleNotFoundError(
         f"Nothing that is installed here writes a file of format "
@@ -54,15 +55,15 @@ def check_runtime(options: ExportOptions) -> None:
     """Raises a ModuleNotFoundError if the runtime of the format is missing."""
     if options.format == "onnx" and not is_installed("onnxruntime"):
         raise ModuleNotFoundError(
-            "check_data needs the runtime of ONNX files: pip install "
-            '"keras_cascade[onnx]"'
+            "check_data needs the runtime of ONNX files: "
+            + pip_line("onnxruntime")
         )
     if options.format == "tflite" and not (
         is_installed("ai_edge_litert") or is_installed("tensorflow")
     ):
         raise ModuleNotFoundError(
-            "check_data needs the runtime of LiteRT files: pip install "
-            '"keras_cascade[litert]"'
+            "check_data needs the runtime of LiteRT files: "
+            + pip_line("ai_edge_litert")
         )
 
 
@@ -80,12 +81,20 @@ def is_installed(module: str) -> bool:
     return importlib.util.find_spec(module) is not None
 
 
-def _missing(options: ExportOptions, backend: str) -> list[str]:
-    """Returns what pip has to install for a backend to write the file."""
-    missing = [] if is_installed(backend) else [f'"keras_cascade[{backend}]"']
-    packages = []
+def _missing(
+    options: ExportOptions, backend: str, whole: bool = False
+) -> list[str]:
+    """Returns the missing modules that a backend needs to write the file.
+
+    Args:
+        options: The options of the export.
+        backend: The backend.
+        whole: Whether those are listed as well that check or quantize the
+            file, so that one command installs all. Defaults to `False`.
+    """
+    needed = [backend]
     if options.format == "onnx":
-        packages = [_ONNX_CONVERTERS[backend], "onnx"]
+        needed += [_ONNX_CONVERTERS[backend], "onnx"]
         # The quantizer is a part of the runtime.
-        packages += ["onnxruntime"] if options.quantize else []
-    return missing + [name for name in packages if not is_installed(name)]
+        needed += ["onnxruntime"] if options.quantize or whole else []
+    return [module for module in needed if not is_installed(module)]

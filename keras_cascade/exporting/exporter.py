@@ -197,6 +197,7 @@ def _with_signature(
     dtypes = {name: program.dtypes[program.outputs[name]] for name in names}
     return replace(
         options,
+        source=keras.config.backend(),
         outputs=names,
         batch_size=common_batch_size(fixed, options.batch_size),
         labels=check_labels(labels, shapes),

@@ -10,11 +10,11 @@ import keras
 import numpy as np
 
 from keras_cascade._messages import listed
+from keras_cascade.exporting.options import DTYPES
 from keras_cascade.exporting.samples import Samples
 from keras_cascade.graph.graph import Reference
 from keras_cascade.graph.program import Port, Program
 
-DTYPES = ("float32", "int8", "uint8")
 # Fractions are pixels if an image has values above this one. In a network that
 # scales bytes, dark images are pixels too.
 _BRIGHT, _LEAST = 16, 2
@@ -29,32 +29,6 @@ _MOVE_PIXELS = (
     keras.layers.Resizing,
     keras.layers.ZeroPadding2D,
 )
-
-
-def check_dtype(
-    name: str, given: object, format: str, quantize: str | None
-) -> None:
-    """Raises a ValueError for dtypes that no file of the format takes.
-
-    Args:
-        name: The argument, `input_dtype` or `output_dtype`.
-        given: A dtype, or a mapping from names to dtypes.
-        format: The format of the file.
-        quantize: Its quantization.
-    """
-    dtypes = [*given.values()] if isinstance(given, Mapping) else [given]
-    if all(dtype in (None, "float32") for dtype in dtypes):
-        return
-    # A mapping may repeat the dtype of an input that is no number of 8 bits.
-    if not isinstance(given, Mapping) and given not in DTYPES:
-        raise ValueError(
-            f"{name} is one of {listed(DTYPES)}; received {given!r}."
-        )
-    if format != "tflite" or quantize != "int8":
-        raise ValueError(
-            f"{name}={given!r} needs a LiteRT file with quantize='int8'; the "
-            f"format is '{format}', quantize={quantize!r}."
-        )
 
 
 def integer_types(

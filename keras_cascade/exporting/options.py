@@ -7,10 +7,7 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
-import keras
-
 from keras_cascade._messages import listed
-from keras_cascade.exporting.integer_types import check_dtype
 
 # The ending of a path, and its format.
 ENDINGS = {
@@ -31,6 +28,8 @@ QUANTIZATIONS = {
     "tflite": ("float16", "dynamic", "int8", "mixed"),
     "onnx": ("dynamic", "int8"),
 }
+# The dtypes of inputs and outputs of LiteRT files.
+DTYPES = ("float32", "int8", "uint8")
 NEED_CALIBRATION = ("int8", "mixed")
 # The tolerated difference of a file's answers from the model's, in standard
 # deviations of the model's answers.
@@ -94,8 +93,8 @@ def make_options(
     path = _checked_path(path)
     format = _checked_format(path, format)
     _check_quantization(format, quantize)
-    check_dtype("input_dtype", input_dtype, format, quantize)
-    check_dtype("output_dtype", output_dtype, format, quantize)
+    _check_dtype("input_dtype", input_dtype, format, quantize)
+    _check_dtype("output_dtype", output_dtype, format, quantize)
     tolerance = TOLERANCES[quantize] if tolerance is None else tolerance
     _check_positive("tolerance", tolerance)
     _check_positive("timeout", timeout)
@@ -106,7 +105,6 @@ def make_options(
         quantize=quantize,
         input_dtype=input_dtype or "float32",
         output_dtype=output_dtype or "float32",
-        source=keras.config.backend(),
         batch_size=batch_size,
         tolerance=tolerance,
         fold=fold,
@@ -192,6 +190,32 @@ def _check_quantization(format: str, quantize: str | None) -> None:
         f"quantize={quantize!r}: a file of format '{format}' is not quantized. "
         f"Those that can be: {listed(QUANTIZATIONS)}."
     )
+
+
+def _check_dtype(
+    name: str, given: object, format: str, quantize: str | None
+) -> None:
+    """Raises a ValueError for dtypes that no file of the format takes.
+
+    Args:
+        name: The argument, `input_dtype` or `output_dtype`.
+        given: A dtype, or a mapping from names to dtypes.
+        format: The format of the file.
+        quantize: Its quantization.
+    """
+    dtypes = [*given.values()] if isinstance(given, Mapping) else [given]
+    if all(dtype in (None, "float32") for dtype in dtypes):
+        return
+    # A mapping may repeat the dtype of an input that is no number of 8 bits.
+    if not isinstance(given, Mapping) and given not in DTYPES:
+        raise ValueError(
+            f"{name} is one of {listed(DTYPES)}; received {given!r}."
+        )
+    if format != "tflite" or quantize != "int8":
+        raise ValueError(
+            f"{name}={given!r} needs a LiteRT file with quantize='int8'; the "
+            f"format is '{format}', quantize={quantize!r}."
+        )
 
 
 def check_calibration(options: ExportOptions, data: object) -> None:

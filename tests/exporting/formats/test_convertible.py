@@ -1,6 +1,7 @@
 """Operations that converters know, compared with Keras's own."""
 
 import importlib.util
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -20,6 +21,7 @@ NEEDS_TENSORFLOW = pytest.mark.skipif(
     importlib.util.find_spec("tensorflow") is None,
     reason="LiteRT files are written by TensorFlow, which is not installed",
 )
+OPTIONS = replace(make_options("m.onnx"), source=BACKEND)
 IMAGES = np.random.default_rng(0).uniform(0, 255, (2, 12, 9, 3))
 IMAGES = IMAGES.astype("float32")
 KINDS = [(how, a) for how in ("bilinear", "bicubic") for a in (False, True)]
@@ -33,7 +35,7 @@ def test_resized_images_are_keras_own(interpolation, antialias, size):
     how = {"interpolation": interpolation, "antialias": antialias}
     layer = layers.Resizing(*size, **how)
     expected = layer(IMAGES)
-    with convertible_operations(make_options("m.tflite")):
+    with convertible_operations(OPTIONS):
         found = layer(IMAGES)
     np.testing.assert_allclose(*map(numpy, (found, expected)), atol=2e-3)
 
@@ -52,7 +54,7 @@ def test_the_aspect_ratio_is_kept(interpolation, ratio, size, data_format):
         "data_format": data_format,
     }
     expected = keras.ops.image.resize(images, size, **how)
-    with convertible_operations(make_options("m.onnx")):
+    with convertible_operations(OPTIONS):
         found = keras.ops.image.resize(images, size, **how)
         single = keras.ops.image.resize(images[0], size, **how)
     np.testing.assert_allclose(*map(numpy, (found, expected)), atol=2e-3)
