@@ -61,6 +61,25 @@ def figure(
     return drawn, axes[:panels]
 
 
+def canvas(width: float, height: float, caller: str) -> tuple["Figure", "Axes"]:
+    """Returns a figure of a size in inches, and axes that are all of it.
+
+    Args:
+        width: The width.
+        height: The height.
+        caller: The function that draws, for the error.
+
+    Raises:
+        ImportError: If matplotlib is not installed.
+    """
+    pyplot = _pyplot(caller)
+    drawn = pyplot.figure(figsize=(width, height))
+    pyplot.close(drawn)
+    axis = drawn.add_axes((0, 0, 1, 1))
+    axis.set_axis_off()
+    return drawn, axis
+
+
 def style(number: int) -> dict[str, str]:
     """Returns the colour and marker of a line by its number; they repeat."""
     return {

@@ -50,6 +50,9 @@ def test_the_examples_of_a_guide_run(page, tmp_path, monkeypatch):
     names = {}
     for block in examples(page.read_text("utf-8")):
         exec(compile(block, page.name, "exec"), names)
+    for drawn in tmp_path.glob("*.svg"):
+        shown = page.with_name(drawn.name).read_text("utf-8")
+        assert drawn.read_text("utf-8") == shown, f"draw {drawn.name} again"
 
 
 def test_blocks_are_found_in_lists_too():

@@ -1,5 +1,6 @@
 """Defines `Cascade`, which shows, exports and rebuilds itself."""
 
+import html
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -11,7 +12,8 @@ from keras_cascade.arguments import Arguments, takes_changes
 from keras_cascade.assembly.assemble import assemble
 from keras_cascade.cascade.rebuilding import rebuild
 from keras_cascade.cascade.saving import Saved
-from keras_cascade.display.summary import print_summary
+from keras_cascade.display.picture.picture import CascadePicture, draw_cascade
+from keras_cascade.display.summary import print_summary, summary_text
 from keras_cascade.graph.block import leaf_layers
 from keras_cascade.graph.graph import read_graph
 from keras_cascade.graph.inlining import inline_shared
@@ -87,6 +89,38 @@ class Cascade(Saved):
                     show_trainable=show_trainable,
                     layer_range=layer_range,
                 )
+
+    def plot(self, path: str | Path | None = None) -> CascadePicture:
+        """Draws the cascade: its networks, adapters, fusion and injections.
+
+        Networks are boxes with a row for each stretch between taps, and rows
+        where features enter. Colours say what is frozen and what trains, with
+        the number of parameters and the learning rates as compiled.
+
+        Args:
+            path: A file to write, `.svg` or `.png`. PNG needs matplotlib.
+                Defaults to `None`: no file.
+
+        Returns:
+            The picture, which a notebook shows. Its `svg` is its text, and
+            `save(path)` writes a file.
+
+        Raises:
+            ValueError: If the ending is another.
+            ImportError: If it is a PNG file, and matplotlib is not installed.
+
+        Example:
+        >>> import tempfile
+        >>> picture = cascade.plot(f"{tempfile.mkdtemp()}/cascade.svg")
+        """
+        picture = draw_cascade(self)
+        if path is not None:
+            picture.save(path)
+        return picture
+
+    def _repr_html_(self) -> str:
+        table = html.escape(summary_text(self))
+        return f"{self.plot()._repr_html_()}<pre>{table}</pre>"
 
     def to_plain(self) -> keras.Model:
         """Returns the same model in stock Keras layers.

@@ -1,0 +1,1 @@
+"""Draws cascades: boxes and links, their places, and files of them."""
