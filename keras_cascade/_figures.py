@@ -1,17 +1,17 @@
-"""Empty figures to draw on; only this module imports matplotlib.
+"""Empty figures to draw on, in the one style of all plots.
 
-Tested by `tests/training/range_test/test_finder.py`.
+Imports matplotlib only inside the calls that need it.
 """
 
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Colours that differ in grey, and for most colour-blind readers, too (Okabe
-# and Ito 2008, without yellow).
+# Colours that differ for most colour-blind readers (Okabe and Ito 2008,
+# without yellow). Some are one grey: dashes and markers tell lines apart.
 COLOURS = (
     "#0072B2",
     "#D55E00",
@@ -22,6 +22,8 @@ COLOURS = (
     "#000000",
 )
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+DASHES = ("-", "--", "-.", ":")
+FAINT = "0.7"  # of what lies behind the lines that count
 
 
 def figure(
@@ -46,7 +48,7 @@ def figure(
     drawn, grid = pyplot.subplots(
         rows,
         columns,
-        figsize=(1 + 4.4 * columns, 3.6 * rows),
+        figsize=(1 + 4.4 * columns, 4.2 * rows),
         squeeze=False,
         layout="constrained",
     )
@@ -80,12 +82,37 @@ def canvas(width: float, height: float, caller: str) -> tuple["Figure", "Axes"]:
     return drawn, axis
 
 
-def style(number: int) -> dict[str, str]:
-    """Returns the colour and marker of a line by its number; they repeat."""
+def style(number: int) -> dict[str, Any]:
+    """Returns the colour, dashes and marker of a line by its number.
+
+    They repeat at different numbers, and survive a print in grey together.
+    """
     return {
         "color": COLOURS[number % len(COLOURS)],
+        "linestyle": DASHES[number % len(DASHES)],
         "marker": MARKERS[number % len(MARKERS)],
+        "markeredgecolor": "white",
+        "markersize": 7,
     }
+
+
+def point_style(number: int) -> dict[str, Any]:
+    """Returns the style of single points by their number."""
+    return {**style(number), "linestyle": "none"}
+
+
+def add_legend(axis: "Axes") -> None:
+    """Adds a legend below a panel, where it hides nothing.
+
+    Its samples of lines are long enough to show the dashes.
+    """
+    axis.legend(
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.18),
+        ncols=2,
+        frameon=False,
+        handlelength=3.2,
+    )
 
 
 def _pyplot(caller: str) -> ModuleType:

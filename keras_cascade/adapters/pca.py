@@ -1,11 +1,12 @@
 """PCAAdapter: a projection to principal components, fitted on data."""
 
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import keras
 import numpy as np
 from keras import ops
 
+from keras_cascade import _figures
 from keras_cascade._keras_compat.annotations import DType, Shape, Tensor
 from keras_cascade.adapters.learning import (
     LearningAdapter,
@@ -17,6 +18,9 @@ from keras_cascade.adapters.moments import Moments, principal_components
 from keras_cascade.adapters.plain import Layers, with_weights
 from keras_cascade.adapters.pooling import PooledAdapter
 from keras_cascade.data import to_numpy
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @keras.saving.register_keras_serializable(package="keras_cascade")
@@ -107,6 +111,32 @@ class PCAAdapter(LearningAdapter, PooledAdapter):
             )
         variance = to_numpy(self.explained_variance)
         return variance / to_numpy(self.total_variance)
+
+    def plot(self) -> "Figure":
+        """Draws the fraction of the variance that the components explain.
+
+        Returns:
+            A `matplotlib.figure.Figure`: a bar a component, and a line of
+            their sum. `savefig(path)` writes it.
+
+        Raises:
+            ValueError: If it is not fitted.
+            ImportError: If matplotlib is not installed.
+        """
+        ratios = self.explained_variance_ratio_
+        figure, (axis,) = _figures.figure(1, 1, "PCAAdapter.plot")
+        numbers = np.arange(1, len(ratios) + 1)
+        axis.bar(numbers, ratios, color=_figures.FAINT, label="each")
+        line = {**_figures.style(0), "marker": ""}
+        axis.plot(numbers, np.cumsum(ratios), label="together", **line)
+        axis.set(
+            title=self.name,
+            xlabel="components",
+            ylabel="fraction of the variance",
+            ylim=(0, 1.02),
+        )
+        _figures.add_legend(axis)
+        return figure
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments, and the width once settled."""

@@ -293,3 +293,15 @@ def test_other_mistakes_are_explained():
         PCAAdapter(2).finalize_state()
     with pytest.raises(ValueError, match="is not fitted"):
         _ = PCAAdapter(2).explained_variance_ratio_
+
+
+def test_the_plot_shows_the_variance_of_each_component_and_their_sum():
+    pytest.importorskip("matplotlib")
+    decomposition = pytest.importorskip("sklearn.decomposition")
+    exact = decomposition.PCA(4).fit(features())
+    (axis,) = PCAAdapter(4).adapt(features()).plot().axes
+    expected = exact.explained_variance_ratio_
+    heights = [bar.get_height() for bar in axis.patches]
+    np.testing.assert_allclose(heights, expected, rtol=1e-4)
+    (line,) = axis.lines
+    np.testing.assert_allclose(line.get_ydata(), np.cumsum(expected), rtol=1e-4)

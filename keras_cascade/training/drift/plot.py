@@ -38,7 +38,7 @@ def draw(table: Mapping[str, list[float]]) -> Any:
         locator: Any = axis.xaxis.get_major_locator()
         locator.set_params(integer=True)
         axis.set_ylim(*_limits(kind, [table[name] for name in names]))
-        axis.legend(framealpha=0.85, edgecolor="none")
+        _figures.add_legend(axis)
     return figure
 
 

@@ -149,24 +149,24 @@ def _row(name: str, test: RangeTest) -> tuple:
 
 
 def _draw(axis: Any, name: str, test: RangeTest, rule: str) -> None:
-    axis.plot(test.rates, test.losses, color="0.75", linewidth=1, label="loss")
+    faint = {"color": _figures.FAINT, "linewidth": 1}
+    axis.plot(test.rates, test.losses, label="loss", **faint)
     rates = test.rates[: len(test.smoothed)]
     blue = _figures.COLOURS[0]
     axis.plot(rates, test.smoothed, color=blue, label="smoothed")
     for number, (one, rate) in enumerate(test.suggestions.items(), start=1):
         if rate is None:
             continue
+        size = 11 if one == rule else 7
         axis.plot(
             rate,
             np.interp(rate, rates, test.smoothed),
-            linestyle="none",
-            markersize=9 if one == rule else 6,
             label=f"{one}: {rate:.2g}",
-            **_figures.style(number),
+            **{**_figures.point_style(number), "markersize": size},
         )
     axis.set(title=name, xlabel="learning rate", ylabel="loss", xscale="log")
     axis.set_ylim(*_limits(test))
-    axis.legend(framealpha=0.85, edgecolor="none")
+    _figures.add_legend(axis)
 
 
 def _limits(test: RangeTest) -> tuple[float, float]:
