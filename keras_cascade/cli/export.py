@@ -107,9 +107,17 @@ def _add_choices(parser: argparse.ArgumentParser) -> None:
     for what in ("input", "output"):
         parser.add_argument(
             f"--{what}-dtype",
-            choices=DTYPES,
-            help=f"of the {what}s of a LiteRT file in int8",
+            action="append",
+            metavar="[NAME=]DTYPE",
+            help=f"{', '.join(DTYPES)}: of the floating {what}s of a LiteRT "
+            "file in int8, or of one by its name, once for each",
         )
+    parser.add_argument(
+        "--batch-size",
+        type=int,
+        metavar="N",
+        help="the size of all batches that the file takes (default: any)",
+    )
     parser.add_argument(
         "--labels",
         type=Path,
@@ -128,6 +136,7 @@ def _add_choices(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-fold", action="store_true", help="fold no layers into others"
     )
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
     parser.add_argument(
         "--timeout",
         type=float,
@@ -169,10 +178,30 @@ def _check_usage(arguments: argparse.Namespace) -> None:
 
 def _options(arguments: argparse.Namespace) -> dict[str, Any]:
     """Returns the arguments that `export` checks without a model."""
-    names = ("format", "quantize", "tolerance", "input_dtype", "output_dtype")
+    names = ("format", "quantize", "tolerance", "timeout", "batch_size")
     given = {name: getattr(arguments, name) for name in names}
-    fold, timeout = not arguments.no_fold, arguments.timeout
-    return {**given, "fold": fold, "timeout": timeout}
+    for name in ("input_dtype", "output_dtype"):
+        given[name] = _dtype(name, getattr(arguments, name))
+    return {**given, "fold": not arguments.no_fold}
+
+
+def _dtype(name: str, given: list[str] | None) -> str | dict[str, str] | None:
+    """Returns the dtype of all inputs or outputs, or of each by its name."""
+    if not given:
+        return None
+    if len(given) == 1 and "=" not in given[0]:
+        return given[0]
+    found: dict[str, str] = {}
+    for text in given:
+        # A name may contain the sign itself.
+        key, sign, dtype = text.rpartition("=")
+        if not sign or key in found:
+            raise ValueError(
+                f"{name}: pass one dtype for all, or NAME=DTYPE once for each "
+                f"name; received {' '.join(given)}."
+            )
+        found[key] = dtype
+    return found
 
 
 def _written(arguments: argparse.Namespace) -> "ExportReport":
@@ -194,6 +223,7 @@ def _written(arguments: argparse.Namespace) -> "ExportReport":
         check_data=check,
         labels=labels,
         outputs=arguments.outputs,
+        verbose=not arguments.quiet,
         **_options(arguments),
     )
 

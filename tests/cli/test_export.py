@@ -4,12 +4,14 @@ import json
 import os
 import subprocess
 import sys
+from inspect import signature
 
 import keras
 import numpy as np
 import pytest
 from PIL import Image
 
+import keras_cascade as kc
 from keras_cascade import exporting
 from keras_cascade.cli import main
 from keras_cascade.exporting.checking.parity import OutputParity
@@ -19,6 +21,7 @@ ON_TENSORFLOW = pytest.mark.skipif(
     reason="LiteRT files are written on TensorFlow",
 )
 SIDE = 8
+ARGUMENTS = {*signature(kc.export).parameters} - {"cascade", "path"}
 
 
 @pytest.fixture
@@ -112,6 +115,11 @@ def one_error(text: str) -> str:
             ["m.keras", "m.tflite", "--tolerance", "-1"],
             "tolerance is a number above 0",
         ),
+        (
+            ["m.keras", "m.tflite", *2 * ["--input-dtype", "int8"]],
+            "pass one dtype for all, or NAME=DTYPE once for each name",
+        ),
+        (["m.keras", "m.tflite", "--batch-size", "0"], "above 0; received 0"),
         (["m.keras", "m.tflite", "--timeout", "soon"], "'soon'"),
         (["m.keras", "m.tflite", "--output", "x"], "ambiguous option"),
     ],
@@ -131,7 +139,7 @@ def test_every_option_reaches_export(model, photos, passed_on, tmp_path):
     labels.write_text("\ufeffbright\ndark\n\n", "utf-8")
     options = "--quantize int8 --input-dtype uint8 --output-dtype int8 "
     options += "--tolerance 0.5 --timeout 60 --no-fold --format tflite "
-    options += "--output-name tone --output-name other"
+    options += "--output-name tone --output-name other --batch-size 2 --quiet"
     data = ["--calibration", photos, "--check", photos, "--labels", labels]
     argv = ["export", model, tmp_path / "out", *options.split(), *data]
     assert exit_status(argv) == 1
@@ -150,7 +158,22 @@ def test_every_option_reaches_export(model, photos, passed_on, tmp_path):
         "outputs": ["tone", "other"],
         "fold": False,
         "timeout": 60.0,
+        "batch_size": 2,
+        "verbose": False,
     }
+    # All that Python can ask for, the console can.
+    assert ARGUMENTS == {*passed_on, "calibration_data", "check_data"}
+
+
+def test_dtypes_are_given_for_each_input_by_its_name(
+    model, photos, passed_on, tmp_path
+):
+    options = "--quantize int8 --input-dtype photo=uint8 --input-dtype a=b=int8"
+    data = ["--calibration", photos, "--output-dtype", "tone=int8"]
+    argv = ["export", model, tmp_path / "m.tflite", *options.split(), *data]
+    assert exit_status(argv) == 1
+    assert passed_on["input_dtype"] == {"photo": "uint8", "a=b": "int8"}
+    assert passed_on["output_dtype"] == {"tone": "int8"}
 
 
 def test_missing_options_are_left_to_export(model, passed_on, tmp_path):
@@ -158,6 +181,7 @@ def test_missing_options_are_left_to_export(model, passed_on, tmp_path):
     del passed_on["args"]
     assert passed_on.pop("fold") is True
     assert passed_on.pop("timeout") == 3600
+    assert passed_on.pop("verbose") is True
     assert set(passed_on.values()) == {None}
 
 
