@@ -6,6 +6,7 @@ lock on a file in it released. The next writer to the same place deletes it.
 
 import contextlib
 import errno
+import mmap
 import os
 import shutil
 import stat
@@ -49,22 +50,33 @@ def workspace(path: Path) -> Iterator[Path]:
         yield folder
 
 
+def data_file(path: Path) -> Path:
+    """Returns the file for the data that does not fit into a file."""
+    return path.with_name(f"{path.name}.data")
+
+
 def move_into_place(staged: Path, path: Path) -> None:
     """Moves a finished file or folder to its place, over an earlier one.
 
     Args:
-        staged: The file or folder, in the workspace of `path`.
+        staged: The file or folder, in the workspace of `path`. Its data file
+            moves with it.
         path: Its place.
     """
     _check_replaceable(path)
     # After a power cut, the old file or the new one is there.
-    for part in (staged, *staged.rglob("*")):
+    for part in (staged, data_file(staged), *staged.rglob("*")):
         if part.is_file():
             _sync(part)
     if path.is_file() and not path.is_symlink():
         _copy_permissions(path, staged)
-    if not os.path.lexists(path) or not (path.is_dir() or staged.is_dir()):
+    if data_file(staged).is_file():
+        _swap_pair(staged, path)
+    elif not os.path.lexists(path) or not (path.is_dir() or staged.is_dir()):
+        had_data = _has_data(path)
         staged.replace(path)
+        if had_data:
+            data_file(path).unlink()
     else:
         _swap(staged, path)
     with contextlib.suppress(OSError):  # Windows opens no folders
@@ -81,6 +93,47 @@ def _swap(staged: Path, path: Path) -> None:
     finally:
         if not os.path.lexists(path):
             earlier.rename(path)
+
+
+def _swap_pair(staged: Path, path: Path) -> None:
+    """Moves a file and its data file to their places.
+
+    The earlier file leaves first and the new one comes last, so that a file is
+    never beside the data of another one. `_restore` knows the folder's name.
+    """
+    earlier = staged.with_name(f"{path.name}.earlier_pair")
+    earlier.mkdir()
+    try:
+        for old in (path, data_file(path)):
+            if os.path.lexists(old):
+                old.rename(earlier / old.name)
+        data_file(staged).rename(data_file(path))
+        staged.rename(path)
+    finally:
+        if not os.path.lexists(path):
+            _restore_pair(earlier, path)
+
+
+def _restore_pair(earlier: Path, path: Path) -> None:
+    data, old_data = data_file(path), earlier / data_file(path).name
+    if old_data.exists():
+        old_data.replace(data)
+    elif not earlier.with_name(data.name).exists():
+        # The new data has left the workspace, and its file never came.
+        data.unlink(missing_ok=True)
+    if os.path.lexists(earlier / path.name):
+        (earlier / path.name).rename(path)
+
+
+def _has_data(path: Path) -> bool:
+    """Whether a file refers to the data file beside it."""
+    if not (path.is_file() and data_file(path).is_file()):
+        return False
+    with path.open("rb") as stream:
+        if not os.fstat(stream.fileno()).st_size:
+            return False
+        with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return content.find(data_file(path).name.encode()) >= 0
 
 
 def _sync(path: Path) -> None:
@@ -137,11 +190,15 @@ def _remove_if_dead(folder: Path) -> None:
 
 
 def _restore(folder: Path) -> None:
-    """Moves back the folder that a writer had moved away when it was killed."""
+    """Moves back what a writer had moved away when it was killed."""
     for earlier in folder.rglob("*.earlier"):
         path = folder.with_name(earlier.name.removesuffix(".earlier"))
         if not os.path.lexists(path):
             earlier.rename(path)
+    for earlier in folder.rglob("*.earlier_pair"):
+        path = folder.with_name(earlier.name.removesuffix(".earlier_pair"))
+        if not os.path.lexists(path):
+            _restore_pair(earlier, path)
 
 
 def _check_replaceable(path: Path) -> None:

@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -74,6 +75,77 @@ def test_an_earlier_folder_comes_back_if_the_new_one_cannot_be_moved(tmp_path):
     with workspace(path) as folder, pytest.raises(FileNotFoundError):
         move_into_place(folder / "never_written", path)
     assert (path / "inner" / "data").read_text() == "old"
+
+
+def pair(folder, name, text="new"):
+    """Writes a file that refers to the data file beside it."""
+    write(folder, f"{name}.data", text)
+    return write(folder, name, f"{text}, {name}.data")
+
+
+OLD = {"nothing": lambda *_: None, "a file": write, "a pair": pair}
+
+
+def texts(folder):
+    return {x.name: x.read_text() for x in folder.iterdir() if x.is_file()}
+
+
+@pytest.mark.parametrize("old", OLD)
+@pytest.mark.parametrize("new", [write, pair])
+def test_a_file_and_its_data_are_replaced_as_one(tmp_path, old, new):
+    path = tmp_path / "m.onnx"
+    OLD[old](tmp_path, path.name, "old")
+    with workspace(path) as folder:
+        move_into_place(new(folder, path.name, "new"), path)
+    expected = {"m.onnx": "new"}
+    if new is pair:
+        expected = {"m.onnx": "new, m.onnx.data", "m.onnx.data": "new"}
+    assert texts(tmp_path) == expected
+
+
+def test_a_file_beside_that_it_does_not_refer_to_stays(tmp_path):
+    path = write(tmp_path, "m.keras", "old")
+    write(tmp_path, "m.keras.data", "another program's")
+    with workspace(path) as folder:
+        move_into_place(write(folder, path.name), path)
+    assert texts(tmp_path)["m.keras.data"] == "another program's"
+
+
+# The two new files move, after the old ones.
+@pytest.mark.parametrize(
+    ("old", "step"),
+    [(old, step) for i, old in enumerate(OLD) for step in range(1, 3 + i)],
+)
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_pair_that_moved_in_part_is_moved_back(
+    tmp_path, old, killed, step, monkeypatch
+):
+    path = tmp_path / "m.onnx"
+    OLD[old](tmp_path, path.name, "old")
+    before, steps, rename = texts(tmp_path), [], Path.rename
+
+    def fail(source, target):
+        steps.append(source)
+        if len(steps) == step:
+            raise OSError("the disk is gone")
+        return rename(source, target)
+
+    folder = tmp_path / ".m.onnx-abcdefgh"
+    folder.mkdir()
+    write(folder, atomic_write._LOCK)
+    staged = pair(folder, path.name)
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="gone"):
+        patch.setattr(Path, "rename", fail)
+        if killed:
+            patch.setattr(atomic_write, "_restore_pair", lambda *_: None)
+        move_into_place(staged, path)
+    # A file is never beside another one's data.
+    if (tmp_path / "m.onnx").exists():
+        assert texts(tmp_path) == before
+    # The next writer to the folder puts right what a killed one left.
+    with workspace(path):
+        assert texts(tmp_path) == before
+    assert not folder.exists()
 
 
 def test_new_parent_folders_are_deleted_after_a_failure(tmp_path):

@@ -1,11 +1,12 @@
 """Lists the backends that can write a format, and what is missing here."""
 
 import importlib.util
+from collections.abc import Sequence
 
 import keras
 
 from keras_cascade._extras import pip_line
-from keras_cascade.exporting.options import ExportOptions
+from keras_cascade.exporting.options import LARGEST, ExportOptions
 from keras_cascade.graph.program import Program
 
 # The packages that a backend needs to write ONNX, beside `onnx` itself.
@@ -49,6 +50,27 @@ def possible_backends(format: str) -> tuple[str, ...]:
         others = [x for x in ("torch", "jax", "tensorflow") if x != running]
         return (running, *others)
     return ("tensorflow",)
+
+
+def backends_for_weights(
+    backends: Sequence[str], options: ExportOptions, weights: int
+) -> list[str]:
+    """Returns the backends that write files with so many bytes of weights.
+
+    Raises:
+        ModuleNotFoundError: There is none.
+    """
+    if options.format != "onnx" or weights <= LARGEST["onnx"]:
+        return list(backends)
+    # TensorFlow's graphs, which tf2onnx takes, are protocol buffers too.
+    ready = [backend for backend in backends if backend != "tensorflow"]
+    if ready:
+        return ready
+    raise ModuleNotFoundError(
+        f"'{options.path.name}': the weights take {weights:,} bytes, and "
+        f"tf2onnx writes at most {LARGEST['onnx']:,}. torch and JAX write "
+        'more: pip install "keras_cascade[torch,onnx]"'
+    )
 
 
 def check_runtime(options: ExportOptions) -> None:

@@ -145,7 +145,8 @@ def _write_litert(path: Path, texts: dict[str, str]) -> None:
 def _write_onnx(path: Path, texts: dict[str, str]) -> None:
     import onnx
 
-    model = onnx.load(path)
+    # Weights in a file of their own stay there.
+    model = onnx.load(path, load_external_data=False)
     kept = {x.key: x.value for x in model.metadata_props}
     onnx.helper.set_model_props(model, {**kept, **texts})
     onnx.save(model, path)

@@ -10,13 +10,14 @@ import keras
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from keras_cascade._atomic_write import move_into_place, workspace
+from keras_cascade._atomic_write import data_file, move_into_place, workspace
 from keras_cascade._cascade_view import CascadeView
 from keras_cascade.adapters.fitting import check_fitted
 from keras_cascade.exporting.backend_fallback import write_first_right
-from keras_cascade.exporting.backends import backends_for
+from keras_cascade.exporting.backends import backends_for, backends_for_weights
 from keras_cascade.exporting.card import output_shapes
 from keras_cascade.exporting.checking import verification
+from keras_cascade.exporting.formats import onnx_file
 from keras_cascade.exporting.inference_program import (
     computes_in_half,
     to_stock_layers,
@@ -71,7 +72,8 @@ def export(
         cascade: The cascade, or any Functional `keras.Model`. It is not
             changed.
         path: The path of the file, whose folder is created. Nothing is there
-            until the file is complete.
+            until the file is complete. ONNX files hold 2 GiB; more weights are
+            written to a file beside it, `NAME.onnx.data`.
         format: `"saved_model"`, `"tflite"`, `"onnx"`, `"keras"` (stock layers
             that load without this package), or `"torch"` (`.pt2`). Defaults
             to `None`: by the path's ending, and without one a SavedModel.
@@ -152,7 +154,9 @@ def export(
     whole = as_program(to_stock_layers(model))
     options = _with_signature(options, whole, outputs, labels)
     kept, checked = whole.pruned(options.outputs), check_data is not None
-    check_size(options, weight_bytes(kept))
+    weights = weight_bytes(kept)
+    check_size(options, weights)
+    backends = backends_for_weights(backends, options, weights)
     check_strings(kept, options.format, checked)
     whole = with_batch_size(whole, options.batch_size)
     with workspace(options.path) as folder, _progress(verbose) as show:
@@ -228,6 +232,9 @@ def _kept_apart(staged: Path, report: ExportReport) -> ParityError:
     """Moves a wrong file to a name that says so; returns the error."""
     path = report.path
     kept = path.with_name(f"{path.stem}.beyond_tolerance{path.suffix}")
+    if report.data_path is not None:
+        staged = onnx_file.renamed_pair(staged, kept.name)
+        report = replace(report, data_path=data_file(kept))
     move_into_place(staged, kept)
     what = "largest" if report.bounds == "maximum" else "mean"
     return ParityError(

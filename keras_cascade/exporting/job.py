@@ -9,6 +9,7 @@ from pathlib import Path
 
 import keras
 
+from keras_cascade._atomic_write import data_file
 from keras_cascade.exporting import backends, card, writing
 from keras_cascade.exporting.checking import parity, verification
 from keras_cascade.exporting.checking.parity import Answers
@@ -212,10 +213,12 @@ class Job:
         }
         card.put_card(path, report.format, facts)
         used = writing.operators(path, report.format)
+        has_data = data_file(path).is_file()
         borrowed = verification.borrowed_operators(used)
         return replace(
             report,
             size_bytes=_size_of(path),
+            data_path=data_file(self.options.path) if has_data else None,
             operators=used,
             integers=integers,
             builtin_only=not borrowed if report.format == "tflite" else None,
@@ -223,6 +226,6 @@ class Job:
 
 
 def _size_of(path: Path) -> int:
-    """Returns the bytes of a file, or of all files in a folder."""
-    files = path.rglob("*") if path.is_dir() else [path]
+    """Returns the bytes of a file with its data, or of a folder's files."""
+    files = path.rglob("*") if path.is_dir() else [path, data_file(path)]
     return sum(x.stat().st_size for x in files if x.is_file())

@@ -19,8 +19,9 @@ ENDINGS = {
 }
 # The names that `keras.Model.export` has for the same formats.
 _KERAS_NAMES = {"tf_saved_model": "saved_model", "litert": "tflite"}
-# Protocol buffers and flatbuffers, which these files are, have no larger ones.
-LARGEST = {"onnx": 2**31 - 2**20, "tflite": 2**31 - 2**20}
+# The most bytes of weights in a single file: protocol buffers and flatbuffers,
+# which these files are, have at most 2 GiB with the graph and the model card.
+LARGEST = {"onnx": 2**31 - 2**26, "tflite": 2**31 - 2**20}
 # The formats that a converter writes, which may crash.
 CONVERTED = ("tflite", "onnx")
 FORMATS = tuple(ENDINGS.values())
@@ -230,16 +231,16 @@ def check_calibration(options: ExportOptions, data: object) -> None:
 def check_size(options: ExportOptions, weights: int) -> None:
     """Raises a ValueError for more bytes of weights than a file can hold."""
     most = LARGEST.get(options.format)
-    if most is None or weights <= most:
+    is_quantized = options.quantize is not None
+    # ONNX keeps the weights in a file of their own, but is quantized from one.
+    is_onnx = options.format == "onnx"
+    if most is None or weights <= most or is_onnx != is_quantized:
         return
-    # ONNX is quantized from a whole file in float32.
-    if options.format == "tflite" and options.quantize is not None:
-        return
-    other = "" if options.format == "onnx" else ", or pass quantize="
+    other = "leave quantize out" if is_onnx else "pass quantize="
     raise ValueError(
         f"'{options.path.name}': the weights take {weights:,} bytes, and a "
         f"file of format '{options.format}' has at most {most:,}. Write a "
-        f"SavedModel{other}."
+        f"SavedModel, or {other}."
     )
 
 

@@ -45,7 +45,7 @@ class ExportReport:
         rehosted: Whether that was another one than the running one, in a
             subprocess.
         quantize: The quantization; None is float32.
-        size_bytes: The size of the file.
+        size_bytes: The size of the file, with that of `data_path`.
         inputs: Input name to shape, with the batch.
         outputs: Output name to shape, with the batch.
         integers: Of a file that takes or gives integers: `"inputs"` and
@@ -69,6 +69,8 @@ class ExportReport:
         peak_memory_bytes: The peak memory of the process that ran the file,
             its runtime included.
         tried: The backends whose file was not right, and why.
+        data_path: The file with the weights of an ONNX file of more than
+            2 GiB, which lies beside it; None if the file has them.
     """
 
     path: Path
@@ -95,6 +97,7 @@ class ExportReport:
     latency: Mapping[str, Latency] = field(default_factory=dict)
     peak_memory_bytes: int | None = None
     tried: Mapping[str, str] = field(default_factory=dict)
+    data_path: Path | None = None
 
     @property
     def difference(self) -> float | None:
@@ -113,7 +116,9 @@ class ExportReport:
         found = asdict(self)
         for name in ("inputs", "outputs"):
             found[name] = {k: list(v) for k, v in found[name].items()}
-        found |= {"path": str(self.path), "layers": list(found["layers"])}
+        data_path = self.data_path and str(self.data_path)
+        found |= {"path": str(self.path), "data_path": data_path}
+        found["layers"] = list(found["layers"])
         return {**found, "difference": self.difference, "holds": self.holds}
 
     def __str__(self) -> str:
@@ -145,6 +150,11 @@ def _facts(report: ExportReport) -> list[tuple[str, str]]:
         *((f"  not by {k}", why) for k, why in report.tried.items()),
         ("numbers", report.quantize or "float32"),
         ("size", f"{report.size_bytes:,} bytes"),
+        *(
+            [("weights", f"in '{report.data_path.name}', which belongs to it")]
+            if report.data_path
+            else []
+        ),
         ("inputs", _shapes_text(report.inputs)),
         ("outputs", _shapes_text(report.outputs)),
         *_integers(report.integers),

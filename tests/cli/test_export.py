@@ -162,7 +162,7 @@ def test_every_option_reaches_export(model, photos, passed_on, tmp_path):
         "verbose": False,
     }
     # All that Python can ask for, the console can.
-    assert ARGUMENTS == {*passed_on, "calibration_data", "check_data"}
+    assert {*passed_on, "calibration_data", "check_data"} == ARGUMENTS
 
 
 def test_dtypes_are_given_for_each_input_by_its_name(

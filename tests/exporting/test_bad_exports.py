@@ -11,7 +11,7 @@ import pytest
 from keras import layers
 
 import keras_cascade as kc
-from keras_cascade.exporting import backends, options, writing
+from keras_cascade.exporting import backends, exporter, options, writing
 from keras_cascade.exporting.backends import possible_backends
 from keras_cascade.exporting.inference_program import to_inference_program
 from keras_cascade.exporting.options import make_options
@@ -225,16 +225,27 @@ def test_a_backend_that_is_not_installed_is_named(cascade, folder, monkeypatch):
     assert "jax2onnx" in str(caught.value)
 
 
-@pytest.mark.parametrize("ending", [".onnx", ".tflite"])
+@pytest.mark.parametrize(
+    ("ending", "quantize"), [(".onnx", "dynamic"), (".tflite", None)]
+)
 def test_more_weights_than_a_file_can_hold(
-    ending, cascade, folder, monkeypatch
+    ending, quantize, cascade, folder, monkeypatch
 ):
     if ending == ".tflite" and not importlib.util.find_spec("tensorflow"):
         pytest.skip("TensorFlow is not installed")
     # 4 * 3 + 3 weights of the network, and 3 * 2 + 2 of the head.
     monkeypatch.setitem(options.LARGEST, ending.removeprefix("."), 91)
     with pytest.raises(ValueError, match=r"take 92 bytes.*at most 91.*SavedM"):
-        export(cascade, folder / f"file{ending}")
+        export(cascade, folder / f"file{ending}", quantize=quantize)
+
+
+def test_tensorflow_alone_does_not_write_large_onnx_files(
+    cascade, folder, monkeypatch
+):
+    monkeypatch.setitem(options.LARGEST, "onnx", 91)
+    monkeypatch.setattr(exporter, "backends_for", lambda _: ["tensorflow"])
+    with pytest.raises(ModuleNotFoundError, match=r"92 bytes.*at most 91.*pip"):
+        export(cascade, folder / "file.onnx")
 
 
 def test_a_wrong_file_is_kept_under_another_name(folder, monkeypatch):

@@ -6,13 +6,15 @@ Tested by `tests/exporting/test_every_format.py`.
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 
+from keras_cascade._atomic_write import data_file
 from keras_cascade.exporting.formats.saved_model import traced
 from keras_cascade.exporting.formats.torch_program import exported
+from keras_cascade.exporting.options import LARGEST
 from keras_cascade.exporting.port_names import (
     PortNames,
     as_identifiers,
@@ -22,6 +24,7 @@ from keras_cascade.graph.program import Port, Program
 
 if TYPE_CHECKING:
     import onnx
+    import onnx_ir
 
 # All runtimes of recent years read this version of the operators.
 OPSET = 18
@@ -40,7 +43,7 @@ def _by_jax2onnx(program: Program, path: Path) -> None:
         found = program(*tensors)
         return tuple(found[name] for name in program.outputs)
 
-    jax2onnx.to_onnx(
+    model = jax2onnx.to_onnx(
         answers,
         inputs=[
             jax.ShapeDtypeStruct(_symbolic(port), np.dtype(port.dtype))
@@ -48,11 +51,9 @@ def _by_jax2onnx(program: Program, path: Path) -> None:
         ],
         input_names=[port.name for port in program.inputs],
         output_names=list(program.outputs),
-        return_mode="file",
-        output_path=str(path),
-        # One file whatever its size: others put weights beside it.
-        export_mode="web",
+        return_mode="ir",
     )
+    _save(model, path)
 
 
 def _by_tf2onnx(program: Program, path: Path) -> None:
@@ -98,17 +99,46 @@ def _by_torch(program: Program, path: Path) -> None:
     # They are arguments of a function before they are tensors of the file.
     outputs = {name: name for name in program.outputs}
     names = PortNames(_identifiers(program), outputs)
-    torch.onnx.export(
+    found: Any = torch.onnx.export(
         exported(renamed(program, names)),
         (),
-        path,
         input_names=[port.name for port in program.inputs],
         output_names=list(program.outputs),
         opset_version=OPSET,
         dynamo=True,
-        external_data=False,
         verbose=False,
     )
+    _save(found.model, path)
+
+
+def _save(model: "onnx_ir.Model", path: Path) -> None:
+    """Writes a model; more weights than a file holds go to another one."""
+    import onnx_ir
+
+    weights = sum(
+        value.const_value.nbytes
+        for graph in model.graphs()
+        for value in graph.initializers.values()
+        if value.const_value is not None
+    )
+    is_large = weights > LARGEST["onnx"]
+    data = data_file(path).name if is_large else None
+    onnx_ir.save(model, path, external_data=data)
+
+
+def renamed_pair(path: Path, name: str) -> Path:
+    """Renames a file and that with its weights; returns the new path."""
+    import onnx
+
+    model = onnx.load(path, load_external_data=False)
+    renamed = path.with_name(name)
+    for tensor in model.graph.initializer:
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = data_file(renamed).name
+    data_file(path).rename(data_file(renamed))
+    onnx.save(model, renamed)
+    return renamed
 
 
 def _identifiers(program: Program) -> dict[str, str]:
