@@ -7,7 +7,12 @@ from typing import Any
 from keras.src import backend
 
 # Keras's layers and operations look a function up in its module at each call.
-_HOMES: dict[str, Any] = {"resize": backend.image, "rnn": backend}
+_HOMES: dict[str, Any] = {
+    "resize": backend.image,
+    "rnn": backend,
+    "lstm": backend,
+    "gru": backend,
+}
 
 
 @contextmanager
@@ -18,8 +23,8 @@ def backend_functions(**functions: Callable[..., Any]) -> Iterator[None]:
     would not reach the layers that are inside of others, or users' own.
 
     Args:
-        **functions: `resize` or `rnn`, each called with the function that it
-            replaces and that function's arguments.
+        **functions: `resize`, `rnn`, `lstm` or `gru`, each called with the
+            function that it replaces and that function's arguments.
     """
     with ExitStack() as stack:
         for name, function in functions.items():

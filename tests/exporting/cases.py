@@ -87,6 +87,41 @@ def vision_transformer() -> tuple[kc.Cascade, Any]:
     return cascade, images_for("MobileNet", SAMPLES)
 
 
+def recurrent(make: Callable[[], Any]) -> tuple[kc.Cascade, Any]:
+    """A recurrent layer over eight steps, and a head."""
+    x = keras.Input((8, 4), name="signal")
+    cascade = kc.build_cascade(keras.Model(x, make()(x), name="net"), head=10)
+    return cascade, _inputs_of(cascade, SAMPLES)
+
+
+def conv_lstm() -> tuple[kc.Cascade, Any]:
+    """A convolutional LSTM over four images, and a head."""
+    x = keras.Input((4, 6, 6, 2), name="film")
+    y = layers.ConvLSTM2D(8, 3, name="rnn")(x)
+    y = layers.GlobalMaxPooling2D(name="pool")(y)
+    cascade = kc.build_cascade(keras.Model(x, y, name="net"), head=10)
+    return cascade, _inputs_of(cascade, SAMPLES)
+
+
+def embedding() -> tuple[kc.Cascade, Any]:
+    """Ids of categories beside numbers, and a head."""
+    ids = keras.Input((3,), dtype="int32", name="ids")
+    y = layers.Embedding(50, 4, "normal", name="embed")(ids)
+    y = layers.Flatten(name="flat")(y)
+    network = keras.Model(ids, layers.Dense(8, "tanh", name="mix")(y))
+    cascade = kc.build_cascade(network, head=10, extra_inputs={"side": (2,)})
+    return cascade, _inputs_of(cascade, SAMPLES)
+
+
+def odd_names() -> tuple[keras.Model, Any]:
+    """Names that are no identifiers, or mean something in Python."""
+    names = ("side-info", "img.rgb", "2d", "my input", "class")
+    inputs = [keras.Input((3,), name=name) for name in names]
+    y = layers.Concatenate(name="joined")(inputs)
+    model = keras.Model(inputs, {"the answer": layers.Dense(5)(y)})
+    return model, _inputs_of(model, SAMPLES)
+
+
 def small_network() -> keras.Model:
     """Two convolutions and ten scores."""
     x = keras.Input((32, 32, 3), name="image")
@@ -118,23 +153,32 @@ def attention_blocks(x: Any, number: int = 2) -> Any:
     return x
 
 
-CASES: dict[str, Callable[[], tuple[kc.Cascade, Any]]] = {
+CASES: dict[str, Callable[[], tuple[keras.Model, Any]]] = {
     **{name: lambda name=name: application(name) for name in APPLICATIONS},
     "injected": injected,
     "two_inputs": two_inputs,
     "transformer": transformer,
     "vision_transformer": vision_transformer,
+    "LSTM": lambda: recurrent(lambda: layers.LSTM(12, name="rnn")),
+    "GRU": lambda: recurrent(lambda: layers.GRU(12, name="rnn")),
+    "bidirectional": lambda: recurrent(
+        lambda: layers.Bidirectional(layers.LSTM(12), name="rnn")
+    ),
+    "ConvLSTM": conv_lstm,
+    "embedding": embedding,
+    "odd_names": odd_names,
 }
 
 
-def by_name(cascade: kc.Cascade, x: Any) -> dict[str, np.ndarray]:
+def by_name(cascade: keras.Model, x: Any) -> dict[str, np.ndarray]:
     """Inputs as a file takes them."""
     return x if isinstance(x, dict) else {cascade.inputs[0].name: x}
 
 
-def answers(cascade: kc.Cascade, x: Any) -> np.ndarray:
+def answers(cascade: keras.Model, x: Any) -> np.ndarray:
     """Answers of the cascade, which vary enough over samples to compare."""
-    found = np.asarray(cascade.predict(x, verbose=0))
+    (found,) = keras.tree.flatten(cascade.predict(x, verbose=0))
+    found = np.asarray(found)
     assert spread(found) > 1e-2
     return found
 
@@ -144,11 +188,15 @@ def spread(values: np.ndarray) -> float:
     return float(np.std(values.reshape(len(values), -1), axis=0).mean())
 
 
-def _inputs_of(cascade: kc.Cascade, samples: int) -> dict[str, np.ndarray]:
+def _inputs_of(model: keras.Model, samples: int) -> dict[str, np.ndarray]:
     random = np.random.default_rng(1)
-    return {
-        tensor.name: images_for("MobileNet", samples)
-        if len(tensor.shape) == 4
-        else random.normal(size=(samples, tensor.shape[1])).astype("float32")
-        for tensor in cascade.inputs
-    }
+    found = {}
+    for tensor in model.inputs:
+        shape = (samples, *tensor.shape[1:])
+        if len(shape) == 4:
+            found[tensor.name] = images_for("MobileNet", samples)
+        elif tensor.dtype == "int32":
+            found[tensor.name] = random.integers(0, 50, shape).astype("int32")
+        else:
+            found[tensor.name] = random.normal(size=shape).astype("float32")
+    return found

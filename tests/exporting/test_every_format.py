@@ -10,6 +10,7 @@ import json
 import keras
 import numpy as np
 import pytest
+from keras import layers
 
 import keras_cascade as kc
 from tests.exporting.cases import (
@@ -155,3 +156,36 @@ def test_every_kind_of_cascade_in_every_format(
     record_property("tried", str(dict(report.tried)))
     assert difference < 1e-3
     assert report.builtin_only in (None, True)
+
+
+@NEEDS_TENSORFLOW
+@pytest.mark.large
+def test_every_kind_of_cascade_in_every_format_but_text(
+    tmp_path, record_property
+):
+    """Only TensorFlow splits strings, in a SavedModel."""
+    words = layers.TextVectorization(
+        vocabulary=["hello", "there"], output_sequence_length=4
+    )
+    texts = np.array([["Hello there!"], ["there, x"], [""]])
+    ids = np.array([[2, 3, 0, 0], [3, 1, 0, 0], [0, 0, 0, 0]])
+    x = keras.Input((1,), dtype="string", name="text")
+    embed = layers.Embedding(4, 6, "normal", name="embed")
+    y = layers.Flatten(name="flat")(embed(words(x)))
+    cascade = kc.build_cascade(keras.Model(x, y, name="net"), head=10)
+    # NumPy's answers: those of the cascade need TensorFlow.
+    table, *_ = cascade.get_layer("upstream").get_layer("embed").get_weights()
+    kernel, bias = (np.asarray(w) for w in cascade.get_weights()[-2:])
+    expected = table[ids].reshape(3, -1) @ kernel + bias
+    path = tmp_path / "file"
+    report = kc.export(cascade, path, verbose=False)
+    (name,) = report.inputs
+    (found,) = run(path, {name: texts}).values()
+    difference = np.abs(found - expected).max() / spread(expected)
+    record_property("difference", difference)
+    record_property("backend", report.backend)
+    assert difference < 1e-3
+    with pytest.warns(UserWarning, match="needs operators of TensorFlow's"):
+        kc.export(cascade, tmp_path / "file.tflite", verbose=False)
+    with pytest.raises(ValueError, match="neither strings nor tables"):
+        kc.export(cascade, tmp_path / "file.onnx", verbose=False)

@@ -1,7 +1,9 @@
 """Has layers compute with operations that converters and runtimes know.
 
 Antialiased and bicubic resizing are products with matrices. Recurrent networks
-are unrolled for LiteRT, whose loops need a batch of a fixed size.
+are unrolled for LiteRT, whose loops need a batch of a fixed size, and for
+tf2onnx, which writes no loops. In torch's ONNX files they are operators, and
+jax2onnx writes only loops that count up.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +16,7 @@ import numpy as np
 from keras import ops
 
 from keras_cascade._keras_compat.backend_functions import backend_functions
+from keras_cascade.exporting.formats import onnx_recurrent
 from keras_cascade.exporting.options import NEED_CALIBRATION, ExportOptions
 
 # Each step is some twenty operators in the file, and takes a tenth of a second
@@ -36,13 +39,43 @@ def convertible_operations(options: ExportOptions) -> Iterator[None]:
         # The numbers stay those of the backend that the model runs on.
         return resized(original, images, size, options.source, **how)
 
-    functions: dict[str, Callable] = {"resize": resize}
+    with backend_functions(resize=resize, **_recurrent(options)):
+        yield
+
+
+def _recurrent(options: ExportOptions) -> dict[str, Callable]:
+    """Returns the functions that recurrent layers compute with."""
     if options.format == "tflite":
         loops = options.batch_size and options.quantize not in NEED_CALIBRATION
         longest = LONGEST_OF_FIXED_BATCH if loops else LONGEST_UNROLLED
-        functions["rnn"] = partial(_unrolled, longest)
-    with backend_functions(**functions):
-        yield
+        return {"rnn": partial(_unrolled, longest)}
+    if options.format != "onnx":
+        return {}
+    if keras.config.backend() == "jax":
+        return {"rnn": _forwards}
+    loop: dict[str, Callable] = {"rnn": partial(_unrolled, LONGEST_UNROLLED)}
+    if keras.config.backend() == "torch":
+        loop |= {"lstm": onnx_recurrent.lstm, "gru": onnx_recurrent.gru}
+    return loop
+
+
+def _forwards(
+    original: Callable,
+    step: Callable,
+    inputs: Any,
+    states: Any,
+    go_backwards: bool = False,
+    mask: Any = None,
+    **how: Any,
+) -> Any:
+    """Runs a recurrent layer, without a loop that counts down."""
+    if go_backwards:
+        axis = 0 if how.get("time_major") else 1
+        given = (inputs, mask)
+        inputs, mask = keras.tree.map_structure(
+            lambda x: None if x is None else ops.flip(x, axis), given
+        )
+    return original(step, inputs, states, mask=mask, **how)
 
 
 def _unrolled(

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from keras_cascade._atomic_write import data_file
+from keras_cascade.exporting.formats import onnx_recurrent
 from keras_cascade.exporting.formats.saved_model import traced
 from keras_cascade.exporting.formats.torch_program import exported
 from keras_cascade.exporting.options import LARGEST
@@ -106,6 +107,7 @@ def _by_torch(program: Program, path: Path) -> None:
         output_names=list(program.outputs),
         opset_version=OPSET,
         dynamo=True,
+        custom_translation_table=onnx_recurrent.translations(),
         verbose=False,
     )
     _save(found.model, path)
