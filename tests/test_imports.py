@@ -32,6 +32,7 @@ LAZY = BACKENDS | {
     "flatbuffers",
     "jax2onnx",
     "onnx",
+    "onnx_ir",
     "onnxruntime",
     "scipy",
     "sklearn",

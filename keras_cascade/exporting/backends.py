@@ -69,7 +69,7 @@ def backends_for_weights(
     raise ModuleNotFoundError(
         f"'{options.path.name}': the weights take {weights:,} bytes, and "
         f"tf2onnx writes at most {LARGEST['onnx']:,}. torch and JAX write "
-        'more: pip install "keras_cascade[torch,onnx]"'
+        f"more: {pip_line('torch', 'onnxscript')}"
     )
 
 

@@ -91,7 +91,8 @@ def recurrent(make: Callable[[], Any]) -> tuple[kc.Cascade, Any]:
     """A recurrent layer over eight steps, and a head."""
     x = keras.Input((8, 4), name="signal")
     cascade = kc.build_cascade(keras.Model(x, make()(x), name="net"), head=10)
-    return cascade, _inputs_of(cascade, SAMPLES)
+    (signal,) = _inputs_of(cascade, SAMPLES).values()
+    return cascade, signal
 
 
 def conv_lstm() -> tuple[kc.Cascade, Any]:
@@ -100,7 +101,8 @@ def conv_lstm() -> tuple[kc.Cascade, Any]:
     y = layers.ConvLSTM2D(8, 3, name="rnn")(x)
     y = layers.GlobalMaxPooling2D(name="pool")(y)
     cascade = kc.build_cascade(keras.Model(x, y, name="net"), head=10)
-    return cascade, _inputs_of(cascade, SAMPLES)
+    (film,) = _inputs_of(cascade, SAMPLES).values()
+    return cascade, film
 
 
 def embedding() -> tuple[kc.Cascade, Any]:
