@@ -8,6 +8,7 @@ _EXTRA_OF = {
     "keras_hub": "hub",
     "matplotlib": "analysis",
     "onnx": "onnx",
+    "onnx_ir": "onnx",
     "onnxruntime": "onnx",
     "onnxscript": "onnx",
     "scipy": "analysis",
