@@ -34,6 +34,7 @@ LAZY = BACKENDS | {
     "onnx",
     "onnx_ir",
     "onnxruntime",
+    "onnxscript",
     "scipy",
     "sklearn",
     "tf2onnx",
