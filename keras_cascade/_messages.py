@@ -31,6 +31,15 @@ def closest(wanted: str, possible: Iterable[str]) -> str:
     return f" Closest: {listed(by_lower[x] for x in found)}." if found else ""
 
 
+def in_bytes(count: float) -> str:
+    """Returns a number of bytes as text, such as `1.5 MB`."""
+    for unit in ("bytes", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} GB"
+
+
 def to_json(value: object) -> str:
     """Returns a value as JSON text, in which NaN and infinity are null."""
     return json.dumps(finite(value), indent=2, allow_nan=False)

@@ -54,6 +54,10 @@ class Digits(NamedTuple):
     side: np.ndarray
     labels: np.ndarray
 
+    def __repr__(self) -> str:
+        shapes = (f"{k} {v.shape}" for k, v in self._asdict().items())
+        return f"<Digits: {', '.join(shapes)}>"
+
 
 def names() -> list[str]:
     """Returns the names of the networks that ship with the project, sorted.

@@ -98,6 +98,12 @@ def test_the_cards_state_the_size_and_parameters_of_the_files():
         assert f"{zoo.load(name).count_params():,}" in card
 
 
+def test_the_repr_of_digits_is_a_line(handwritten):
+    assert repr(handwritten[1]) == (
+        "<Digits: images (797, 32, 32, 1), side (797, 2), labels (797,)>"
+    )
+
+
 def test_the_digits_are_split_as_documented(handwritten):
     from sklearn.datasets import load_digits
 

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from keras_cascade import data as user_data
+from keras_cascade._console import progress
 from keras_cascade._keras_compat.annotations import Tensor
 from keras_cascade._messages import listed
 from keras_cascade.adapters import Adapter
@@ -233,15 +234,15 @@ def _one_pass(
     learning = {name: _started(layer) for name, layer in layers.items()}
     inputs = input_paths(cascade.input)
     batches = user_data.length(data, batch_size)
-    bar = keras.utils.Progbar(batches, unit_name="batch")
-    for batch, labels in learning_batches(layers, data, batch_size):
-        names = features.needed_inputs
-        given = sort_inputs(batch, inputs, "The data of adapt", names)
-        tensors, masks = features.of_batch(given)
-        for name, learner in learning.items():
-            learn(learner, tensors[name], labels, masks.get(name))
-        if verbose:
-            bar.add(1)
+    stream = learning_batches(layers, data, batch_size)
+    with progress(batches, verbose) as show:
+        for done, (batch, labels) in enumerate(stream, start=1):
+            names = features.needed_inputs
+            given = sort_inputs(batch, inputs, "The data of adapt", names)
+            tensors, masks = features.of_batch(given)
+            for name, learner in learning.items():
+                learn(learner, tensors[name], labels, masks.get(name))
+            show("adapt: batches", done)
     for learner in learning.values():
         learner.finalize_state()
 

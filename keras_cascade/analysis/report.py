@@ -1,6 +1,7 @@
 """Defines the report of `check_interface`: rows and findings as a table."""
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -186,10 +187,10 @@ class StreamRow:
 
 
 @dataclass(frozen=True, repr=False)
-class InterfaceReport:
+class InterfaceReport(_tables.Tabular):
     """The adaptations that a cascade needs, and why.
 
-    Prints as a table.
+    It is shown as a table.
 
     Attributes:
         rows: One for each stream, in the order of `taps`, then `extra_inputs`.
@@ -206,14 +207,13 @@ class InterfaceReport:
         """Whether the cascade can be built: no finding is an error."""
         return all(finding.severity != "error" for finding in self.findings)
 
-    def __str__(self) -> str:
-        findings = (
-            f"{one.severity}: {', '.join(one.where)}: {one.what} {one.advice}"
-            for one in self.findings
-        )
-        return "\n".join([self._table(), *map(str.rstrip, findings)])
-
-    __repr__ = __str__
+    def _line(self) -> str:
+        builds = "builds" if self.builds else "does not build"
+        found = Counter(finding.severity for finding in self.findings)
+        counts = [f"{n} {x}{'s' * (n > 1)}" for x, n in found.items()]
+        streams = ", ".join(row.tap for row in self.rows)
+        facts = ", ".join([builds, *counts])
+        return f"<InterfaceReport of {streams or 'nothing'}: {facts}>"
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the report in plain values, None for NaN and infinity."""
@@ -225,18 +225,24 @@ class InterfaceReport:
             }
         )
 
-    def _table(self) -> str:
+    def _parts(self) -> list[_tables.Part]:
+        fusion = f"{self.fusion_parameters:,} parameters"
+        notes = [_tables.Note(fusion, "fusion")] * bool(self.fusion_parameters)
+        for one in self.findings:
+            text = f"{', '.join(one.where)}: {one.what} {one.advice}"
+            notes.append(_tables.Note(text.rstrip(), one.severity))
+        return [self._table(), *notes]
+
+    def _table(self) -> _tables.Table:
         columns = ["tap", "output", "goes to", "expected there", "adapter"]
         columns += ["parameters", "on the data"]
         measured = any(row.measured for row in self.rows)
         end = len(columns) if measured else -1
-        fusion = f"fusion: {self.fusion_parameters:,} parameters"
-        return _tables.as_text(
+        return _tables.Table(
             "Interface",
             columns[:end],
             [_cells(row)[:end] for row in self.rows],
             right=("parameters",),
-            caption=fusion if self.fusion_parameters else None,
         )
 
 

@@ -8,8 +8,8 @@ import tempfile
 import weakref
 from pathlib import Path
 
-from rich import print as show
-
+from keras_cascade._console import say
+from keras_cascade._messages import in_bytes
 from keras_cascade.cache.storage.disk import DiskStore
 from keras_cascade.cache.storage.stores import MemoryStore, Store
 
@@ -70,8 +70,13 @@ class FeatureCache:
         self._store: Store | None = None
 
     def __repr__(self) -> str:
-        where = "memory" if self.directory is None else str(self.directory)
-        return f"FeatureCache({where!r}, dtype={self.dtype!r})"
+        where = "memory" if self.directory is None else f"'{self.directory}'"
+        rows, taken = (0, 0) if self._store is None else self._store.contents()
+        facts = [f"{rows:,} rows read or written", in_bytes(taken)]
+        if self.max_bytes is not None:
+            facts.append(f"at most {in_bytes(self.max_bytes)}")
+        facts += [f"key {self.key!r}"] * (self.key is not None)
+        return f"<FeatureCache in {where}, {self.dtype}: {', '.join(facts)}>"
 
     def open(self) -> Store:
         """Returns the store of the features, always the same one."""
@@ -84,7 +89,7 @@ class FeatureCache:
                 else DiskStore(
                     self.directory,
                     max_bytes=self.max_bytes,
-                    notify=lambda text: show(f"cache_features: {text}"),
+                    notify=lambda text: say(f"cache_features: {text}"),
                 )
             )
         return self._store

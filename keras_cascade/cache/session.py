@@ -7,9 +7,9 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
-from rich import print as show
-
 from keras_cascade._cascade_view import CascadeView
+from keras_cascade._console import say
+from keras_cascade._messages import in_bytes
 from keras_cascade.cache.datasets import Dataset
 from keras_cascade.cache.feature_cache import FeatureCache
 from keras_cascade.cache.features import Features
@@ -180,7 +180,7 @@ class Session:
         place = "memory"
         if not self._cache.is_in_memory:
             place = f"'{self._cache.directory or 'a folder for this process'}'"
-        show(
+        say(
             f"cache_features: {features.describe()}; {size}to be kept in "
             f"{place}"
             + (f", {stored:,} rows are there" if stored else "")
@@ -193,15 +193,6 @@ class Session:
         if text not in self._warned:
             self._warned.add(text)
             warnings.warn(f"cache_features: {text}", stacklevel=2)
-
-
-def in_bytes(count: float) -> str:
-    """Returns a number of bytes as text, such as `1.5 MB`."""
-    for unit in ("bytes", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} GB"
 
 
 def _why_they_vary(datasets: Sequence[Dataset]) -> str | None:

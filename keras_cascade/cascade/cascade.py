@@ -1,19 +1,24 @@
 """Defines `Cascade`, which shows, exports and rebuilds itself."""
 
-import html
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import keras
 
+from keras_cascade._tables import as_html
 from keras_cascade.adapters import Adapter
 from keras_cascade.arguments import Arguments, takes_changes
 from keras_cascade.assembly.assemble import assemble
 from keras_cascade.cascade.rebuilding import rebuild
 from keras_cascade.cascade.saving import Saved
 from keras_cascade.display.picture.picture import CascadePicture, draw_cascade
-from keras_cascade.display.summary import print_summary, summary_text
+from keras_cascade.display.summary import (
+    chosen_blocks,
+    show_summary,
+    summary_parts,
+)
 from keras_cascade.graph.block import leaf_layers
 from keras_cascade.graph.graph import read_graph
 from keras_cascade.graph.inlining import inline_shared
@@ -62,32 +67,53 @@ class Cascade(Saved):
         show_trainable: bool = False,
         layer_range: list | None = None,
     ) -> None:
-        """Prints a table with a row a block.
+        """Shows a table with a row a block: as HTML in notebooks.
 
         A row names the block, its taps, its output shapes, its parameters,
-        how many of them train, and at which rate.
+        how many of them train, and at which rate. As text it is as wide as the
+        terminal, or, in a file or a pipe, as its cells. The cascade's Keras
+        layers are its blocks; the tables of their layers are Keras's own.
 
         Args:
-            line_length: Width in characters; `None` is as wide as needed.
-                Defaults to `None`.
-            positions: For Keras's own tables. Defaults to `None`.
-            print_fn: Called with each table as text; `None` prints. Defaults
-                to `None`.
+            line_length: The width in characters. Defaults to `None`: that of
+                the terminal, or no limit.
+            positions: The ends of the columns of Keras's tables. The table of
+                blocks fits its columns to their cells, and does not follow
+                it. Defaults to `None`.
+            print_fn: Called with each table as text, without a limit of its
+                width unless `line_length` says one. Defaults to `None`: shown
+                where the caller reads.
             expand_nested: Whether Keras's tables of each block's layers
                 follow. Defaults to `False`.
-            show_trainable: For Keras's own tables. Defaults to `False`.
-            layer_range: For Keras's own tables. Defaults to `None`.
+            show_trainable: Whether Keras's tables say which layers train; the
+                table of blocks always says how many parameters do. Defaults
+                to `False`.
+            layer_range: The first and the last block to show, as names or
+                regular expressions. Totals are of all blocks. Defaults to
+                `None`: all blocks.
+
+        Raises:
+            ValueError: If an end of `layer_range` matches no block.
+
+        Example:
+        >>> cascade.summary(line_length=80, layer_range=["adapters", "head"])
         """
-        print_summary(self, line_length, print_fn)
+        show_summary(self, line_length, print_fn, layer_range)
+        if positions is not None and not expand_nested:
+            warnings.warn(
+                "summary(positions=...) places the columns of Keras's tables, "
+                "which expand_nested=True shows. The table of blocks fits its "
+                "columns to their cells.",
+                stacklevel=2,
+            )
         if expand_nested:
-            for block in self.blocks.values():
-                block.summary(
+            for name in chosen_blocks(self, layer_range):
+                self.blocks[name].summary(
                     line_length=line_length,
                     positions=positions,
                     print_fn=print_fn,
                     expand_nested=True,
                     show_trainable=show_trainable,
-                    layer_range=layer_range,
                 )
 
     def plot(self, path: str | Path | None = None) -> CascadePicture:
@@ -119,8 +145,7 @@ class Cascade(Saved):
         return picture
 
     def _repr_html_(self) -> str:
-        table = html.escape(summary_text(self))
-        return f"{self.plot()._repr_html_()}<pre>{table}</pre>"
+        return f"{self.plot()._repr_html_()}\n{as_html(summary_parts(self))}"
 
     def to_plain(self) -> keras.Model:
         """Returns the same model in stock Keras layers.

@@ -163,7 +163,7 @@ class Trainer(Compiled):
         self._check_fitted("training")
         check_checkpoints(callbacks)
         callbacks = prepare_callbacks(
-            self, unfreeze, initial_epoch, epochs, callbacks
+            self, unfreeze, initial_epoch, epochs, callbacks, verbose
         )
         with self._taking_changes(callbacks):
             cache = as_cache(cache_features)

@@ -38,8 +38,11 @@ def add_inspect(commands: Subcommands) -> None:
 def _inspect(arguments: argparse.Namespace) -> int:
     import_package(arguments.modules)
     # Imported late, as it imports Keras, which --help does not need.
-    from keras_cascade.display.inspection import inspect_model, inspection_text
+    from keras_cascade.display.inspection import (
+        inspect_model,
+        inspection_tables,
+    )
 
-    describe = inspect_model if arguments.json else inspection_text
+    describe = inspect_model if arguments.json else inspection_tables
     show(describe(load_model(arguments.model)), arguments.json)
     return 0

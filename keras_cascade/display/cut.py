@@ -46,22 +46,24 @@ def describe_cut(network: keras.Model) -> dict[str, Any]:
     }
 
 
-def cut_text(found: dict[str, Any]) -> str:
+def cut_parts(found: dict[str, Any]) -> list[_tables.Part]:
     """Returns the result of `describe_cut` as a table with notes."""
     if found["nothing"]:
-        return f"cache_features has nothing to store: {found['nothing']}."
+        why = f"cache_features has nothing to store: {found['nothing']}."
+        return [_tables.Note(why)]
     count = _tables.count
     rows = [
         (x["name"], _tables.shape(x["shape"]), x["dtype"], count(x["bytes"]))
         for x in found["features"]
     ]
-    table = _tables.as_text(
+    table = _tables.Table(
         "Stored for each sample by cache_features",
         ("tensor", "shape", "dtype", "bytes"),
         [*rows, ("total", "", "", count(found["bytes"]))],
         right=("bytes",),
+        total=True,
     )
-    return "\n".join([table, *_notes(found)])
+    return [table, *map(_tables.Note, _notes(found))]
 
 
 def _notes(found: dict[str, Any]) -> list[str]:

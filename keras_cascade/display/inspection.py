@@ -6,8 +6,8 @@ import keras
 
 from keras_cascade import _tables
 from keras_cascade.display.blocks import count_parameters, describe_blocks
-from keras_cascade.display.cut import cut_text, describe_cut
-from keras_cascade.display.summary import summary_text
+from keras_cascade.display.cut import cut_parts, describe_cut
+from keras_cascade.display.summary import summary_parts
 from keras_cascade.networks.loading import as_network
 
 
@@ -32,7 +32,7 @@ def inspect_model(model: keras.Model) -> dict[str, Any]:
     }
 
 
-def inspection_text(model: keras.Model) -> str:
+def inspection_tables(model: keras.Model) -> _tables.Tables:
     """Returns the description of a model as tables."""
     found = inspect_model(model)
     rows = [
@@ -41,14 +41,14 @@ def inspection_text(model: keras.Model) -> str:
         for x in found[kind]
     ]
     title = f"{found['class']} '{found['name']}'"
-    tensors = _tables.as_text(title, ("", "name", "shape", "dtype"), rows)
-    contents = (
-        summary_text(model)
-        if found["blocks"]
-        else f"{found['parameters']:,} parameters, "
-        f"{found['trainable_parameters']:,} of them trainable"
-    )
-    return f"{tensors}\n{contents}\n{cut_text(found['cut'])}"
+    tensors = _tables.Table(title, ("", "name", "shape", "dtype"), rows)
+    contents = summary_parts(model) if found["blocks"] else [_count_note(found)]
+    return _tables.Tables(tensors, *contents, *cut_parts(found["cut"]))
+
+
+def _count_note(found: dict[str, Any]) -> _tables.Part:
+    trained = f"{found['trainable_parameters']:,} of them trainable"
+    return _tables.Note(f"{found['parameters']:,} parameters, {trained}")
 
 
 def _outputs(model: keras.Model) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
-"""Prints the table of `Cascade.summary()`."""
+"""Shows the table of `Cascade.summary()`."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from keras_cascade import _tables
@@ -14,38 +15,81 @@ COLUMNS = (
     "taps",
     "output",
     "parameters",
-    "trainable",
+    "trains",
     "learning rate",
 )
 # More rates than these, such as those of LayerwiseDecay, are shown as a range.
 MAX_LISTED_RATES = 3
 
 
-def print_summary(
+def show_summary(
     cascade: CascadeView,
     line_length: int | None,
     print_fn: Callable[[str], object] | None,
+    layer_range: Sequence[str] | None,
 ) -> None:
-    """Prints a row for each block and the totals, for `Cascade.summary`."""
-    (print_fn or print)(summary_text(cascade, line_length))
+    """Shows a row for each block and the totals, for `Cascade.summary`."""
+    parts = summary_parts(cascade, chosen_blocks(cascade, layer_range))
+    if print_fn is None:
+        _tables.Tables(*parts, width=line_length).show()
+    else:
+        print_fn(_tables.as_text(parts, line_length))
 
 
-def summary_text(cascade: CascadeView, line_length: int | None = None) -> str:
-    """Returns the table as text."""
+def chosen_blocks(
+    cascade: CascadeView, layer_range: Sequence[str] | None
+) -> list[str]:
+    """Returns the names of blocks from the first match to the last.
+
+    Raises:
+        ValueError: If `layer_range` is not two patterns of which each matches
+            a block.
+    """
+    names = list(cascade.blocks)
+    if layer_range is None:
+        return names
+    # As in Keras: regular expressions, matched from the beginning.
+    found = [
+        [i for i, name in enumerate(names) if re.match(pattern, name)]
+        for pattern in layer_range
+    ]
+    if len(found) != 2 or not all(found):
+        raise ValueError(
+            "summary(layer_range=...) is the first and the last block to "
+            f"show, each a name or a regular expression; received "
+            f"{layer_range!r}. The blocks are: {listed(names)}."
+        )
+    return names[min(map(min, found)) : max(map(max, found)) + 1]
+
+
+def summary_parts(
+    cascade: CascadeView, shown: Sequence[str] | None = None
+) -> list[_tables.Part]:
+    """Returns the table of the blocks, and notes.
+
+    Args:
+        cascade: The cascade.
+        shown: The names of blocks to show; `None` is all. The totals are of
+            all blocks. Defaults to `None`.
+    """
     blocks = describe_blocks(cascade)
     total, trained = (
         f"{sum(block[key] for block in blocks):,}"
         for key in ("parameters", "trainable_parameters")
     )
-    rows = [_row(cascade, block) for block in blocks]
-    return _tables.as_text(
+    rows = [
+        _row(cascade, block)
+        for block in blocks
+        if shown is None or block["name"] in shown
+    ]
+    table = _tables.Table(
         f"Cascade '{cascade.name}'",
         COLUMNS,
         [*rows, ("total", "", "", "", total, trained, "")],
-        right=("parameters", "trainable"),
-        caption=_caption(cascade),
-        width=line_length,
+        right=("parameters", "trains"),
+        total=True,
     )
+    return [table, *_notes(cascade)]
 
 
 def _row(cascade: CascadeView, block: Description) -> tuple[str, ...]:
@@ -100,14 +144,14 @@ def _rates(cascade: CascadeView, block: Description) -> str:
     return "\n".join(f"{rate:g}" for rate in rates)
 
 
-def _caption(cascade: CascadeView) -> str | None:
-    lines = []
+def _notes(cascade: CascadeView) -> list[_tables.Part]:
+    notes: list[_tables.Part] = []
     if retention := cascade.spec.retention:
         methods = ", ".join(
             f"{pattern} by {type(method).__name__}({method.strength:g})"
             for pattern, method in retention.items()
         )
-        lines.append(f"Retained: {methods}")
+        notes.append(_tables.Note(methods, "Retained"))
     if paths := cascade.spec.reinitialized:
-        lines.append(f"Reinitialized by rebuild: {', '.join(paths)}")
-    return "\n".join(lines) or None
+        notes.append(_tables.Note(", ".join(paths), "Reinitialized by rebuild"))
+    return notes

@@ -1,17 +1,15 @@
 """Exports a cascade: the whole flow, a line for each stage."""
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import keras
-from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from keras_cascade._atomic_write import data_file, move_into_place, workspace
 from keras_cascade._cascade_view import CascadeView
+from keras_cascade._console import progress
 from keras_cascade.adapters.fitting import check_fitted
 from keras_cascade.exporting.backend_fallback import write_first_right
 from keras_cascade.exporting.backends import backends_for, backends_for_weights
@@ -159,8 +157,8 @@ def export(
     backends = backends_for_weights(backends, options, weights)
     check_strings(kept, options.format, checked)
     whole = with_batch_size(whole, options.batch_size)
-    with workspace(options.path) as folder, _progress(verbose) as show:
-        job = Job(model, whole, options, folder, show)
+    with workspace(options.path) as folder, progress(None, verbose) as bar:
+        job = Job(model, whole, options, folder, lambda x: bar(f"export: {x}"))
         samples = job.calibration(calibration_data)
         job = job.with_pixels(samples)
         check = job.check(check_data)
@@ -255,21 +253,3 @@ def _advice(report: ExportReport) -> str:
     if report.quantize is not None:
         return "A larger tolerance lets it pass."
     return "fold=False shows whether folding is why."
-
-
-@contextmanager
-def _progress(verbose: bool) -> Iterator[Callable[[str], None]]:
-    """Shows a line that says what is being done, and for how long."""
-    console = Console(stderr=True)
-    # In a file or a pipe, rich would leave an empty line.
-    seen = console.is_terminal or console.is_jupyter
-    with Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        TimeElapsedColumn(),
-        console=console,
-        transient=True,
-        disable=not (verbose and seen),
-    ) as progress:
-        task = progress.add_task("export")
-        yield lambda text: progress.update(task, description=f"export: {text}")

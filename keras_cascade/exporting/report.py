@@ -13,8 +13,6 @@ from keras_cascade.exporting.checking.parity import OutputParity
 from keras_cascade.exporting.formats.litert_integers import IntegerType
 
 _Shapes = Mapping[str, tuple[int | None, ...]]
-# The width of the table, in characters.
-_WIDTH = 100
 
 
 @dataclass(frozen=True)
@@ -32,11 +30,11 @@ class Latency:
     runs: int
 
 
-@dataclass(frozen=True)
-class ExportReport:
+@dataclass(frozen=True, repr=False)
+class ExportReport(_tables.Tabular):
     """The facts about a written file, and how it compares with the model.
 
-    It prints as a table. Without `check_data` the comparison is empty.
+    It is shown as a table. Without `check_data` the comparison is empty.
 
     Attributes:
         path: The file or folder.
@@ -121,13 +119,23 @@ class ExportReport:
         found["layers"] = list(found["layers"])
         return {**found, "difference": self.difference, "holds": self.holds}
 
-    def __str__(self) -> str:
+    def _line(self) -> str:
+        difference = self.difference
+        checked = "not compared with the model"
+        if difference is not None:
+            side = "within" if self.holds else "beyond"
+            checked = f"{difference:.1e} σ from the model, {side} tolerance"
+        return (
+            f"<ExportReport of '{self.path}': {self.format}, "
+            f"{self.quantize or 'float32'}, {self.size_bytes:,} bytes, "
+            f"{checked}>"
+        )
+
+    def _parts(self) -> list[_tables.Part]:
         rows = [*_facts(self), *_answers(self), *_costs(self)]
         columns = (self.format, self.path.name)
-        tables = [_tables.as_text("", columns, rows, width=_WIDTH)]
-        if self.layers:
-            tables.append(_layers(self.layers))
-        return "\n".join(tables)
+        tables: list[_tables.Part] = [_tables.Table("", columns, rows)]
+        return tables + [_layers(self.layers)] * bool(self.layers)
 
 
 class ParityError(RuntimeError):
@@ -222,7 +230,7 @@ def _costs(report: ExportReport) -> list[tuple[str, str]]:
     return rows
 
 
-def _layers(layers: tuple[Mapping[str, Any], ...]) -> str:
+def _layers(layers: tuple[Mapping[str, Any], ...]) -> _tables.Table:
     rows = [
         (
             row["operator"],
@@ -234,7 +242,7 @@ def _layers(layers: tuple[Mapping[str, Any], ...]) -> str:
     ]
     columns = ("operator", "layer", "error", "stored in")
     title = "Error of each layer in 8 bits, in steps of its scale"
-    return _tables.as_text(title, columns, rows, right=("error",))
+    return _tables.Table(title, columns, rows, right=("error",))
 
 
 def _shapes_text(shapes: _Shapes) -> str:

@@ -31,7 +31,7 @@ def list_taps(network: keras.Model | str, pattern: str = "**") -> "TapTable":
             `"**"`, all.
 
     Returns:
-        A list of `TapInfo`, which prints as a table.
+        A list of `TapInfo`, which is shown as a table.
 
     Raises:
         ValueError: If the network has no graph to look into, or the pattern
@@ -77,28 +77,24 @@ class TapInfo:
     names: tuple[str, ...] = ()
 
 
-class TapTable(list[TapInfo]):
-    """The taps of a network: a list that prints as a table."""
+class TapTable(_tables.Tabular, list[TapInfo]):
+    """The taps of a network: a list that is shown as a table."""
 
-    def __str__(self) -> str:
-        return _tables.as_text(
-            "Taps",
-            ("path", "shape", "dtype", "layer", "parameters", "FLOPs"),
-            [
-                (
-                    " = ".join(dict.fromkeys((tap.path, *tap.names))),
-                    _tables.shape(tap.shape),
-                    tap.dtype,
-                    tap.layer,
-                    _tables.count(tap.parameters),
-                    _tables.count(tap.flops),
-                )
-                for tap in self
-            ],
-            right=("parameters", "FLOPs"),
-        )
-
-    __repr__ = __str__
+    def _parts(self) -> list[_tables.Part]:
+        rows = [
+            (
+                " = ".join(dict.fromkeys((tap.path, *tap.names))),
+                _tables.shape(tap.shape),
+                tap.dtype,
+                tap.layer,
+                _tables.count(tap.parameters),
+                _tables.count(tap.flops),
+            )
+            for tap in self
+        ]
+        columns = ("path", "shape", "dtype", "layer", "parameters", "FLOPs")
+        right = ("parameters", "FLOPs")
+        return [_tables.Table("Taps", columns, rows, right)]
 
 
 def _split(

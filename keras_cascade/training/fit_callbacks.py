@@ -16,6 +16,7 @@ from keras_cascade._cascade_view import CascadeView
 from keras_cascade._keras_compat import optimizers as compat
 from keras_cascade.training.flag_changes import FlagChanges, PutOff
 from keras_cascade.training.layer_lookup import LayerLookup
+from keras_cascade.training.progress_bar import with_progress_bar
 from keras_cascade.training.rates.blockwise_optimizer import find_blockwise
 from keras_cascade.training.rates.rate_groups import (
     group_rates,
@@ -39,6 +40,7 @@ def prepare_callbacks(
     initial_epoch: int,
     epochs: int,
     callbacks: Callbacks,
+    verbose: object = 0,
 ) -> Callbacks:
     """Returns the callbacks of a fit: those of its stages and the user's.
 
@@ -68,7 +70,10 @@ def prepare_callbacks(
             if any(id(variable) in ever for variable in variables)
         }
         ours.append(_RateLog(logged))
-    return _with_ours(ours, callbacks)
+    found = _with_ours(ours, callbacks)
+    if isinstance(found, keras.callbacks.CallbackList):
+        return found  # Keras adds no progress bar to a list of its own kind.
+    return with_progress_bar(as_list(found), verbose)
 
 
 def prepare_optimizer(

@@ -229,14 +229,6 @@ def test_a_fitted_fraction_of_variance_has_a_width(network):
     )
 
 
-def test_the_progress_bar_can_be_switched_off(network, capsys):
-    cascade = kc.build_cascade(network, adapters=PCAAdapter(2))
-    cascade.adapt(X, verbose=False)
-    assert capsys.readouterr().out == ""
-    cascade.adapt(X, batch_size=25)
-    assert "2/2" in capsys.readouterr().out
-
-
 def test_predictions_change_when_adapted_again(network):
     cascade = kc.build_cascade(network, adapters=PCAAdapter(2))
     cascade.adapt(X, verbose=False)

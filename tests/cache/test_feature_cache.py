@@ -3,10 +3,12 @@
 import gc
 from types import SimpleNamespace
 
+import numpy as np
 import psutil
 import pytest
 
 import keras_cascade as kc
+from tests.cache.storage.samples import digests
 
 
 def test_features_in_memory_take_a_quarter_of_the_free_memory(monkeypatch):
@@ -25,6 +27,21 @@ def test_a_temporary_folder_goes_with_the_cache():
     del cache
     gc.collect()
     assert not folder.exists()
+
+
+def test_its_repr_says_where_and_how_much():
+    cache = kc.FeatureCache(dtype="float16", max_bytes=3_000_000, key="mine")
+    assert repr(cache) == (
+        "<FeatureCache in memory, float16: 0 rows read or written, 0 bytes, "
+        "at most 3 MB, key 'mine'>"
+    )
+    cache = kc.FeatureCache(dtype="float16")
+    column = cache.open().column("ab", (4,), "float16", {})
+    rows = np.zeros((3, 4), "float16")
+    with cache.open().writing():
+        column.append(digests(3), rows)
+    # Eight bytes a row, and the sixteen of its hash.
+    assert "3 rows read or written, 72 bytes" in repr(cache)
 
 
 @pytest.mark.parametrize("argument", ["directory", "max_bytes"])

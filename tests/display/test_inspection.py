@@ -7,7 +7,10 @@ import pytest
 from keras import layers
 
 import keras_cascade as kc
-from keras_cascade.display.inspection import inspect_model, inspection_text
+from keras_cascade.display.inspection import (
+    inspect_model,
+    inspection_tables,
+)
 
 
 def network(name="encoder", width=4):
@@ -57,7 +60,7 @@ def test_parameter_counts_are_those_of_keras():
 
 
 def test_the_text_names_every_block_and_injection():
-    text = inspection_text(cascade())
+    text = str(inspection_tables(cascade()))
     for words in ("left", "right", "low → hidden (film)", "halve", "inputs"):
         assert words in text
 
@@ -73,7 +76,7 @@ def test_the_cut_lists_what_caching_stores_and_saves():
     # Two products of 3 by 4, and the halving of three values.
     assert found["flops_saved"] == 2 * (2 * 3 * 4) + 3
     assert found["flops_repeated"] == 0
-    text = inspection_text(cascade())
+    text = str(inspection_tables(cascade()))
     assert "saves 51 FLOPs for each sample" in text and "'inputs'" in text
 
 
@@ -85,7 +88,7 @@ def test_the_cut_names_the_layer_that_prevents_caching():
     found = inspect_model(augmented)["cut"]
     assert found["features"] == [] and found["bytes"] == 0
     assert found["blocked"][0]["name"] == "upstream/flip"
-    text = inspection_text(augmented)
+    text = str(inspection_tables(augmented))
     assert "nothing to store: RandomFlip 'upstream/flip', which is augm" in text
 
 
@@ -95,10 +98,10 @@ def test_numbers_that_depend_on_open_sizes_are_unknown():
     model = keras.Model(inputs, layers.LSTM(2, name="lstm")(x), name="open")
     found = inspect_model(model)["cut"]
     assert found["bytes"] is None and found["flops_saved"] is None
-    assert "saves ? FLOPs" in inspection_text(model)
+    assert "saves ? FLOPs" in str(inspection_tables(model))
 
 
 def test_any_other_model_has_inputs_outputs_and_parameters():
     model = keras.Sequential([keras.Input((3,)), layers.Dense(2)], name="plain")
     assert inspect_model(model)["blocks"] == []
-    assert "8 parameters, 8 of them trainable" in inspection_text(model)
+    assert "8 parameters, 8 of them trainable" in str(inspection_tables(model))

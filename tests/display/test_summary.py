@@ -1,5 +1,7 @@
 """Tests the rows of summary(): contents, sizes and rates of each block."""
 
+import inspect
+
 import keras
 import pytest
 from keras import layers
@@ -123,6 +125,49 @@ def test_it_prints_in_the_given_width(networks, capsys):
     assert "Cascade 'cascade'" in wide
     assert max(map(len, narrow.splitlines())) <= 90
     assert max(map(len, wide.splitlines())) > 90
+
+
+@pytest.mark.parametrize(
+    "layer_range, names",
+    [
+        (["adapters", "fusion"], ["adapters", "fusion"]),
+        (["fus", "down.*"], ["fusion", "downstream"]),
+        (["fusion", "adapters"], ["adapters", "fusion"]),
+    ],
+)
+def test_a_range_of_blocks_is_shown(networks, layer_range, names):
+    """Keras's own tables of layers take the range in the same way."""
+    cascade = build(networks)
+    first, *others = printed(
+        cascade, layer_range=layer_range, expand_nested=True
+    )
+    shown = [name for name in rows(first) if name in cascade.blocks]
+    assert shown == names
+    assert len(others) == len(names)
+    stock = []
+    keras.Model.summary(cascade, layer_range=layer_range, print_fn=stock.append)
+    for name in cascade.blocks:
+        assert (f"│ {name} (" in stock[0]) is (name in names)
+    # The totals are of the whole model, as Keras's are.
+    assert rows(first)["total"][3] == f"{cascade.count_params():,}"
+
+
+@pytest.mark.parametrize("layer_range", [["nothing", "fusion"], ["fusion"]])
+def test_a_range_of_no_blocks_names_the_blocks(networks, layer_range):
+    with pytest.raises(ValueError, match=r"'upstream', 'adapters', 'fusion'"):
+        build(networks).summary(layer_range=layer_range)
+
+
+def test_positions_without_tables_of_layers_are_warned_of(networks):
+    with pytest.warns(UserWarning, match=r"positions=.*expand_nested=True"):
+        printed(build(networks), positions=[0.3, 0.6, 0.7, 1.0])
+
+
+def test_it_takes_the_arguments_of_keras():
+    expected = inspect.signature(keras.Model.summary).parameters
+    assert list(inspect.signature(kc.Cascade.summary).parameters) == list(
+        expected
+    )
 
 
 def test_the_layers_of_each_block_can_follow(networks):

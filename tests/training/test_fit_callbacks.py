@@ -111,13 +111,6 @@ def test_tensorboard_gets_a_curve_for_each_block(tmp_path):
     assert {f"epoch_{UPSTREAM}", f"epoch_{HEAD}"} <= tags
 
 
-def test_the_progress_bar_shows_each_block(capsys):
-    fit(cascade_of(trainable=True), 1, verbose=2)
-    out = capsys.readouterr().out
-    assert f"{UPSTREAM}: 0.0010" in out
-    assert f"{HEAD}: 0.0200" in out
-
-
 def test_a_callback_list_of_the_user_works_too():
     cascade = cascade_of(trainable=True)
     given = callbacks.CallbackList([], add_history=True, model=cascade)

@@ -12,6 +12,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from operator import mul
 from typing import Any, Generic, TypeVar
 
 from numpy.typing import DTypeLike
@@ -82,6 +83,13 @@ class Store(ABC, Generic[AnyColumn]):
                 f"{column.shape}, but {asked[1].name}{asked[0]} is asked for."
             )
         return column
+
+    def contents(self) -> tuple[int, int]:
+        """Returns the rows of the columns in use here, and their bytes."""
+        columns = list(self._columns.values())
+        rows = [len(column) for column in columns]
+        sizes = [column.row_bytes for column in columns]
+        return sum(rows), sum(map(mul, rows, sizes))
 
     @abstractmethod
     def save_json(self, name: str, value: object) -> None:

@@ -127,6 +127,16 @@ class DriftMonitor(keras.callbacks.Callback):
         self._first_epoch: int | None = None
         self._rows: list[dict[str, float]] = []
 
+    def __repr__(self) -> str:
+        epochs = "epoch" if self.every == 1 else f"{self.every} epochs"
+        found = "nothing measured yet"
+        if self._rows:
+            last = dict(self._rows[-1])
+            done = last.pop("epochs")
+            values = ", ".join(f"{name} {x:.3g}" for name, x in last.items())
+            found = f"after {done} epochs {values}"
+        return f"<DriftMonitor every {epochs}: {found}>"
+
     def set_model(self, model: Any) -> None:
         """Copies the pretrained weights before anything moves."""
         # In `on_train_begin` BackupAndRestore may already have loaded others.

@@ -1,7 +1,8 @@
 """Finds a learning rate for each block, by range tests on a copy."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from numbers import Real
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from keras_cascade import _keras_compat as compat
 from keras_cascade import data as user_data
 from keras_cascade._cascade_view import CascadeView, as_model, is_cascade
+from keras_cascade._console import progress
 from keras_cascade.adapters.fitting import check_fitted
 from keras_cascade.graph.block import leaf_layers
 from keras_cascade.graph.layer_copying import (
@@ -122,8 +124,10 @@ def find_learning_rates(
                 variable.assign(value)
             _compile(copy, cascade, pattern, sweep)
             stream = user_data.training_batches(data, batch_size, seed)
-            shown = pattern if verbose else ""
-            tests[pattern] = _range_test(copy, sweep, stream, smoothing, shown)
+            with progress(sweep.updates, verbose) as bar:
+                show = partial(bar, f"range test of {pattern}: steps")
+                found = _range_test(copy, sweep, stream, smoothing, show)
+            tests[pattern] = found
     return FoundLearningRates(tests, rule)
 
 
@@ -132,16 +136,12 @@ def _range_test(
     sweep: Sweep,
     stream: Iterator[tuple],
     smoothing: float,
-    shown: str,
+    show: Callable[[int], None],
 ) -> RangeTest:
     """Trains until the highest rate, or until the loss explodes."""
     optimizer: Any = model.optimizer
     losses: list[float] = []
     exploded, skipped = False, 0
-    label = f"{shown}: loss"
-    bar = keras.utils.Progbar(
-        sweep.updates, verbose=int(bool(shown)), stateful_metrics=[label]
-    )
     while len(losses) < sweep.updates and not exploded:
         loss = np.mean([_step(model, stream) for _ in range(sweep.every)])
         if int(optimizer.iterations) == len(losses) and (
@@ -154,11 +154,7 @@ def _range_test(
         skipped = 0
         averages = smooth(np.array(losses), smoothing)
         exploded = diverged(averages, ignored=sweep.updates // 10)
-        bar.update(
-            len(losses),
-            values=[(label, averages[-1])],
-            finalize=exploded or len(losses) == sweep.updates,
-        )
+        show(len(losses))
     return RangeTest(
         rates=sweep.rates[: len(losses)].astype(np.float64),
         losses=np.array(losses),

@@ -20,7 +20,7 @@ from keras_cascade.training.range_test.rules import (
 )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class RangeTest:
     """The range test of one block.
 
@@ -46,10 +46,16 @@ class RangeTest:
         """Rule to the rate that it suggests; None if the loss never fell."""
         return suggest(self.rates, self.smoothed)
 
+    def __repr__(self) -> str:
+        cells = ", ".join(map(" ".join, zip(RULES, _rates(self), strict=True)))
+        first, last = self.rates[[0, -1]] if len(self.rates) else (0, 0)
+        steps = f"{len(self.rates)} steps from {first:.2g} to {last:.2g}"
+        return f"<RangeTest of {steps}: {cells}>"
 
-@dataclass(frozen=True, eq=False)
-class FoundLearningRates:
-    """The results of `find_learning_rates`, which print as a table.
+
+@dataclass(frozen=True, eq=False, repr=False)
+class FoundLearningRates(_tables.Tabular):
+    """The results of `find_learning_rates`, which are shown as a table.
 
     Attributes:
         tests: Block, or path pattern, to its range test.
@@ -110,18 +116,22 @@ class FoundLearningRates:
             _draw(axis, name, test, self.rule)
         return figure
 
-    def __str__(self) -> str:
+    def _line(self) -> str:
+        position = list(RULES).index(self.rule)
+        found = (f"{n} {_rates(x)[position]}" for n, x in self.tests.items())
+        return f"<FoundLearningRates by '{self.rule}': {', '.join(found)}>"
+
+    def _parts(self) -> list[_tables.Part]:
         rules = list(RULES)
-        return _tables.as_text(
+        rows = [_row(name, test) for name, test in self.tests.items()]
+        table = _tables.Table(
             "Learning rates",
             ("block", *rules, "lowest loss", "at", "steps", "end"),
-            [_row(name, test) for name, test in self.tests.items()],
+            rows,
             right=(*rules, "lowest loss", "at", "steps"),
-            caption=f"suggestions follow the rule '{self.rule}'",
         )
-
-    def _repr_html_(self) -> str:
-        return f"<pre>{self}</pre>"
+        note = f"suggestions follow the rule '{self.rule}'"
+        return [table, _tables.Note(note)]
 
 
 def check_rule(rule: str) -> None:
@@ -131,21 +141,24 @@ def check_rule(rule: str) -> None:
 
 
 def _row(name: str, test: RangeTest) -> tuple:
-    suggested = test.suggestions
-    cells = [
-        "does not fall" if suggested[rule] is None else f"{suggested[rule]:.2g}"
-        for rule in RULES
-    ]
     curve = test.smoothed if len(test.smoothed) else test.losses[:1]
     lowest = int(curve.argmin())
     return (
         name,
-        *cells,
+        *_rates(test),
         f"{curve[lowest]:.4g}",
         f"{test.rates[lowest]:.2g}",
         len(test.rates),
         "diverged" if test.diverged else "highest rate",
     )
+
+
+def _rates(test: RangeTest) -> list[str]:
+    """Returns the rate that each rule suggests, as text."""
+    return [
+        "does not fall" if rate is None else f"{rate:.2g}"
+        for rate in (test.suggestions[rule] for rule in RULES)
+    ]
 
 
 def _draw(axis: Any, name: str, test: RangeTest, rule: str) -> None:

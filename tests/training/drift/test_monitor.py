@@ -168,7 +168,10 @@ def test_history_has_a_column_for_each_block_tap_and_task():
     upstream, downstream = encoder(), expert()
     cascade = build(upstream, downstream, trainable=True)
     monitor = kc.DriftMonitor(INPUTS, old_task=(X, OLD_LABELS))
+    assert repr(monitor) == "<DriftMonitor every epoch: nothing measured yet>"
     history = fit(cascade, monitor, epochs=3, validation_split=0.5)
+    last = ", ".join(f"{name} {history[name][-1]:.3g}" for name in history)
+    assert repr(monitor).endswith(f"after 3 epochs {last.split(', ', 2)[2]}>")
     names = [
         "drift/upstream",
         "drift/downstream",

@@ -330,15 +330,6 @@ def test_frozen_blocks_get_no_suggestion():
     assert list(found.tests) == list(found.suggestions) == ["downstream"]
 
 
-@pytest.mark.parametrize("verbose", [True, False])
-def test_a_progress_bar_is_shown_for_each_block_if_verbose(capsys, verbose):
-    search(linear(), verbose=verbose)
-    printed = capsys.readouterr().out
-    for block in ("upstream", "downstream"):
-        assert (f"{block}: loss" in printed) is verbose
-    assert bool(printed) is verbose
-
-
 def test_a_pattern_is_tested_like_a_block():
     cascade = noisy()
     found = search(cascade, blocks=["upstream/hi*"])
