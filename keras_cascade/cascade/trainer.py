@@ -22,6 +22,7 @@ from keras_cascade.cache.fit_data import (
 from keras_cascade.cache.segments import FitArguments, fit_on_features
 from keras_cascade.cascade.compiled import Compiled
 from keras_cascade.cascade.model_paths import check_checkpoints
+from keras_cascade.data.sources import is_shuffled_by_fit
 from keras_cascade.training.fit_callbacks import (
     Callbacks,
     find_stages,
@@ -199,7 +200,7 @@ class Trainer(Compiled):
                 callbacks=callbacks,
                 validation_split=validation_split,
                 validation_data=validation_data,
-                shuffle=shuffle,
+                shuffle=shuffle and is_shuffled_by_fit(x),
                 class_weight=class_weight,
                 sample_weight=sample_weight,
                 initial_epoch=initial_epoch,

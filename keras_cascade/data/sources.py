@@ -192,6 +192,16 @@ def open_data(data: object, may_be_endless: bool = False) -> Arrays | Batches:
     return source
 
 
+def is_shuffled_by_fit(data: object) -> bool:
+    """Returns whether `fit(shuffle=True)` changes the order of such data.
+
+    It does so for arrays, data frames and PyDatasets. Other data have an order
+    of their own, and Keras warns of its own default, `shuffle=True`.
+    """
+    kinds = (keras.utils.PyDataset, tuple, list, dict)
+    return isinstance(data, kinds) or hasattr(data, "shape")
+
+
 def _refuse_ambiguous(data: object) -> None:
     if isinstance(data, tuple) and not 1 <= len(data) <= 3:
         raise ValueError(

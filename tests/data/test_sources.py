@@ -9,7 +9,12 @@ import scipy.sparse
 
 from keras_cascade.data import batches
 from keras_cascade.data.arrays import to_floatx
-from keras_cascade.data.sources import Arrays, Batches, open_data
+from keras_cascade.data.sources import (
+    Arrays,
+    Batches,
+    is_shuffled_by_fit,
+    open_data,
+)
 
 X = np.arange(20, dtype="float64").reshape(10, 2)
 Y = np.arange(10)
@@ -156,3 +161,17 @@ def test_sparse_data_is_an_error_that_says_how_to_make_it_dense(kind):
             list(batches((data, Y)))
     with pytest.raises(TypeError, match=told):
         next(open_data(iter([(sparse(kind), Y)])).read())
+
+
+@pytest.mark.parametrize(
+    ("data", "shuffled"),
+    [
+        (np.zeros((4, 2)), True),
+        ({"a": np.zeros((4, 2))}, True),
+        ([np.zeros((4, 2))], True),
+        (iter([np.zeros((4, 2))]), False),
+    ],
+    ids=["array", "dict", "list", "generator"],
+)
+def test_fit_shuffles_what_can_be_read_at_any_row(data, shuffled):
+    assert is_shuffled_by_fit(data) == shuffled
