@@ -40,6 +40,7 @@ LAZY = BACKENDS | {
     "tf2onnx",
 }
 CORE = {
+    "argcomplete",
     "filelock",
     "h5py",
     "keras",

@@ -50,11 +50,12 @@ def add_bench(commands: Subcommands) -> None:
     # A line for each benchmark, as they are.
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.description = textwrap.fill(str(parser.description), 79)
-    parser.epilog = _listed(_paths())
+    paths = _paths()
+    parser.epilog = _listed(paths)
     parser.add_argument(
         "names",
         nargs="+",
-        type=_benchmark,
+        choices=paths,
         metavar="NAME",
         help="what to measure, of the list below",
     )
@@ -71,13 +72,14 @@ def add_bench(commands: Subcommands) -> None:
 
 
 def _bench(arguments: argparse.Namespace) -> int:
+    paths = {name: _paths()[name] for name in arguments.names}
     try:
-        chosen = _settings_of(arguments.names, arguments.settings)
+        chosen = _settings_of(paths, arguments.settings)
     except ValueError as error:
         return arguments.usage_error(str(error))
     reports = [
         (name, _run_benchmark(path, chosen[name]))
-        for name, path in arguments.names
+        for name, path in paths.items()
     ]
     # Benchmarks that have the same columns share a table.
     tables: dict[tuple[str, Columns], list[Row]] = {}
@@ -117,16 +119,6 @@ def _listed(paths: Mapping[str, Path]) -> str:
     return "\n".join(["benchmarks:", *lines])
 
 
-def _benchmark(name: str) -> tuple[str, Path]:
-    """Finds a benchmark by its name, as argparse's `type`."""
-    paths = _paths()
-    if name not in paths:
-        raise argparse.ArgumentTypeError(
-            f"no benchmark {name!r}; there are: {', '.join(paths)}"
-        )
-    return name, paths[name]
-
-
 def _setting(text: str) -> tuple[str, str]:
     """Reads `NAME=VALUE`, as argparse's `type`."""
     name, equals, value = text.partition("=")
@@ -136,7 +128,7 @@ def _setting(text: str) -> tuple[str, str]:
 
 
 def _settings_of(
-    names: Sequence[tuple[str, Path]], settings: Sequence[tuple[str, str]]
+    paths: Mapping[str, Path], settings: Sequence[tuple[str, str]]
 ) -> dict[str, dict[str, object]]:
     """Returns the settings that each benchmark has, typed as its defaults.
 
@@ -144,7 +136,7 @@ def _settings_of(
         ValueError: No benchmark has a setting, or its value is of another
             type.
     """
-    defaults = {name: _defaults(path) for name, path in names}
+    defaults = {name: _defaults(path) for name, path in paths.items()}
     known = sorted({key for own in defaults.values() for key in own})
     for key, _ in settings:
         if key not in known:

@@ -10,6 +10,7 @@ from keras_cascade._backend import BackendError
 from keras_cascade._extras import pip_line
 from keras_cascade._public import __version__
 from keras_cascade.cli.bench import add_bench
+from keras_cascade.cli.completion import add_completion, complete
 from keras_cascade.cli.demo import add_demo
 from keras_cascade.cli.export import add_export
 from keras_cascade.cli.inspect import add_inspect
@@ -45,7 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     # TensorFlow reads it when it is imported: its log says nothing to users.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
-        arguments = _parser().parse_args(argv)
+        parser = _parser()
+        complete(parser)
+        arguments = parser.parse_args(argv)
         return arguments.run(arguments)
     except _EXPECTED as error:
         if os.environ.get(_DEBUG):
@@ -64,8 +67,12 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(
         title="subcommands", metavar="COMMAND", required=True
     )
-    for add in (add_demo, add_taps, add_inspect, add_export, add_bench):
-        add(commands)
+    add_demo(commands)
+    add_taps(commands)
+    add_inspect(commands)
+    add_export(commands)
+    add_bench(commands)
+    add_completion(commands)
     return parser
 
 

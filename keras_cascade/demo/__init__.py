@@ -1,5 +1,6 @@
 """Runs the demo: two networks that know printed characters read handwriting."""
 
+import shlex
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +19,11 @@ from keras_cascade.demo.strategies import (
     draw_task,
     make_cascades,
 )
+
+_TUTORIALS = (
+    "https://github.com/keras-cascade/keras_cascade/tree/main/tutorials"
+)
+_GUIDE = "https://keras-cascade.github.io/keras_cascade"
 
 
 def main(*, output: Path, seed: int = 0, as_json: bool = False) -> None:
@@ -90,13 +96,15 @@ def _report(
             f"{check.agreement:.1%}",
         )
     console.print("", ways, "", files, "")
-    folder = next(iter(checks.values())).path.parent
-    console.print(
-        f"Files in {folder}. {seconds:.0f} seconds.",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
-    )
+    first = next(iter(checks.values())).path
+    lines = [
+        f"Files in {first.parent}. {seconds:.0f} seconds. What to do next:",
+        f"  keras-cascade inspect {shlex.quote(str(first))}",
+        f"  tutorial: {_TUTORIALS}",
+        f"  guide:    {_GUIDE}",
+    ]
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _as_json(

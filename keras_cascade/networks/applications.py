@@ -92,17 +92,23 @@ class Recognised:
     needs: str | None
 
 
-def load_application(name: str, role: str, weights: bool = True) -> keras.Model:
+def load_application(
+    name: str,
+    role: str,
+    weights: bool = True,
+    input_shape: tuple[int, ...] | None = None,
+) -> keras.Model:
     """Loads a Keras application with ImageNet weights, without its top.
 
-    It has the size of the images that its weights were trained on. The weights
-    come from Keras's cache, or are downloaded into it.
+    The weights come from Keras's cache, or are downloaded into it.
 
     Args:
         name: A name of `APPLICATIONS`.
         role: The network's role in the cascade, for errors: "upstream".
         weights: Whether it gets these weights, or is randomly initialised.
             Defaults to `True`.
+        input_shape: The shape of an image; None is the shape of those that
+            the weights were trained on. Defaults to `None`.
 
     Returns:
         The network.
@@ -121,7 +127,7 @@ def load_application(name: str, role: str, weights: bool = True) -> keras.Model:
         return getattr(keras.applications, name)(
             weights="imagenet" if weights else None,
             include_top=False,
-            input_shape=shape,
+            input_shape=input_shape or shape,
         )
 
 

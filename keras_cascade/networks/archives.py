@@ -3,6 +3,7 @@
 Tested by `tests/behaviour/test_attacks.py`.
 """
 
+import json
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -55,6 +56,9 @@ def load_archive(path: Path, what: str, compile: bool = False) -> keras.Model:
     with naming_file(path, f"{what}: "):
         with zipfile.ZipFile(path) as archive:
             _check_members(archive.infolist())
+            # Keras reads weights here and there, without their checksums.
+            if wrong := archive.testzip():
+                raise zipfile.BadZipFile(f"The checksum of '{wrong}' is wrong.")
         model: Any = keras.saving.load_model(
             path, compile=compile, safe_mode=True
         )
@@ -80,8 +84,22 @@ def naming_file(path: Path | str, before: str = "") -> Iterator[None]:
     except _DAMAGED as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(
-            f"{before}'{path}' cannot be loaded. {_shortened(reason)}"
+            f"{before}'{path}' cannot be loaded{_kind(error, reason)} "
+            f"{_shortened(reason)}"
         ) from error
+
+
+def _kind(error: Exception, reason: str) -> str:
+    """Returns what is wrong with a file, as far as an error tells."""
+    broken = (zipfile.BadZipFile, zlib.error, OSError, json.JSONDecodeError)
+    if isinstance(error, broken) and not isinstance(error, PermissionError):
+        return ": it is damaged, or no file of Keras."
+    if "Could not locate class" in reason:
+        return (
+            ": it has a layer that is not Keras's. Import the module that "
+            "registers it first (on the console: --import MODULE)."
+        )
+    return "."
 
 
 def _check_members(members: list[zipfile.ZipInfo]) -> None:

@@ -1,15 +1,18 @@
 """The command line: exit statuses, errors in one line, tables, JSON."""
 
+import importlib
 import json
 import subprocess
 import sys
 import types
 from pathlib import Path
 
+import keras
 import pytest
 
 import keras_cascade
 from keras_cascade import _public
+from keras_cascade._resources import folder
 from keras_cascade.cli import bench, main
 from keras_cascade.cli import demo as demo_command
 
@@ -59,7 +62,16 @@ def exit_status(argv: list[str]) -> int:
 
 
 @pytest.mark.parametrize(
-    "argv", [[], ["demo"], ["taps"], ["inspect"], ["export"], ["bench"]]
+    "argv",
+    [
+        [],
+        ["demo"],
+        ["taps"],
+        ["inspect"],
+        ["export"],
+        ["bench"],
+        ["completion"],
+    ],
 )
 def test_every_subcommand_has_help(argv, capsys):
     assert exit_status([*argv, "--help"]) == 0
@@ -173,7 +185,8 @@ def test_an_unknown_benchmark_is_an_error_with_the_known_ones(
 ):
     assert exit_status(["bench", "nonsense"]) == 2
     error = one_line(capsys.readouterr().err)
-    assert "no benchmark 'nonsense'; there are: bad, good" in error
+    assert "invalid choice: 'nonsense' (choose from" in error
+    assert "bad" in error and "good" in error
 
 
 def test_bench_prints_the_rows_of_each_benchmark_as_json(benchmarks, capsys):
@@ -196,6 +209,8 @@ def test_bench_prints_one_table(benchmarks, monkeypatch, capsys):
 def test_a_benchmark_may_have_a_table_of_its_own(
     benchmarks, monkeypatch, capsys
 ):
+    # In this process, which is quicker.
+    monkeypatch.setattr(bench, "_run_benchmark", bench._run_file)
     (benchmarks / "bench_own.py").write_text(
         "TITLE = 'Accuracies'\n"
         "COLUMNS = {'letters': '{letters:.1f} %'}\n"
@@ -310,8 +325,6 @@ def test_taps_as_json_are_those_of_list_taps(capsys):
 
 
 def test_taps_of_an_application_need_no_download(monkeypatch, capsys):
-    import keras
-
     def no_download(*args, **kwargs):
         raise AssertionError("weights were asked for")
 
@@ -319,6 +332,26 @@ def test_taps_of_an_application_need_no_download(monkeypatch, capsys):
     assert main(["taps", "MobileNet", "--pattern", "conv_pw_1", "--json"]) == 0
     (tap,) = json.loads(capsys.readouterr().out)
     assert tap["shape"] == [None, 112, 112, 64]
+
+
+def test_taps_of_an_application_have_the_shape_that_is_asked_for(capsys):
+    argv = ["taps", "MobileNet", "--pattern", "conv_pw_1", "--json"]
+    assert main([*argv, "--input-shape", "64,96,3"]) == 0
+    (tap,) = json.loads(capsys.readouterr().out)
+    assert tap["shape"] == [None, 32, 48, 64]
+
+
+@pytest.mark.parametrize(
+    ("network", "shape", "status", "says"),
+    [
+        ("MobileNet", "96x96x3", 2, "three sizes such as 96,96,3, not '96x9"),
+        ("MobileNet", "96,96", 2, "not '96,96'"),
+        ("glyph_encoder", "96,96,3", 1, "'glyph_encoder' has its own shape"),
+    ],
+)
+def test_a_shape_that_is_none_is_an_error(network, shape, status, says, capsys):
+    assert exit_status(["taps", network, "--input-shape", shape]) == status
+    assert says in one_line(capsys.readouterr().err)
 
 
 def test_inspect_shows_a_saved_cascade(tmp_path, capsys):
@@ -339,3 +372,85 @@ def test_inspect_shows_a_saved_cascade(tmp_path, capsys):
 def test_a_missing_file_fails_in_one_line(argv, capsys):
     assert exit_status(argv) == 1
     assert argv[1] in one_line(capsys.readouterr().err)
+
+
+def damaged(path, offset, size=None):
+    """Flips a byte of a file of the zoo, or keeps its beginning alone."""
+    network = folder("saved_models") / "digits_expert.keras"
+    data = bytearray(network.read_bytes()[:size])
+    data[offset] ^= 0xFF
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"offset": 0},
+        {"offset": -1, "size": 20_000},
+        {"offset": 30_000},  # a weight, which would be read as another one
+    ],
+)
+def test_a_damaged_file_is_called_damaged(how, tmp_path, capsys):
+    path = damaged(tmp_path / "model.keras", **how)
+    assert exit_status(["inspect", str(path)]) == 1
+    error = one_line(capsys.readouterr().err)
+    assert f"'{path}' cannot be loaded: it is damaged" in error
+
+
+OWN = """
+import keras
+
+@keras.saving.register_keras_serializable("test_entry")
+class Twice(keras.layers.Layer):
+    def call(self, inputs):
+        return 2 * inputs
+
+def network():
+    inputs = keras.Input((3,), name="side")
+    return keras.Model(inputs, Twice(name="twice")(inputs))
+"""
+
+
+@pytest.fixture
+def own_layers(tmp_path, monkeypatch):
+    """A file with a layer that is in a module of the current folder."""
+    (tmp_path / "own_layers.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    importlib.import_module("own_layers").network().save("own.keras")
+    forget_own_layers()
+    monkeypatch.setattr(sys, "path", sys.path[1:])
+    yield tmp_path / "own.keras"
+    forget_own_layers()
+
+
+def forget_own_layers():
+    sys.modules.pop("own_layers", None)
+    keras.saving.get_custom_objects().pop("test_entry>Twice", None)
+
+
+def test_layers_of_ones_own_are_imported_as_a_module_or_file(
+    own_layers, capsys
+):
+    assert exit_status(["inspect", "own.keras"]) == 1
+    assert "--import MODULE" in one_line(capsys.readouterr().err)
+    argv = ["taps", "own.keras", "--json", "--import"]
+    assert exit_status([*argv, "own_layers"]) == 0
+    paths = [tap["path"] for tap in json.loads(capsys.readouterr().out)]
+    assert paths == ["side", "twice"]
+    forget_own_layers()
+    assert exit_status([*argv, str(own_layers.with_name("own_layers.py"))]) == 0
+
+
+@pytest.mark.parametrize(
+    ("module", "says"),
+    [
+        ("no_module_here", "No module named 'no_module_here'"),
+        ("no/file.py", "--import: there is no file 'no/file.py'"),
+    ],
+)
+def test_a_module_that_is_not_there_is_an_error(module, says, capsys):
+    argv = ["taps", "glyph_encoder", "--import", module]
+    assert exit_status(argv) == 1
+    assert says in one_line(capsys.readouterr().err)

@@ -102,3 +102,43 @@ def test_identifiers_are_unique():
     assert found == {"a b": "a_b_2", "a_b": "a_b", "a-b": "a_b_3"} | {
         "a_b_1": "a_b_1"
     }
+
+
+def test_the_open_axes_of_an_onnx_file_have_names(tmp_path):
+    image = keras.Input((8, 8, 3), name="image")
+    words = keras.Input((None, 4), name="words")
+    x = layers.Concatenate()(
+        [
+            layers.GlobalAveragePooling2D()(image),
+            layers.GlobalAveragePooling1D()(words),
+        ]
+    )
+    outputs = {"kind": layers.Dense(3, name="kind")(x), "each": words * 2}
+    model, path = keras.Model([image, words], outputs), tmp_path / "file.onnx"
+    try:
+        backends_for(make_options(path))
+    except ModuleNotFoundError as error:
+        pytest.skip(str(error))
+    random = np.random.default_rng(0)
+    data = {
+        "image": random.normal(size=(4, 8, 8, 3)).astype("float32"),
+        "words": random.normal(size=(4, 5, 4)).astype("float32"),
+    }
+    kc.export(model, path, check_data=data, verbose=False)
+    onnx = pytest.importorskip("onnx")
+    graph = onnx.load(path).graph
+    found = {
+        tensor.name: [
+            axis.dim_param or axis.dim_value
+            for axis in tensor.type.tensor_type.shape.dim
+        ]
+        for tensor in (*graph.input, *graph.output)
+    }
+    # tf2onnx does not tell that two axes are as long as each other.
+    each = {"tensorflow": "each_1"}.get(keras.config.backend(), "words_1")
+    assert found == {
+        "image": ["batch", 8, 8, 3],
+        "words": ["batch", "words_1", 4],
+        "kind": ["batch", 3],
+        "each": ["batch", each, 4],
+    }

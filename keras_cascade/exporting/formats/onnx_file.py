@@ -3,8 +3,9 @@
 Tested by `tests/exporting/test_every_format.py`.
 """
 
+import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,19 +22,21 @@ from keras_cascade.exporting.port_names import (
     as_identifiers,
     renamed,
 )
-from keras_cascade.graph.program import Port, Program
+from keras_cascade.graph.program import Program
 
 if TYPE_CHECKING:
     import onnx
     import onnx_ir
 
+Shape = tuple[int | None, ...]
 # All runtimes of recent years read this version of the operators.
 OPSET = 18
 
 
 def write(program: Program, path: Path) -> None:
-    """Writes an ONNX file with an open batch."""
+    """Writes an ONNX file, whose open axes have names."""
     _WRITERS[keras.config.backend()](program, path)
+    _name_axes(program, path)
 
 
 def _by_jax2onnx(program: Program, path: Path) -> None:
@@ -47,7 +50,9 @@ def _by_jax2onnx(program: Program, path: Path) -> None:
     model = jax2onnx.to_onnx(
         answers,
         inputs=[
-            jax.ShapeDtypeStruct(_symbolic(port), np.dtype(port.dtype))
+            jax.ShapeDtypeStruct(
+                _symbolic(port.name, port.shape), np.dtype(port.dtype)
+            )
             for port in program.inputs
         ],
         input_names=[port.name for port in program.inputs],
@@ -143,17 +148,48 @@ def renamed_pair(path: Path, name: str) -> Path:
     return renamed
 
 
+def _name_axes(program: Program, path: Path) -> None:
+    """Names the open axes of a file: `batch`, and `image_1` of an input.
+
+    Converters have names of their own for them, such as `unk__32`.
+    """
+    import onnx
+
+    model = onnx.load(path)
+    graph = model.graph
+    shapes = {port.name: port.shape for port in program.inputs}
+    shapes |= {name: program.shapes[x] for name, x in program.outputs.items()}
+    names: dict[str, str] = {}
+    for tensor in (*graph.input, *graph.output):
+        own = _symbolic(tensor.name, shapes[tensor.name])
+        for axis, name in zip(_axes(tensor), own, strict=False):
+            # Some are computed from others: `2*s40`.
+            if axis.dim_param.isidentifier():
+                names.setdefault(axis.dim_param, str(name))
+    if all(old == new for old, new in names.items()):
+        return
+    for tensor in (*graph.input, *graph.output, *graph.value_info):
+        for axis in filter(lambda x: x.dim_param, _axes(tensor)):
+            words = re.split(r"(\w+)", axis.dim_param)
+            axis.dim_param = "".join(names.get(x, x) for x in words)
+    onnx.save(model, path)
+
+
+def _axes(
+    tensor: "onnx.ValueInfoProto",
+) -> "Sequence[onnx.TensorShapeProto.Dimension]":
+    return tensor.type.tensor_type.shape.dim
+
+
 def _identifiers(program: Program) -> dict[str, str]:
     return as_identifiers(port.name for port in program.inputs)
 
 
-def _symbolic(port: Port) -> tuple[str | int, ...]:
-    """Returns a shape with a name for each open axis."""
+def _symbolic(name: str, shape: Shape) -> tuple[str | int, ...]:
+    """Returns the shape of an input or output, its open axes as names."""
     return tuple(
-        ("batch" if axis == 0 else f"{port.name}_{axis}")
-        if size is None
-        else size
-        for axis, size in enumerate(port.shape)
+        ("batch" if axis == 0 else f"{name}_{axis}") if size is None else size
+        for axis, size in enumerate(shape)
     )
 
 
