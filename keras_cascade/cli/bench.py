@@ -15,7 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from keras_cascade._resources import folder
-from keras_cascade.cli.commands import Subcommands, add_command, show
+from keras_cascade.cli.commands import (
+    Subcommands,
+    add_command,
+    import_package,
+    show,
+)
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -179,6 +184,7 @@ def _run_benchmark(path: Path, settings: Mapping[str, object]) -> Report:
 
 
 def _run_file(path: Path, settings: Mapping[str, object]) -> Report:
+    import_package()
     # Standard output belongs to the table or the JSON.
     with contextlib.redirect_stdout(sys.stderr):
         module = runpy.run_path(str(path))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from keras_cascade._messages import to_json
 from keras_cascade._public import import_eager
+from keras_cascade.cli.framework_log import without_framework_log
 
 if TYPE_CHECKING:
     import keras
@@ -70,9 +71,10 @@ def import_package(modules: Sequence[str] = ()) -> None:
         BackendError: Keras or its backend is missing.
         ImportError: There is no such module.
     """
-    import_eager()
-    for module in modules:
-        _import_module(module)
+    with without_framework_log():
+        import_eager()
+        for module in modules:
+            _import_module(module)
 
 
 def _import_module(name: str) -> None:

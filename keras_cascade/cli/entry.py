@@ -43,8 +43,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         status = main(["bench", "pca", "--json"])
         ```
     """
-    # TensorFlow reads it when it is imported: its log says nothing to users.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         parser = _parser()
         complete(parser)

@@ -49,11 +49,11 @@ def write_files(
     """Writes the cascade in each format, runs the files, compares.
 
     A file takes its place in the folder `output` once it was found to be
-    right. A format that nothing installed here can write is skipped with a
+    right. Formats that nothing installed here can write are skipped with one
     message. `inputs` are compared; 8 bits are calibrated on `calibration`.
     """
     int8 = {"quantize": "int8", "calibration_data": calibration}
-    checks = {}
+    checks, left_out = {}, {}
     for name in track(FILES, "exports", console=console):
         path = output / FILES[name]
         try:
@@ -63,7 +63,11 @@ def write_files(
                 how = int8 if name == "int8" else {}
                 checks[name] = _export(cascade, path, inputs, how)
         except ModuleNotFoundError as error:
-            console.print(str(error), markup=False, soft_wrap=True)
+            left_out[path.name] = error
+    if left_out:
+        reason = next(iter(left_out.values()))
+        text = f"Left out: {', '.join(left_out)}. {reason}"
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
     return checks
 
 

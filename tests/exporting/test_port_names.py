@@ -113,7 +113,7 @@ def test_the_open_axes_of_an_onnx_file_have_names(tmp_path):
             layers.GlobalAveragePooling1D()(words),
         ]
     )
-    outputs = {"kind": layers.Dense(3, name="kind")(x), "each": words * 2}
+    outputs = {"kind": layers.Dense(3, name="kind")(x), "each": words * 2.0}
     model, path = keras.Model([image, words], outputs), tmp_path / "file.onnx"
     try:
         backends_for(make_options(path))
