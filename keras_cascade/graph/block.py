@@ -151,7 +151,8 @@ class Block(keras.Model):
             block = super().from_config(config, custom_objects)
         if origin is not None:
             block.provenance = Provenance(origin, paths)
-        name_variables(block, block.path_prefix)
+        if block.path_prefix is not None:
+            name_variables(block, block.path_prefix)
         return block
 
     def quantize(
@@ -245,8 +246,8 @@ class Block(keras.Model):
         return [x for x in self.layers if not compat.is_functional(x)]
 
     @property
-    def path_prefix(self) -> str:
-        """The beginning of the paths of its variables."""
+    def path_prefix(self) -> str | None:
+        """The beginning of the paths of its variables; None leaves them."""
         return self.name
 
     def in_weights_files(self) -> Any:

@@ -61,6 +61,7 @@ def copy_graph(
     replay = Replay(share=share) if replay is None else replay
     # Elsewhere the same nested network may have been built into otherwise.
     replay.blocks.clear()
+    replay.stepwise.clear()
     whole = outputs is None and not pruned
     block, _ = replay.build(graph, name, outputs, whole)
     if not replay.share:

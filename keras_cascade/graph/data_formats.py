@@ -6,7 +6,7 @@ from typing import Any
 import keras
 
 from keras_cascade.graph.flattening import flatten
-from keras_cascade.graph.graph import Graph, Reference
+from keras_cascade.graph.graph import Graph, Reference, at_one_step
 from keras_cascade.graph.program import Program
 
 FORMATS = ("channels_last", "channels_first")
@@ -42,6 +42,7 @@ def data_format_at(graph: Graph, reference: Reference) -> str | None:
         (`keras.config.image_data_format()` applies then), and for vectors and
         sequences, which have no such format.
     """
+    graph, reference = at_one_step(graph, reference)
     program = flatten(graph)
     tensor = program.resolve(reference)
     if len(program.shapes[tensor]) < 4:

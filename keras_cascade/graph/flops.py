@@ -50,31 +50,45 @@ def _flops_of_calls(
     graph: Graph, wanted: Sequence[Reference]
 ) -> Iterator[int | None]:
     """Yields the operations of each call that some tensors depend on."""
-    for node in _needed_calls(graph, wanted):
+    for node, times in _needed_calls(graph, wanted):
         inputs = [x.shape for x in node.tensors]
-        yield flops_of(node.operation, inputs, [x.shape for x in node.outputs])
+        outputs = [x.shape for x in node.outputs]
+        once = flops_of(node.operation, inputs, outputs)
+        yield None if once is None or times is None else times * once
 
 
 def parameters_up_to(graph: Graph, reference: Reference) -> int:
     """Counts the parameters that a tensor depends on, each layer once."""
     layers_used = {
         id(node.operation): node.operation
-        for node in _needed_calls(graph, [reference])
+        for node, _ in _needed_calls(graph, [reference])
         if isinstance(node.operation, keras.Layer)
     }
     return sum(layer.count_params() for layer in layers_used.values())
 
 
-def _needed_calls(graph: Graph, wanted: Sequence[Reference]) -> Iterator[Node]:
-    """Yields the calls that some tensors depend on, at every level."""
+def _needed_calls(
+    graph: Graph, wanted: Sequence[Reference], times: int | None = 1
+) -> Iterator[tuple[Node, int | None]]:
+    """Yields the calls that some tensors depend on, at every level.
+
+    With each comes the number of steps for which it is made; None if it is
+    not known.
+    """
     needed = find_needed(graph, wanted, per_call=True)
     for node in graph.nodes:
         if node.key not in needed.nodes or node.is_input:
             continue
-        if node.inner is None:
-            yield node
+        inside = [*needed.inside.get(node.key, ())]
+        if node.inner is not None:
+            yield from _needed_calls(node.inner, inside, times)
+        elif node.step is not None:
+            size = node.tensors[0].shape[1]
+            known = times is not None and size is not None
+            steps = times * size if known else None
+            yield from _needed_calls(node.step, inside, steps)
         else:
-            yield from _needed_calls(node.inner, [*needed.inside[node.key]])
+            yield node, times
 
 
 def sum_flops(several: Iterable[int | None]) -> int | None:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, cast
 
@@ -10,6 +10,11 @@ import keras
 
 from keras_cascade import _keras_compat as compat
 from keras_cascade.graph.names import stable_names
+from keras_cascade.graph.step_shapes import (
+    is_called_per_step,
+    of_all_steps,
+    without_steps,
+)
 from keras_cascade.networks.loading import as_functional
 
 # Names a tensor: the keys of the calls that lead to it, one for each level of
@@ -31,6 +36,9 @@ class Node:
         outputs: The output tensors, flat.
         is_input: Whether the call is an input of its network.
         inner: The graph of the operation if that is a network itself.
+        step: The graph of one step, if the operation calls a network once per
+            step.
+        steps: The same on the tensors of all steps, (batch, steps, ...).
     """
 
     key: str
@@ -41,6 +49,13 @@ class Node:
     outputs: tuple[keras.KerasTensor, ...]
     is_input: bool = False
     inner: "Graph | None" = None
+    step: "Graph | None" = None
+    steps: "Graph | None" = None
+
+    @property
+    def within(self) -> "Graph | None":
+        """The graph of what the operation calls."""
+        return self.steps if self.inner is None else self.inner
 
     @cached_property
     def tensors(self) -> list[keras.KerasTensor]:
@@ -111,11 +126,15 @@ class Graph:
             calls.setdefault(node.name, []).append(node)
         return calls
 
-    def walk(self) -> Iterator[tuple[Node, ...]]:
-        """Yields every call, after the calls of the networks that it is in."""
+    def walk(self, steps: bool = False) -> Iterator[tuple[Node, ...]]:
+        """Yields every call, after the calls of the networks that it is in.
+
+        `steps` adds those of networks that are called once per step.
+        """
         for node in self.nodes:
             yield (node,)
-            for inside in node.inner.walk() if node.inner else ():
+            graph = node.within if steps else node.inner
+            for inside in graph.walk(steps) if graph else ():
                 yield (node, *inside)
 
     def node(self, address: Iterable[str | int]) -> Node:
@@ -124,9 +143,9 @@ class Graph:
         node = self.by_key[str(first)]
         if not rest:
             return node
-        if node.inner is None:
+        if node.within is None:
             raise KeyError(address)
-        return node.inner.node(rest)
+        return node.within.node(rest)
 
     def reference(self, tensor: keras.KerasTensor) -> Reference:
         """Returns the reference of a tensor of this level."""
@@ -136,6 +155,30 @@ class Graph:
     def tensor(self, reference: Reference) -> keras.KerasTensor:
         """Returns the symbolic tensor of a reference."""
         return self.node(reference[:-1]).outputs[int(reference[-1])]
+
+
+def at_one_step(graph: Graph, reference: Reference) -> tuple[Graph, Reference]:
+    """Returns the network of one step that a tensor is in, and its place there.
+
+    They are the graph and the reference themselves for tensors that are in
+    no network that is called once per step.
+    """
+    for depth in range(1, len(reference) - 1):
+        step = graph.node(reference[:depth]).step
+        if step is not None:
+            return _inside_step(step, reference[depth:])
+    return graph, reference
+
+
+def _inside_step(step: Graph, reference: Reference) -> tuple[Graph, Reference]:
+    (call,) = step.nodes
+    inside = reference[1:]
+    if len(inside) == 1:  # its output
+        within = cast(Graph, call.within)
+        inside = within.reference(within.outputs[int(inside[0])])
+    if call.inner is None:
+        return at_one_step(step, (call.key, *inside))
+    return at_one_step(call.inner, inside)
 
 
 def read_graph(network: keras.Model, keep_names: bool = False) -> Graph:
@@ -244,6 +287,11 @@ def _nodes(
     for call in calls:
         operation, number = call.operation, seen[id(call.operation)]
         name = names[id(operation)]
+        step, steps = None, None
+        if is_called_per_step(operation):
+            step = _read_step(call, keep_names, known, named)
+        if step is not None:
+            steps = _of_all_steps(step, _only(call.args).shape[1])
         yield Node(
             key=f"{name}:{number}" if times[id(operation)] > 1 else name,
             name=name,
@@ -253,5 +301,70 @@ def _nodes(
             outputs=tuple(call.outputs),
             is_input=call.is_input,
             inner=_read(operation, keep_names, known, named),
+            step=step,
+            steps=steps,
         )
         seen[id(operation)] += 1
+
+
+def _read_step(
+    call: compat.Call,
+    keep_names: bool,
+    known: dict[int, Graph],
+    named: dict[int, str],
+) -> Graph | None:
+    """Returns the graph of one step: one call of the layer inside.
+
+    It is None if that is no network, nor calls one once per step itself.
+    """
+    operation: Any = call.operation
+    layer: Any = operation.layer
+    x, *outputs = (
+        keras.KerasTensor(without_steps(y.shape), y.dtype)
+        for y in (_only(call.args), *call.outputs)
+    )
+    one = compat.Call(layer, (x,), {}, outputs, False, 0)
+    names = {id(layer): layer.name if keep_names else _name(layer, named)}
+    (node,) = _nodes([one], names, keep_names, known, named)
+    if node.within is None:
+        return None
+    return Graph(operation.name, (node,), x, outputs)
+
+
+def _name(layer: keras.Layer, named: dict[int, str]) -> str:
+    return stable_names([layer], named)[id(layer)]
+
+
+def _only(args: tuple) -> keras.KerasTensor:
+    (tensor,) = keras.tree.flatten(args)
+    return tensor
+
+
+def _of_all_steps(graph: Graph, steps: int | None) -> Graph:
+    """Returns the graph of one step on the tensors of all steps."""
+    made: dict[int, keras.KerasTensor] = {}
+
+    def convert(x: Any) -> Any:
+        if not isinstance(x, keras.KerasTensor):
+            return x
+        return made.setdefault(id(x), of_all_steps(x, steps))
+
+    def inside(other: Graph | None) -> Graph | None:
+        return None if other is None else _of_all_steps(other, steps)
+
+    def every(structure: Any) -> Any:
+        return keras.tree.map_structure(convert, structure)
+
+    nodes = tuple(
+        replace(
+            node,
+            args=every(node.args),
+            kwargs=every(node.kwargs),
+            outputs=tuple(map(convert, node.outputs)),
+            inner=inside(node.inner),
+            steps=inside(node.steps),
+        )
+        for node in graph.nodes
+    )
+    ends = every(graph.input_structure), every(graph.output_structure)
+    return Graph(graph.name, nodes, *ends, graph.network)

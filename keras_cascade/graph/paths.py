@@ -62,7 +62,9 @@ def is_exact(pattern: str) -> bool:
 
 def all_addresses(graph: Graph) -> Iterator[Address]:
     """Yields the address of every call, also inside nested networks."""
-    return (tuple(node.key for node in nodes) for nodes in graph.walk())
+    return (
+        tuple(node.key for node in nodes) for nodes in graph.walk(steps=True)
+    )
 
 
 def names_of(address: Address) -> LayerPath:
@@ -104,8 +106,8 @@ def _search(
     for node in _level(graph, head):
         if not rest:
             yield (node.key,)
-        elif node.inner is not None:
-            for address in _matches(node.inner, rest, found):
+        elif node.within is not None:
+            for address in _matches(node.within, rest, found):
                 yield (node.key, *address)
 
 
@@ -116,9 +118,9 @@ def _search_at_any_depth(
         yield from all_addresses(graph)
         return
     yield from _matches(graph, rest, found)
-    for nodes in graph.walk():
-        if (inner := nodes[-1].inner) is not None:
-            for address in _matches(inner, rest, found):
+    for nodes in graph.walk(steps=True):
+        if (within := nodes[-1].within) is not None:
+            for address in _matches(within, rest, found):
                 yield (*(node.key for node in nodes), *address)
 
 

@@ -17,7 +17,7 @@ class Needed:
         inputs: The positions of the inputs, in order.
         nodes: The keys of the calls.
         inside: The tensors needed inside nested networks, by the network's
-            name.
+            name, and inside layers that call a network once per step.
     """
 
     inputs: list[int] = field(default_factory=list)
@@ -67,11 +67,14 @@ def _add_node(
     if not used and not taps:
         return
     found.nodes.add(node.key)
-    if node.inner is None:
+    if node.within is None:
         tensors.update(map(id, node.tensors))
         return
     inside = found.inside.setdefault(name, {})
-    outputs = [node.inner.reference(node.inner.outputs[i]) for i in used]
+    outputs = [node.within.reference(node.within.outputs[i]) for i in used]
     inside.update(dict.fromkeys([*outputs, *taps]))
+    if node.inner is None:
+        tensors.update(map(id, node.tensors))
+        return
     inputs = find_needed(node.inner, inside, per_call).inputs
     tensors.update(id(node.inner_arguments[i]) for i in inputs)

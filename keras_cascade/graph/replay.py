@@ -4,7 +4,7 @@ Tested by `tests/graph/test_copying.py`.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import keras
@@ -16,6 +16,11 @@ from keras_cascade.graph.names import rename
 from keras_cascade.graph.paths import LayerPath
 from keras_cascade.graph.pruning import find_needed
 from keras_cascade.graph.reconstruction import Provenance, reconstruct
+from keras_cascade.graph.stepwise import (
+    StepBlock,
+    Stepwise,
+    call_in_stock_layers,
+)
 from keras_cascade.graph.tensors import input_like, pack_in_order
 from keras_cascade.graph.weight_files import Layout
 
@@ -42,6 +47,7 @@ class Replay:
         copies: A layer and its copy, by the layer's id.
         blocks: The copy of a nested network and the positions of the inputs
             that it takes, by the network's id and the tensors that it gives.
+        stepwise: The layer that calls a network once per step, likewise.
         stated: The ids of the layers whose copies have their weights.
         sources: The network and the path in it that a layer comes from, if
             only that network's class can make it; by the ids of the original
@@ -59,6 +65,7 @@ class Replay:
     blocks: dict[_View, tuple[keras.Model, list[int]]] = field(
         default_factory=dict
     )
+    stepwise: dict[_View, Stepwise] = field(default_factory=dict)
     stated: set[int] = field(default_factory=set)
     sources: dict[int, tuple[dict, LayerPath]] = field(default_factory=dict)
     made: dict[int, keras.Operation] = field(default_factory=dict)
@@ -97,11 +104,13 @@ class Replay:
         for node in graph.nodes:
             if node.is_input or (needed and node.key not in needed.nodes):
                 continue
-            if node.inner is None:
+            inside = needed.inside.get(node.name) if needed else None
+            if node.step is not None and self._is_cut(node, inside):
+                self._call_steps(node, inside, values, inner)
+            elif node.inner is None:
                 flat = keras.tree.flatten(self._call(node, values, graph))
                 values.update(zip(map(id, node.outputs), flat, strict=True))
             else:
-                inside = needed.inside[node.name] if needed else None
                 mode = self._recorded_mode(node, graph)
                 self._call_nested(node, inside, values, inner, mode)
         tensors = [
@@ -191,11 +200,69 @@ class Replay:
             pairs = zip(own, keras.tree.flatten(results), strict=True)
         else:
             pairs = ((ref, results[_output_key(ref)]) for ref in wanted)
-        found = dict(pairs)
-        inner.update({(node.key, *ref): x for ref, x in found.items()})
-        for tensor, ref in zip(node.outputs, own, strict=True):
-            if ref in found:
-                values[id(tensor)] = found[ref]
+        _note(node, own, dict(pairs), values, inner)
+
+    def _is_cut(self, node: Node, wanted: Iterable[Reference] | None) -> bool:
+        """Whether another layer calls the network once per step."""
+        is_stock = not issubclass(self.network_class, Block)
+        own = set(_own_outputs(node.step))
+        return (is_stock and isinstance(node.operation, Stepwise)) or (
+            wanted is not None and set(wanted) != own
+        )
+
+    def _call_steps(
+        self,
+        node: Node,
+        wanted: Iterable[Reference] | None,
+        values: _Values,
+        inner: _Inner,
+    ) -> None:
+        """Calls what gives some tensors of a network for each step."""
+        own = _own_outputs(node.step)
+        wanted = list(own if wanted is None else wanted)
+        x, mask = (
+            None if y is None else values[id(y)]
+            for y in (node.tensors[0], node.kwargs.get("mask"))
+        )
+        if issubclass(self.network_class, Block):
+            key = (id(node.operation), frozenset(wanted))
+            if key not in self.stepwise:
+                self.stepwise[key] = self._stepwise(node, wanted)
+            results = self.stepwise[key](x, mask=mask)
+        else:
+            results = self._in_stock_layers(node, wanted, x, mask)
+        found = {ref: results[_key_at_step(node, ref)] for ref in wanted}
+        _note(node, own, found, values, inner)
+
+    def _in_stock_layers(
+        self, node: Node, wanted: Iterable[Reference], x: Any, mask: Any
+    ) -> Mapping[str, Any]:
+        network = self._network_of_steps(node, wanted)
+        operation = cast(keras.Layer, node.operation)
+        return call_in_stock_layers(network, operation, x, mask)
+
+    def _stepwise(self, node: Node, wanted: Iterable[Reference]) -> Stepwise:
+        network = self._network_of_steps(node, wanted)
+        policy = cast(keras.Layer, node.operation).dtype_policy
+        return Stepwise(network, name=node.name, dtype=policy)
+
+    def _network_of_steps(self, node: Node, wanted: Iterable[Reference]) -> Any:
+        """Returns what gives some tensors of one step, by their names."""
+        (call,) = cast(Graph, node.step).nodes
+        inside = dict.fromkeys(_at_step(node, ref) for ref in wanted)
+        is_block = issubclass(self.network_class, Block)
+        if call.inner is None and is_block:
+            return self._stepwise(call, inside)
+        if call.inner is None:
+            x = input_like(call.tensors[0], "steps")
+            found = self._in_stock_layers(call, inside, x, None)
+            return keras.Model(x, found, name=call.name)
+        names = {_output_key(ref): ref for ref in inside}
+        kind = StepBlock if is_block else self.network_class
+        # The same copies of layers, in networks that have no paths.
+        replay = replace(self, network_class=kind, blocks={}, stepwise={})
+        network, _ = replay.build(call.inner, call.name, names)
+        return network
 
     def _nested(
         self, node: Node, graph: Graph, wanted: Iterable[Reference] | None
@@ -244,6 +311,43 @@ class Replay:
         rename(copy, node.name)
         self.sources[id(copy)] = self.sources[key]
         return copy
+
+
+def _own_outputs(graph: Graph | None) -> list[Reference]:
+    outputs = [] if graph is None else graph.outputs
+    return [cast(Graph, graph).reference(tensor) for tensor in outputs]
+
+
+def _at_step(node: Node, ref: Reference) -> Reference:
+    """Returns the reference of a tensor in the network of one step."""
+    (call,) = cast(Graph, node.step).nodes
+    if len(ref) > 2:
+        return ref[1:]
+    graph = cast(Graph, call.within)
+    return graph.reference(graph.outputs[int(ref[-1])])
+
+
+def _key_at_step(node: Node, ref: Reference) -> str:
+    """Returns the name that the network of one step has for a tensor."""
+    (call,) = cast(Graph, node.step).nodes
+    inside = _at_step(node, ref)
+    if call.inner is None:
+        return _key_at_step(call, inside)
+    return _output_key(inside)
+
+
+def _note(
+    node: Node,
+    own: Iterable[Reference],
+    found: _Inner,
+    values: _Values,
+    inner: _Inner,
+) -> None:
+    """Notes the tensors that a call gave, by their references inside it."""
+    inner.update({(node.key, *ref): x for ref, x in found.items()})
+    for tensor, ref in zip(node.outputs, own, strict=True):
+        if ref in found:
+            values[id(tensor)] = found[ref]
 
 
 def _copy_input(graph: Graph, position: int) -> keras.KerasTensor:

@@ -165,7 +165,7 @@ def _warn_of_other_name(graph: Graph, address: Address, pattern: str) -> None:
     last = pattern.split("/")[-1]
     level = graph
     for key in address[:-1]:
-        level = level.by_key[key].inner or level
+        level = level.by_key[key].within or level
     for node in level.nodes:
         if node.operation.name == last and node.name != address[-1]:
             meant = graph.node(address).operation.name
@@ -198,9 +198,13 @@ def _nothing_found(graph: Graph, pattern: str, label: str) -> str:
 
 def _no_graph_inside(graph: Graph, pattern: str) -> str:
     """Returns a hint if a path leads into an operation without a graph."""
-    head, _, inside = pattern.partition("/")
-    node = graph.by_key.get(head) if inside else _black_box(graph)
-    if node is None or node.inner is not None:
+    node, level = _black_box(graph) if "/" not in pattern else None, graph
+    for key in pattern.split("/")[:-1]:
+        node = level.by_key.get(key)
+        if node is None or node.within is None:
+            break
+        level = node.within
+    if node is None or node.within is not None:
         return ""
     kind = type(node.operation).__name__
     return (

@@ -76,11 +76,20 @@ def _view(block: Any, kind: str, blocks: list[keras.Model]) -> Any:
     view.layers = [
         compat.make_view(kind)
         if layer is None
-        else _view(layer, kind, blocks)
-        if _is_block(layer)
-        else layer
+        else _view_inside(layer, kind, blocks)
         for kind, layer in entries
     ]
+    return view
+
+
+def _view_inside(layer: Any, kind: str, blocks: list[keras.Model]) -> Any:
+    """Returns the view of a layer, which may have a block inside."""
+    if _is_block(layer):
+        return _view(layer, kind, blocks)
+    if not hasattr(layer, "weights_kind"):
+        return layer
+    view = compat.make_view(layer.weights_kind)
+    view.layer = _view_inside(layer.layer, _NETWORK, blocks)
     return view
 
 
@@ -95,4 +104,6 @@ def _is_block(layer: object) -> bool:
 
 
 def _kind(layer: keras.Layer) -> str:
-    return _NETWORK if _is_block(layer) else type(layer).__name__
+    if _is_block(layer):
+        return _NETWORK
+    return getattr(layer, "weights_kind", type(layer).__name__)

@@ -215,6 +215,13 @@ def _check_called_once(graph: Graph, source: str, address: Address) -> None:
     path = "/".join(address)
     for depth in range(1, len(address)):
         network = graph.node(address[:depth])
+        if network.step is not None:
+            raise ValueError(
+                f"inject['{source}'] enters '{path}', which is inside "
+                f"'{network.name}' ({type(network.operation).__name__}): it "
+                "is called once per step, and features enter all steps. "
+                f"Inject after it: '{'/'.join(address[:depth])}'."
+            )
         calls = [
             "/".join(node.key for node in nodes)
             for nodes in graph.walk()
