@@ -20,6 +20,7 @@ class SpecView(Protocol):
         networks: Network name to the description of the network.
         roles: Block name to the names of the networks that it is.
         inject: Tap or extra input to the layers that it enters.
+        preprocess: Network to the preprocessing of its input.
         retention: Path pattern to method.
         shares: Whether the cascade trains the layers of the networks
             themselves (`copy=False`).
@@ -32,6 +33,8 @@ class SpecView(Protocol):
     def roles(self) -> Mapping[str, Sequence[str]]: ...
     @property
     def inject(self) -> Mapping[str, Sequence[Any]]: ...
+    @property
+    def preprocess(self) -> Mapping[str, Any]: ...
     @property
     def retention(self) -> Mapping[str, Any]: ...
     @property

@@ -70,6 +70,7 @@ LAYERS = {
     "networks": "what the user calls a network, as a Keras model",
     "graph": "reads and rewrites networks; knows no cascade",
     "adapters": "layers on tensors, and how they are fitted",
+    "values": "values that layers give, and that networks expect",
     "injection": "features merged into inner layers",
     "training": "flags, rates and optimizers on blocks",
     "cache": "features kept to be read again; stores know no network",

@@ -1,6 +1,6 @@
 """Fits the adapters that learn from data, in as few passes as possible."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from graphlib import TopologicalSorter
 from typing import Any
@@ -22,6 +22,9 @@ from keras_cascade.graph.masks import masks_of
 from keras_cascade.graph.paths import LayerPath
 from keras_cascade.graph.pruning import Needed, find_needed
 from keras_cascade.graph.replay import Replay
+
+# Sees the inputs of a first batch, by their names.
+Look = Callable[[Mapping[str, Any]], None]
 
 
 def learners(cascade: keras.Model) -> dict[LayerPath, keras.Layer]:
@@ -70,7 +73,11 @@ def check_fitted(cascade: keras.Model, before: str) -> None:
 
 
 def fit_adapters(
-    cascade: keras.Model, data: object, batch_size: int, verbose: bool
+    cascade: keras.Model,
+    data: object,
+    batch_size: int,
+    verbose: bool,
+    look: Look | None = None,
 ) -> list[LayerPath]:
     """Fits every adapter that learns from data.
 
@@ -83,6 +90,8 @@ def fit_adapters(
             learns from them.
         batch_size: Rows at a time where the data are arrays.
         verbose: Whether to show a progress bar.
+        look: Called with the inputs of the first batch, by their names.
+            Defaults to `None`.
 
     Returns:
         The paths of the fitted adapters.
@@ -103,11 +112,14 @@ def fit_adapters(
             "a data set or a PyDataset."
         )
     with _all_or_nothing(list(found.values())):
-        for level in levels:
+        for number, level in enumerate(levels):
             wanted = {"/".join(path): _input_of(graph, path) for path in level}
             features = InnerFeatures(graph, wanted)
             layers = {"/".join(path): found[path] for path in level}
-            _one_pass(cascade, features, layers, data, batch_size, verbose)
+            seen = None if number else look
+            _one_pass(
+                cascade, features, layers, data, batch_size, verbose, seen
+            )
     return list(found)
 
 
@@ -229,6 +241,7 @@ def _one_pass(
     data: object,
     batch_size: int,
     verbose: bool,
+    look: Look | None,
 ) -> None:
     """Fits the layers on the features of their names."""
     learning = {name: _started(layer) for name, layer in layers.items()}
@@ -239,6 +252,8 @@ def _one_pass(
         for done, (batch, labels) in enumerate(stream, start=1):
             names = features.needed_inputs
             given = sort_inputs(batch, inputs, "The data of adapt", names)
+            if look is not None and done == 1:
+                look(given)
             tensors, masks = features.of_batch(given)
             for name, learner in learning.items():
                 learn(learner, tensors[name], labels, masks.get(name))

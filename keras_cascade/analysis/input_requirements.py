@@ -1,79 +1,26 @@
-"""Finds the values that networks expect as inputs, and who gets others."""
+"""Finds the networks of a plan that get other values than they expect."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain
 
-import keras
-import numpy as np
-
-from keras_cascade.analysis.range_inference import NORMALISATIONS, consumers_of
 from keras_cascade.analysis.report import Finding, ValueStatistics
-from keras_cascade.analysis.trained_statistics import (
-    is_untrained,
-    trained_moments,
-)
-from keras_cascade.analysis.value_ranges import (
-    PIXELS,
-    UNKNOWN,
-    ValueRange,
-    pixels_for,
-)
 from keras_cascade.graph.flattening import flatten
-from keras_cascade.graph.graph import Reference
-from keras_cascade.graph.program import Program, Step
 from keras_cascade.networks.applications import (
     APPLICATIONS,
     MODES,
-    Recognised,
     recognise,
 )
 from keras_cascade.networks.preprocess_argument import resolve_preprocess
-from keras_cascade.networks.preprocessing import MODE_SCALINGS
 from keras_cascade.networks.presets import PREFIX
 from keras_cascade.planning.inputs import NetworkInput
 from keras_cascade.planning.plan import Plan
-
-
-@dataclass(frozen=True, eq=False)
-class Requirement:
-    """The values that a network needs at an input of the cascade.
-
-    Attributes:
-        network: The network's block.
-        title: The block and the network's own name.
-        values: The range that the network needs there.
-        recognised: The Keras application that the network is, if it is one.
-        fix: The network and module that `preprocess` could name to bring pixels
-            to the range; None if there is no need.
-    """
-
-    network: str
-    title: str
-    values: ValueRange
-    recognised: Recognised | None
-    fix: tuple[str, str] | None
-
-
-def required_range(
-    flat: Program, reference: Reference, network: keras.Model
-) -> ValueRange:
-    """Returns the range that a network expects at an input, if layers show.
-
-    A Keras application shows its preprocessing, a Rescaling shows that pixels
-    are expected, and a BatchNormalization or Normalization the statistics it
-    was trained on.
-
-    Args:
-        flat: The network's graph.
-        reference: The input.
-        network: The network itself.
-    """
-    found = recognise(network)
-    if found is not None:
-        return _application_range(found)
-    expected = map(_expected_by, consumers_of(flat, reference))
-    return next((x for x in expected if x is not None), UNKNOWN)
+from keras_cascade.values.requirements import (
+    Requirement,
+    application_range,
+    required_range,
+)
+from keras_cascade.values.value_ranges import UNKNOWN
 
 
 def with_preprocess(
@@ -118,7 +65,10 @@ def preprocess_findings(plan: Plan, preprocess: object) -> list[Finding]:
         choice = _choice(preprocess, one.network)
         if one.fix and choice == "auto" and one.network not in named:
             findings.append(_undecided(one, *one.fix))
-        findings += _other_module(one, choice)
+        other = _other_module(one, choice)
+        findings += other
+        if one.conflict and not other:
+            findings.append(Finding("warning", (one.network,), *one.conflict))
     return list(dict.fromkeys(findings))
 
 
@@ -127,55 +77,17 @@ def data_findings(
 ) -> list[Finding]:
     """Returns findings for inputs whose data are not as in training."""
     return [
-        _off_scale(name, one, measured[name])
+        Finding("warning", (name,), *found)
         for name, several in _requirements(plan).items()
         for one in several
-        if name in measured and _is_off_scale(one.values, measured[name])
+        if name in measured and (found := _off_scale(one, measured[name]))
     ]
 
 
-def _application_range(found: Recognised) -> ValueRange:
-    if found.needs is None:
-        return pixels_for(found.module)
-    mode = MODE_SCALINGS[found.needs]
-    return replace(
-        PIXELS.rescaled(mode.scale, mode.offset),
-        sums_to_one=False,
-        source=f"{mode.text}, for {found.module}",
-    )
-
-
-def _expected_by(call: Step) -> ValueRange | None:
-    operation = call.operation
-    if isinstance(operation, keras.layers.Rescaling):
-        # 1 / 255, 1 / 127.5 and their like make pixels small.
-        if np.max(np.abs(np.asarray(operation.scale))) <= 1 / 50:
-            return pixels_for(call.label)
-        return ValueRange(source=f"rescaled by {call.label}")
-    moments = trained_moments(operation)
-    if moments is not None:
-        return _range_of_moments(call.label, *moments)
-    if isinstance(operation, NORMALISATIONS):
-        return ValueRange(source=f"normalised first, by {call.label}")
-    return None
-
-
-def _range_of_moments(
-    name: str, mean: np.ndarray, variance: np.ndarray
-) -> ValueRange:
-    # No value in [0, 1] varies by more than 1/4 (Popoviciu): with other
-    # moments, the layer was not trained on probabilities.
-    plausible = bool(
-        np.all((mean >= 0) & (mean <= 1)) and np.all(variance <= 0.25)
-    )
-    deviation = np.sqrt(variance)
-    centred = float(np.median(np.abs(mean) / np.maximum(deviation, 1e-12)))
-    state = ", never trained" if is_untrained(mean, variance) else ""
-    return ValueRange(
-        sums_to_one=None if plausible else False,
-        standardised=centred < 0.5 and 0.5 <= np.median(deviation) <= 2,
-        source=f"{name}{state}",
-    )
+def _off_scale(
+    one: Requirement, measured: ValueStatistics
+) -> tuple[str, str] | None:
+    return one.off_scale(measured.minimum, measured.maximum)
 
 
 def _choice(preprocess: object, role: str) -> str | None:
@@ -201,23 +113,16 @@ def _requirements(plan: Plan) -> dict[str, list[Requirement]]:
 
 
 def _requirement(plan: Plan, fed: NetworkInput) -> Requirement:
-    network = plan.networks[fed.network]
+    network, graph = plan.networks[fed.network], plan.graphs[fed.network]
     chosen = plan.spec.preprocess.get(fed.network)
-    found = recognise(network)
-    values, fix = UNKNOWN, None
-    if chosen is not None:
-        values = pixels_for(chosen.name)
-    elif found is not None:
-        values = _application_range(found)
-        fix = (fed.network, found.module) if found.needs else None
-    elif len(fed.tensor.shape) > 2:
-        graph = plan.graphs[fed.network]
+    found, own = recognise(network), UNKNOWN
+    if found is not None or len(fed.tensor.shape) > 2:
         flat = flatten(graph)
         names = [graph.sources[id(x)][0].name for x in graph.inputs]
         reference = flat.inputs[names.index(fed.name)].reference
-        values = required_range(flat, reference, network)
+        own = required_range(flat, reference, network)
     title = f"{fed.network} '{network.name}'"
-    return Requirement(fed.network, title, values, found, fix)
+    return Requirement(fed.network, title, own, chosen, found)
 
 
 def _disagreement(
@@ -264,40 +169,7 @@ def _other_module(one: Requirement, choice: str | None) -> list[Finding]:
     what = (
         f"{one.title} gets the preprocessing of '{choice}', and is a network "
         f"of keras.applications.{found.module}, which expects values "
-        f"{_application_range(found)}."
+        f"{application_range(found)}."
     )
     advice = f"Pass preprocess={{'{one.network}': '{found.module}'}}."
     return [Finding("warning", (one.network,), what, advice)]
-
-
-def _is_off_scale(values: ValueRange, measured: ValueStatistics) -> bool:
-    """Whether data leave a range by a tenth, or fill less than a fiftieth."""
-    if not values.is_bounded:
-        return False
-    width = values.high - values.low
-    outside = (
-        measured.maximum > values.high + width / 10
-        or measured.minimum < values.low - width / 10
-    )
-    return outside or measured.maximum - measured.minimum < width / 50
-
-
-def _off_scale(
-    name: str, one: Requirement, measured: ValueStatistics
-) -> Finding:
-    advice = "Rescale the data to that range."
-    if one.fix and measured.minimum >= 0 and measured.maximum <= 255:
-        network, module = one.fix
-        advice = (
-            f"If these are pixels, preprocess={{'{network}': '{module}'}} does "
-            "that."
-        )
-    elif one.values.source.startswith("pixels") and measured.maximum <= 1:
-        advice = "Feed pixels in [0, 255], not scaled ones."
-    return Finding(
-        "warning",
-        (name,),
-        f"The data lie in [{measured.minimum:.4g}, {measured.maximum:.4g}], "
-        f"and {one.title} expects values {one.values}.",
-        advice,
-    )

@@ -17,7 +17,6 @@ from keras_cascade.analysis.input_requirements import (
 )
 from keras_cascade.analysis.measurement import measure
 from keras_cascade.analysis.mismatches import find_mismatch
-from keras_cascade.analysis.range_inference import infer_range
 from keras_cascade.analysis.report import (
     AdapterChoice,
     Finding,
@@ -32,7 +31,6 @@ from keras_cascade.analysis.statistics import (
     VARIANCE_RATIO,
     is_far,
 )
-from keras_cascade.analysis.value_ranges import UNKNOWN, ValueRange
 from keras_cascade.arguments import (
     Arguments,
     Network,
@@ -43,6 +41,8 @@ from keras_cascade.graph.flattening import flatten
 from keras_cascade.graph.graph import read_graph
 from keras_cascade.graph.program import Program
 from keras_cascade.planning.plan import Plan, make_plan
+from keras_cascade.values.range_inference import infer_range
+from keras_cascade.values.value_ranges import UNKNOWN, ValueRange
 
 
 @takes_arguments

@@ -19,12 +19,6 @@ from keras_cascade.analysis.statistics import (
     distance,
     to_rows,
 )
-from keras_cascade.analysis.trained_statistics import (
-    TrainedStatistics,
-    first_normalisations_after,
-    statistics_at,
-    statistics_before,
-)
 from keras_cascade.assembly.adapters import run_adapters
 from keras_cascade.assembly.networks import (
     fuse_streams,
@@ -40,6 +34,12 @@ from keras_cascade.graph.program import Program
 from keras_cascade.graph.replay import Replay
 from keras_cascade.planning.inputs import make_inputs, packed, side_inputs
 from keras_cascade.planning.plan import Plan
+from keras_cascade.values.trained_statistics import (
+    TrainedStatistics,
+    first_normalisations_after,
+    statistics_at,
+    statistics_before,
+)
 
 BATCH_SIZE = 32
 

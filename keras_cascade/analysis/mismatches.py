@@ -3,7 +3,7 @@
 import math
 
 from keras_cascade.analysis.report import Finding
-from keras_cascade.analysis.value_ranges import ValueRange
+from keras_cascade.values.value_ranges import ValueRange
 
 
 def find_mismatch(

@@ -6,8 +6,8 @@ import numpy as np
 
 from keras_cascade.adapters.moments import merge_means
 from keras_cascade.analysis.report import Distance, ValueStatistics
-from keras_cascade.analysis.trained_statistics import TrainedStatistics
 from keras_cascade.data import to_numpy
+from keras_cascade.values.trained_statistics import TrainedStatistics
 
 # Features are far off if half of their channels exceed one of these. At a
 # shift of one deviation a rectifier that let half of its inputs through lets

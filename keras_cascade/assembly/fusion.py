@@ -165,7 +165,7 @@ def _check_shapes(
     if extras and len(_shapes(both, axis)) > 1:
         raise ValueError(
             _mismatch(both, "concatenating the extra inputs")
-            + " An adapter may bring an extra input into shape."
+            + _about_extras(extras)
         )
     for name, x in extras.items():
         if not keras.backend.is_float_dtype(x.dtype):
@@ -174,6 +174,22 @@ def _check_shapes(
                 "Give it an adapter, such as keras.layers.CategoryEncoding "
                 "or keras.layers.Embedding, or a float dtype."
             )
+
+
+def _about_extras(extras: Tensors) -> str:
+    """Returns what to write for extra inputs that are no vectors."""
+    name, x = max(extras.items(), key=lambda one: len(one[1].shape))
+    hint = (
+        f" An adapter brings an extra input into shape: adapters={{'{name}': "
+        "'auto'}."
+    )
+    sizes = tuple(x.shape[1:])
+    if sizes[:1] == (None,):
+        hint += (
+            f" Or, if {sizes} begins with the batch, leave that out: "
+            f"extra_inputs={{'{name}': {sizes[1:]}}}."
+        )
+    return hint
 
 
 def _shapes(streams: Tensors, free: int | None) -> set[tuple]:

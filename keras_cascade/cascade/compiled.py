@@ -13,6 +13,7 @@ from keras_cascade import _keras_compat as compat
 from keras_cascade._keras_compat import optimizers as optimizer_compat
 from keras_cascade.cascade.on_features import OnFeatures
 from keras_cascade.planning.normalization import normalise_rates
+from keras_cascade.training.compile_checks import check_compile_arguments
 from keras_cascade.training.fit_callbacks import (
     known_variables,
     prepare_optimizer,
@@ -104,9 +105,19 @@ class Compiled(OnFeatures):
                 Defaults to `None`.
 
         Raises:
-            ValueError: If a pattern matches nothing, a rate is negative, or
-                a network that is to be retained no longer exists.
+            ValueError: If a pattern matches nothing, a rate is negative,
+                Keras has no loss, metric or optimizer of a name, an output
+                does not exist, or a network that is to be retained no longer
+                exists.
         """
+        several = isinstance(self.output, Mapping)
+        check_compile_arguments(
+            list(self.output) if several else [],
+            optimizer=optimizer,
+            loss=loss,
+            metrics=metrics,
+            weighted_metrics=weighted_metrics,
+        )
         rates = self._spec.learning_rates
         if learning_rates is not None:
             rates = normalise_rates(learning_rates)

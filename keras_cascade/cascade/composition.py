@@ -11,6 +11,7 @@ from typing import Any, Self
 import keras
 
 from keras_cascade._messages import listed
+from keras_cascade.cascade.layer_paths import find_block, find_layer, no_block
 from keras_cascade.graph.block import Block
 from keras_cascade.graph.graph import Graph, read_graph
 from keras_cascade.graph.names import name_variables
@@ -98,6 +99,47 @@ class Composition(Block):
     def in_weights_files(self) -> keras.Model:
         """Returns the cascade: no other model has weights in its layout."""
         return self
+
+    def get_layer(
+        self, name: str | None = None, index: int | None = None
+    ) -> keras.Layer:
+        """Returns a layer by its path, or as Keras does.
+
+        Args:
+            name: A path such as `"upstream/conv3"`, or the name of a block or
+                input. Defaults to `None`.
+            index: As Keras takes it. Defaults to `None`.
+
+        Returns:
+            The layer of the cascade, which is a copy of the network's own.
+
+        Raises:
+            ValueError: If the path matches nothing, or several layers.
+
+        Example:
+        >>> cascade.get_layer("upstream/stage2_out").trainable
+        False
+        """
+        names = [layer.name for layer in self.layers]
+        if not isinstance(name, str) or index is not None or name in names:
+            return super().get_layer(name, index)
+        return find_layer(self, name)
+
+    def block_of(self, target: str | keras.Operation | keras.Variable) -> str:
+        """Returns the name of the block that a layer or variable is in.
+
+        Args:
+            target: A path such as `"upstream/conv3"`, or a layer or a variable
+                of the cascade.
+
+        Raises:
+            ValueError: If it is in no block.
+
+        Example:
+        >>> cascade.block_of(cascade.trainable_variables[0])
+        'adapters'
+        """
+        return find_block(self, target)
 
     def source(self, block: str) -> keras.Model | None:
         """Returns the network that a block was copied from, if it lives."""
@@ -270,6 +312,8 @@ class Blocks(dict[str, keras.Layer]):
         self._one_block = dict(one_block)
 
     def __missing__(self, name: str) -> keras.Layer:
+        if name not in self._one_block:
+            raise KeyError(no_block(name, [*self, *self._one_block]))
         return self[self._one_block[name]]
 
     def __contains__(self, name: object) -> bool:

@@ -4,13 +4,13 @@ Tested by `tests/cascade/test_cascade.py` and `tests/cache/test_segments.py`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from os import PathLike
 from typing import Any, Self
 
 from keras_cascade._cleanup import finally_twice, interrupts_put_off
 from keras_cascade._keras_compat import give_arrays_back, keep_arrays_of_steps
-from keras_cascade.adapters.fitting import check_fitted, fit_adapters
+from keras_cascade.adapters.fitting import fit_adapters
 from keras_cascade.cache.feature_cache import FeatureCache, as_cache
 from keras_cascade.cache.fit_data import (
     FitData,
@@ -20,7 +20,7 @@ from keras_cascade.cache.fit_data import (
     open_datasets,
 )
 from keras_cascade.cache.segments import FitArguments, fit_on_features
-from keras_cascade.cascade.compiled import Compiled
+from keras_cascade.cascade.checked import Checked
 from keras_cascade.cascade.model_paths import check_checkpoints
 from keras_cascade.data.sources import is_shuffled_by_fit
 from keras_cascade.training.fit_callbacks import (
@@ -38,18 +38,22 @@ from keras_cascade.training.unfreezing import Unfreeze
 CacheFeatures = bool | str | PathLike[str] | FeatureCache
 
 
-class Trainer(Compiled):
+class Trainer(Checked):
     """Keras's `fit`, `evaluate` and `predict`, on cached features too."""
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        # An adapter that is fitted stays so: no need to look again.
-        self._all_fitted = False
         # Of the fit that is running.
         self._changes: FlagChanges | None = None
 
     def adapt(
-        self, data: Any, batch_size: int = 32, verbose: bool = True
+        self,
+        data: Any,
+        y: Any = None,
+        batch_size: int = 32,
+        verbose: bool = True,
+        *,
+        check_values: bool = True,
     ) -> Self:
         """Fits the adapters that learn from data, such as `PCAAdapter`.
 
@@ -58,11 +62,14 @@ class Trainer(Compiled):
 
         Args:
             data: What `fit` takes: arrays, `tf.data`, `PyDataset`, a torch
-                `DataLoader` or a generator, with or without labels. Adapters
-                that learn from labels need `(x, y)`.
+                `DataLoader` or a generator, with or without labels.
+            y: Labels, where the data are arrays; only adapters that learn
+                from labels read them. They may come with the data as well, as
+                `(x, y)`. Defaults to `None`.
             batch_size: Rows at a time where the data are arrays. Defaults to
                 `32`.
             verbose: Whether to show a progress bar. Defaults to `True`.
+            check_values: As in `fit`. Defaults to `True`.
 
         Returns:
             The cascade itself.
@@ -76,7 +83,14 @@ class Trainer(Compiled):
         >>> cascade = cascade.adapt(images, verbose=False)
         >>> history = cascade.fit(images, labels, verbose=0)
         """
-        fit_adapters(self, data, batch_size, verbose)
+        if isinstance(y, int):
+            raise TypeError(
+                f"adapt: y are labels; received {y}. A size is passed by its "
+                f"name: adapt(data, batch_size={y})."
+            )
+        given = data if y is None else (data, y)
+        look = self._look_at_inputs if check_values else None
+        fit_adapters(self, given, batch_size, verbose, look)
         # Traced functions may contain the old state as constants.
         self.train_function = None
         self.test_function = None
@@ -104,6 +118,7 @@ class Trainer(Compiled):
         *,
         unfreeze: Unfreeze = None,
         cache_features: CacheFeatures = False,
+        check_values: bool = True,
     ) -> Any:
         """Trains the cascade as Keras does, block by block if asked to.
 
@@ -142,6 +157,12 @@ class Trainer(Compiled):
                 a `FeatureCache`. The training is the same as without. Layers
                 that cannot be cached (after augmentation, say) are computed in
                 every epoch, with a warning. Defaults to `False`.
+            check_values: Whether to look at the values of the first batch, and
+                warn of inputs that are not as the networks expect them (pixels
+                in [0, 1] in place of [0, 255], say, preprocessing done twice,
+                NaN), each once. Labels that the loss cannot take are an error.
+                The batch is looked at when Keras reads it: no data are read
+                twice. Defaults to `True`.
 
         Returns:
             Keras's `History`.
@@ -149,8 +170,9 @@ class Trainer(Compiled):
         Raises:
             ValueError: If an adapter that learns from data has not been
                 fitted (call `adapt` first), a stage's epoch is none of this
-                call's, a pattern matches nothing, a stage would freeze, or
-                data with `cache_features` may give other samples each time.
+                call's, a pattern matches nothing, a stage would freeze, data
+                with `cache_features` may give other samples each time, or
+                inputs or labels do not fit the cascade and its loss.
 
         Example:
         >>> history = cascade.fit(
@@ -166,7 +188,12 @@ class Trainer(Compiled):
         callbacks = prepare_callbacks(
             self, unfreeze, initial_epoch, epochs, callbacks, verbose
         )
-        with self._taking_changes(callbacks):
+        looking = nullcontext()
+        self._check_data(x, y, "fit", check_values)
+        self._check_validation(validation_data, batch_size or 32, check_values)
+        if check_values:
+            looking = self._looking(x, batch_size or 32)
+        with looking, self._taking_changes(callbacks):
             cache = as_cache(cache_features)
             if cache is not None:
                 check_no_steps(
@@ -177,11 +204,13 @@ class Trainer(Compiled):
                 held = Validation(
                     validation_data, validation_split, validation_batch_size
                 )
+                datasets = open_datasets(self, cache, data, held)
+                self._check_dataset(datasets[0])
                 return fit_on_features(
                     self,
                     super().fit,
                     cache,
-                    *open_datasets(self, cache, data, held),
+                    *datasets,
                     FitArguments(
                         epochs=epochs,
                         initial_epoch=initial_epoch,
@@ -239,6 +268,9 @@ class Trainer(Compiled):
             **kwargs: Arguments that Keras passes to itself.
         """
         self._check_fitted("evaluation")
+        # Keras's `fit` evaluates the same data after each epoch.
+        if not kwargs:
+            self._check_data(x, y, "evaluate", values=True)
         data = FitData(x, y, sample_weight, batch_size, shuffle=False)
         with self._given(data, cache_features, steps, verbose) as given:
             return super().evaluate(
@@ -271,6 +303,7 @@ class Trainer(Compiled):
             cache_features: As in `fit`. Defaults to `False`.
         """
         self._check_fitted("prediction")
+        self._check_data(x, None, "predict", values=False)
         data = FitData(x, None, None, batch_size, shuffle=False)
         with self._given(data, cache_features, steps, verbose) as given:
             return super().predict(
@@ -332,6 +365,7 @@ class Trainer(Compiled):
         self._check_fitted("training")
         super().make_train_function(self._retrace_if_stale() or force)
         keep_arrays_of_steps(self, "train_function", interrupts_put_off)
+        self._await_first_batch()
 
     def make_test_function(self, force: bool = False) -> None:
         """Implements Keras's hook: `evaluate` needs fitted adapters."""
@@ -388,8 +422,3 @@ class Trainer(Compiled):
             verbose = bool(verbose)
             with evaluation_arguments(self, cache, data, verbose) as given:
                 yield given
-
-    def _check_fitted(self, before: str) -> None:
-        if not self._all_fitted:
-            check_fitted(self, before)
-            self._all_fitted = True

@@ -117,7 +117,7 @@ def is_array(x: object) -> bool:
 def refuse_sparse(data: object) -> None:
     """Raises a TypeError for sparse tensors: they cannot be cut into rows."""
     for leaf in keras.tree.flatten(data):
-        if _is_sparse(leaf):
+        if is_sparse(leaf):
             raise TypeError(
                 f"Sparse data is not read here, received {describe(leaf)}. "
                 "Pass it dense: `x.toarray()` of scipy, `x.todense()` of JAX, "
@@ -132,7 +132,8 @@ def describe(x: object) -> str:
     return f"an object of type {kind.removeprefix('builtins.')}"
 
 
-def _is_sparse(x: object) -> bool:
+def is_sparse(x: object) -> bool:
+    """Whether an array or tensor is sparse, of whatever framework."""
     return (
         hasattr(x, "todense")  # scipy, JAX
         or hasattr(x, "dense_shape")  # TensorFlow

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from typing import Any
 
 import keras
 
@@ -10,6 +11,7 @@ from keras_cascade._messages import closest, listed
 from keras_cascade.graph.graph import Graph, Reference
 from keras_cascade.graph.names import make_identifiers
 from keras_cascade.graph.paths import select
+from keras_cascade.graph.tap_objects import paths_for
 from keras_cascade.graph.tap_places import (
     Place,
     check_is_tensor,
@@ -18,7 +20,8 @@ from keras_cascade.graph.tap_places import (
 )
 from keras_cascade.networks.named_outputs import output_leaves
 
-Taps = str | Sequence[str] | Mapping[str, str] | None
+OneTap = str | int | keras.Operation | keras.KerasTensor
+Taps = OneTap | Sequence[OneTap] | Mapping[str, OneTap] | None
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,8 @@ def resolve_all_taps(graphs: Mapping[str, Graph], taps: Taps) -> list[Tap]:
             of a path names the block; with a single upstream it may be left
             out.
         taps: `None` (every output of every network), a path, a list of paths
-            or a mapping `{tap name: path}`.
+            or a mapping `{tap name: path}`. In place of a path may stand a
+            number such as `-1`, a layer, or a layer's output tensor.
 
     Returns:
         The taps in the order in which they were given.
@@ -68,11 +72,12 @@ def resolve_all_taps(graphs: Mapping[str, Graph], taps: Taps) -> list[Tap]:
             tap for label in graphs for tap in _resolve_in(graphs, label, None)
         ]
         return _number_names(found)
-    check_taps(taps, f"the upstreams {listed(graphs)}")
-    if isinstance(taps, Mapping):
-        return [_named_in_all(graphs, n, path) for n, path in taps.items()]
+    paths: Any = paths_for(graphs, taps)
+    check_taps(paths, f"the upstreams {listed(graphs)}")
+    if isinstance(paths, Mapping):
+        return [_named_in_all(graphs, n, path) for n, path in paths.items()]
     first: dict[tuple[str, Reference], Tap] = {}
-    for pattern in _as_list(taps):
+    for pattern in _as_list(paths):
         labels, inside = _split(graphs, pattern)
         for label in labels:
             for tap in _resolve_in(graphs, label, [inside]):
@@ -86,7 +91,7 @@ def resolve_taps(graph: Graph, taps: Taps, label: str) -> list[Tap]:
     Args:
         graph: The network.
         taps: `None` (every output), a path, a list of paths or a mapping
-            `{tap name: path}`.
+            `{tap name: path}`, or what `paths_for` turns into these.
         label: The network's block, "upstream": paths may begin with it, and
             errors name it.
 
@@ -100,12 +105,13 @@ def resolve_taps(graph: Graph, taps: Taps, label: str) -> list[Tap]:
     """
     if taps is None:
         return _output_taps(graph)
-    check_taps(taps, f"{label} '{graph.name}'")
-    if isinstance(taps, Mapping):
-        return [_named(graph, n, path, label) for n, path in taps.items()]
+    paths: Any = paths_for({label: graph}, taps)
+    check_taps(paths, f"{label} '{graph.name}'")
+    if isinstance(paths, Mapping):
+        return [_named(graph, n, path, label) for n, path in paths.items()]
     places = dict.fromkeys(
         place
-        for pattern in _as_list(taps)
+        for pattern in _as_list(paths)
         for place in find_places(graph, pattern, label)
     )
     return _number_names([_tap(graph, x.name, x, label) for x in places])
@@ -121,7 +127,8 @@ def check_taps(taps: object, where: str) -> None:
     if not isinstance(taps, str | Sequence | Mapping):
         raise TypeError(
             "taps must be None, a path, a list of paths or a mapping "
-            f"{{tap name: path}}; received {taps!r}."
+            "{tap name: path}, where a path may be a layer or a layer's "
+            f"output instead; received {taps!r}."
         )
     if not taps:
         raise ValueError(

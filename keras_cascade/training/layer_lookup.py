@@ -79,6 +79,16 @@ class LayerLookup:
             raise ValueError(self._nothing_found(pattern, argument))
         return list(covered)
 
+    def operations(self, pattern: str) -> list[keras.Operation]:
+        """Returns the operations and networks that a pattern selects."""
+        by_graph = [
+            graph.node(address).operation
+            for one in self._for_each_upstream(pattern)
+            for graph in (self.graph, self._by_network)
+            for address in select(graph, one)
+        ]
+        return list({id(x): x for x in by_graph}.values())
+
     def _inside(
         self, pattern: str, covered: Container[LayerPath]
     ) -> list[LayerPath]:

@@ -6,9 +6,9 @@ import pytest
 from keras import layers
 
 import keras_cascade as kc
-from keras_cascade.analysis.input_requirements import required_range
 from keras_cascade.graph.flattening import flatten
 from keras_cascade.graph.graph import read_graph
+from keras_cascade.values.requirements import required_range
 from tests.analysis.networks import severities
 
 RNG = np.random.default_rng(0)

@@ -3,7 +3,7 @@
 import pytest
 
 from keras_cascade.analysis.mismatches import find_mismatch
-from keras_cascade.analysis.value_ranges import PIXELS, ValueRange
+from keras_cascade.values.value_ranges import PIXELS, ValueRange
 
 PROBABILITIES = ValueRange(0, 1, sums_to_one=True, source="Softmax 'p'")
 STANDARDISED = ValueRange(sums_to_one=False, standardised=True, source="norm")

@@ -9,7 +9,7 @@ from keras_cascade.analysis.statistics import (
     is_far,
     to_rows,
 )
-from keras_cascade.analysis.trained_statistics import TrainedStatistics
+from keras_cascade.values.trained_statistics import TrainedStatistics
 from tests.analysis.networks import exactly
 
 RNG = np.random.default_rng(0)

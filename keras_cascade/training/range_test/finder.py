@@ -37,6 +37,7 @@ MOST_SKIPPED = 50
 def find_learning_rates(
     cascade: CascadeView,
     data: object,
+    y: object = None,
     *,
     blocks: Sequence[str] | None = None,
     minimum: float = 1e-7,
@@ -66,6 +67,7 @@ def find_learning_rates(
         data: Data as `fit` takes them, with labels: `(x, y)`,
             `(x, y, sample_weight)`, or batches of these that can be read
             several times. Arrays are shuffled; at their end data begin again.
+        y: Labels, where the data are arrays without them. Defaults to `None`.
         blocks: The blocks that are tested, or any path patterns as in
             `learning_rates=`. Defaults to `None`, every block that trains.
         minimum: The lowest rate. Defaults to `1e-7`.
@@ -110,6 +112,7 @@ def find_learning_rates(
     check_rule(rule)
     _check_cascade(cascade)
     patterns = _find_patterns(cascade, blocks)
+    data = data if y is None else (data, y)
     sweep = Sweep(
         minimum, maximum, steps, _batches_per_update(cascade.optimizer)
     )

@@ -1,6 +1,6 @@
 """Defines ranges of values, and interval arithmetic on them.
 
-Tested by `tests/analysis/test_range_inference.py`.
+Tested by `tests/values/test_range_inference.py`.
 """
 
 import math

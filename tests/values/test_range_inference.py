@@ -11,11 +11,11 @@ from keras_cascade.adapters import (
     PCAAdapter,
     SpatialAdapter,
 )
-from keras_cascade.analysis.input_requirements import required_range
-from keras_cascade.analysis.range_inference import infer_range
-from keras_cascade.analysis.value_ranges import ValueRange
 from keras_cascade.graph.flattening import flatten
 from keras_cascade.graph.graph import read_graph
+from keras_cascade.values.range_inference import infer_range
+from keras_cascade.values.requirements import required_range
+from keras_cascade.values.value_ranges import ValueRange
 
 RNG = np.random.default_rng(0)
 

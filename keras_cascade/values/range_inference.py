@@ -12,7 +12,10 @@ from keras_cascade.adapters import Adapter, LabelMapAdapter, PCAAdapter
 from keras_cascade.adapters.logits import LogitsAdapter
 from keras_cascade.adapters.projection import ProjectedAdapter
 from keras_cascade.adapters.resizing import ResizingAdapter
-from keras_cascade.analysis.value_ranges import (
+from keras_cascade.graph.as_input import AsInput
+from keras_cascade.graph.graph import Reference
+from keras_cascade.graph.program import Program, Step
+from keras_cascade.values.value_ranges import (
     PROBABILITIES,
     STANDARDISED,
     UNKNOWN,
@@ -21,9 +24,6 @@ from keras_cascade.analysis.value_ranges import (
     product,
     total,
 )
-from keras_cascade.graph.as_input import AsInput
-from keras_cascade.graph.graph import Reference
-from keras_cascade.graph.program import Program, Step
 
 
 def infer_range(

@@ -5,15 +5,15 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
-from keras_cascade.analysis.trained_statistics import (
+from keras_cascade.graph.flattening import flatten
+from keras_cascade.graph.graph import read_graph
+from keras_cascade.values.trained_statistics import (
     TrainedStatistics,
     first_normalisations_after,
     rectified_moments,
     statistics_at,
     statistics_before,
 )
-from keras_cascade.graph.flattening import flatten
-from keras_cascade.graph.graph import read_graph
 from tests.analysis.networks import exactly
 
 

@@ -18,13 +18,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_cascade.analysis.range_inference import (
+from keras_cascade.graph.graph import Reference
+from keras_cascade.graph.program import Program, Step
+from keras_cascade.values.range_inference import (
     activation_name,
     consumers_of,
     is_identity,
 )
-from keras_cascade.graph.graph import Reference
-from keras_cascade.graph.program import Program, Step
 
 Moments = tuple[np.ndarray, np.ndarray]
 

@@ -1,0 +1,1 @@
+"""The values of tensors: what layers give, and what networks expect."""
