@@ -1,5 +1,7 @@
 """Tests pictures of cascades as they are drawn, by matplotlib's measure."""
 
+import base64
+import re
 import sys
 import xml.etree.ElementTree as ElementTree
 from itertools import combinations, pairwise
@@ -120,6 +122,9 @@ def test_the_svg_has_every_block_tap_and_input(cascade, tmp_path):
     texts = {element.text for element in root.iter(f"{SVG}text")}
     names = {"upstream", "encoder", "downstream", "expert", "inputs", "side"}
     assert names | {"map", "6 × 6 × 4", "PCAAdapter", "concat"} <= texts
+    # Read in the dark theme of a notebook too.
+    ground = next(root.iter(f"{SVG}rect"))
+    assert (ground.get("fill"), ground.get("width")) == ("#ffffff", "100%")
     assert {"frozen", "trains", "trains at 0.0001"} <= texts
     assert root.findtext(f"{SVG}title") == "Cascade 'cascade'"
 
@@ -135,10 +140,9 @@ def test_a_png_is_two_pixels_a_unit(cascade, tmp_path):
 def test_in_a_notebook_it_needs_no_matplotlib(cascade, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     shown = cascade._repr_html_()
-    # The colour of the page's own text: dark in a light theme and light in a
-    # dark one.
-    assert "<svg" in shown and "currentColor" in shown
-    assert shown.index("<svg") < shown.index("contents")
+    image = re.search(r"<img src='data:image/svg\+xml;base64,([^']+)'", shown)
+    assert image is not None and image.start() < shown.index("contents")
+    assert base64.b64decode(image[1]).decode() == cascade.plot().svg
 
 
 def test_without_matplotlib_a_png_says_what_to_install(cascade, monkeypatch):

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from keras_cascade import _figures
 from keras_cascade.display.picture.shapes import (
-    PAGE,
     Drawing,
     Path,
     Polygon,
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from matplotlib.patches import Patch
 
 DPI = 72  # at which a point of a font is a pixel
-PEN = "#1b1b1b"
 
 
 def as_figure(drawing: Drawing) -> "Figure":
@@ -43,7 +41,7 @@ def as_figure(drawing: Drawing) -> "Figure":
                 shape.text,
                 size=shape.size,
                 weight="bold" if shape.bold else "normal",
-                color=_colour(shape.fill),
+                color=shape.fill,
                 horizontalalignment="right" if shape.at_end else "left",
                 verticalalignment="baseline",
                 family="DejaVu Sans",
@@ -70,12 +68,12 @@ def _patch(shape: Rectangle | Path | Polygon) -> "Patch":
         )
     if isinstance(shape, Polygon):
         return patches.Polygon(
-            shape.points, facecolor=_colour(shape.fill), edgecolor="none"
+            shape.points, facecolor=shape.fill, edgecolor="none"
         )
     return patches.PathPatch(
         _path(shape),
         facecolor="none",
-        edgecolor=_colour(shape.line),
+        edgecolor=shape.line,
         linewidth=shape.thickness,
     )
 
@@ -89,7 +87,3 @@ def _path(shape: Path):
         points += [(middle, y), (middle, height), (to, height)]
         codes += [Curve.CURVE4] * 3
     return Curve(points, codes)
-
-
-def _colour(name: str) -> str:
-    return PEN if name == PAGE else name

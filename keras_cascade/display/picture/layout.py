@@ -27,10 +27,10 @@ from keras_cascade.display.picture.text import (
     text_width,
 )
 
-PADDING = 9  # between text and frame
+PADDING = 8  # between text and frame
 BELOW = 4  # between the last row and the frame
 GAP = 16  # between the boxes of a column
-BEND = 38  # the width in which links change their height
+BEND = 30  # the width in which links change their height
 LANE = 16  # the height of a lane
 ARRIVING = 18  # the height of a link that enters a row
 Point = tuple[float, float]
@@ -192,7 +192,7 @@ class _Columns:
     def _strip(self, column: int) -> float:
         """Returns the width that the labels after a column take."""
         widths = [
-            text_width(line, SMALL, is_bold) + 2 * PADDING
+            text_width(line, SMALL, is_bold) + PADDING + 4
             for (key, _), port in self.labels.items()
             if self._column(key) == column
             for line, is_bold in label_lines(port.label)

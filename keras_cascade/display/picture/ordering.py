@@ -5,10 +5,11 @@ Tested by `tests/display/picture/test_ordering.py`.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 
-# Each sweep has the items follow those that they are linked with: at first on
-# one side, which sorts them, then on both.
-ONE_SIDED, SWEEPS = 6, 60
+# Sweeps that sort items by what they are linked with on one side, and sweeps
+# that have them stand straight across from it.
+SORTING, STRAIGHTENING = 8, 60
 
 
 @dataclass(eq=False)
@@ -37,27 +38,57 @@ def connect(left: Item, leaving: float, right: Item, entering: float) -> None:
 def arrange(columns: Sequence[list[Item]], gap: float) -> None:
     """Sorts the items of each column, and sets their `y`.
 
-    Items stand as straight across from those they are linked with as the
-    others of their column allow, and at least a gap apart.
+    The order is the one with the fewest crossings that was found. Items stand
+    as straight across from those they are linked with as the others of their
+    column allow, and at least a gap apart.
     """
     for column in columns:
         _place(column, [(0.0, 1)] * len(column), gap)
-    for sweep in range(SWEEPS):
-        both = sweep >= ONE_SIDED
-        order = columns if sweep % 2 == 0 else columns[::-1]
-        for column in order:
-            sides = ("left", "right") if both else _side(sweep)
-            wishes = {id(item): _wish(item, sides) for item in column}
-            column.sort(key=lambda x: wishes[id(x)][0] + x.height / 2)
-            _place(column, [wishes[id(x)] for x in column], gap)
+    found = [(_crossings(columns), [list(column) for column in columns])]
+    for sweep in range(SORTING):
+        side = "right" if sweep % 2 else "left"
+        for column in columns[::-1] if sweep % 2 else columns:
+            centres = {id(item): _barycentre(item, side) for item in column}
+            column.sort(key=lambda x: centres[id(x)])
+            _place(column, [_wish(item, (side,)) for item in column], gap)
+        order = [list(column) for column in columns]
+        found.append((_crossings(columns), order))
+    _, best = min(found, key=lambda one: one[0])
+    for column, order in zip(columns, best, strict=True):
+        column[:] = order
+    _straighten(columns, gap)
+
+
+def _straighten(columns: Sequence[list[Item]], gap: float) -> None:
+    for sweep in range(STRAIGHTENING):
+        for column in columns[::-1] if sweep % 2 else columns:
+            wishes = [_wish(item, ("left", "right")) for item in column]
+            _place(column, wishes, gap)
     top = min((item.y for column in columns for item in column), default=0)
+    for item in (item for column in columns for item in column):
+        item.y -= top
+
+
+def _crossings(columns: Sequence[list[Item]]) -> int:
+    """Returns the number of pairs of hops that cross."""
+    count = 0
     for column in columns:
-        for item in column:
-            item.y -= top
+        hops = [
+            (item.y + here, other.y + there)
+            for item in column
+            for other, here, there in item.right
+        ]
+        count += sum(
+            (one[0] - other[0]) * (one[1] - other[1]) < 0
+            for one, other in combinations(hops, 2)
+        )
+    return count
 
 
-def _side(sweep: int) -> tuple[str]:
-    return ("left",) if sweep % 2 == 0 else ("right",)
+def _barycentre(item: Item, side: str) -> float:
+    """Returns the mean height of the ports that an item is linked with."""
+    found = [other.y + there for other, _, there in getattr(item, side)]
+    return sum(found) / len(found) if found else item.y + item.height / 2
 
 
 def _wish(item: Item, sides: Sequence[str]) -> tuple[float, int]:

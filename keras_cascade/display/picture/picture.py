@@ -11,7 +11,7 @@ from keras_cascade.display.picture.figure import as_figure
 from keras_cascade.display.picture.layout import lay_out
 from keras_cascade.display.picture.reading import read_diagram
 from keras_cascade.display.picture.shapes import Drawing, draw
-from keras_cascade.display.picture.svg import as_svg
+from keras_cascade.display.picture.svg import as_html, as_svg
 
 ENDINGS = (".svg", ".png")
 DPI = 144  # of PNG files: two pixels a unit
@@ -20,7 +20,7 @@ DPI = 144  # of PNG files: two pixels a unit
 class CascadePicture:
     """The picture of a cascade, as `Cascade.plot` returns it.
 
-    A notebook shows it as the value of a cell, in the colours of its theme.
+    A notebook shows it as the value of a cell, on a white ground.
 
     Attributes:
         drawing: The shapes that it consists of.
@@ -55,8 +55,7 @@ class CascadePicture:
         return f"<picture of {self.drawing.title}, {width} x {height}>"
 
     def _repr_html_(self) -> str:
-        picture = as_svg(self.drawing, in_page=True)
-        return f"<div style='overflow-x: auto'>{picture}</div>"
+        return as_html(self.drawing)
 
 
 def draw_cascade(cascade: CascadeView) -> CascadePicture:

@@ -35,8 +35,6 @@ FILLS = {
 STRIPES = {"lora": (1.5, 9.0), "part": (9.0, 22.0)}
 INK = "#1b1b1b"
 FRAME = "#5a6570"
-# The colour of the text around a picture in a page, which suits its theme.
-PAGE = "page"
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,7 @@ class Path:
     """A line through points; where these differ in height, an S."""
 
     points: tuple[Point, ...]
-    line: str = PAGE
+    line: str = INK
     thickness: float = 1.3
 
 
@@ -65,7 +63,7 @@ class Polygon:
     """A filled polygon."""
 
     points: tuple[Point, ...]
-    fill: str = PAGE
+    fill: str = INK
 
 
 @dataclass(frozen=True)
@@ -169,11 +167,10 @@ def _texts(placed: Placed, column: str) -> Iterator[Text]:
     lines, at_end = placed.row.lines, column == "input"
     x = placed.x + (placed.width - PADDING if at_end else PADDING)
     top = placed.y + (placed.height - len(lines) * size * LINE) / 2
-    fill = PAGE if column in ("input", "output") else INK
     for number, line in enumerate(lines):
         y = top + number * size * LINE + size
         first = number == 0
-        yield Text(line, x, y, size, bold and first, fill, at_end)
+        yield Text(line, x, y, size, bold and first, at_end=at_end)
 
 
 def _label(label: PlacedLabel) -> Iterator[Text]:
@@ -181,8 +178,8 @@ def _label(label: PlacedLabel) -> Iterator[Text]:
     heights = (-5, SMALL + 3)
     lines = label_lines(label.lines)
     for (line, bold), y in zip(lines, heights, strict=False):
-        x = label.x + PADDING
-        yield Text(line, x, label.y + y, SMALL, bold, PAGE)
+        x = label.x + PADDING - 2
+        yield Text(line, x, label.y + y, SMALL, bold)
 
 
 def _legend(states: Iterable[str], width: float, top: float) -> Iterator[Shape]:
@@ -195,7 +192,7 @@ def _legend(states: Iterable[str], width: float, top: float) -> Iterator[Shape]:
             x, y = 0.0, y + 2 * SMALL
         swatch = Placed(Row(()), x, y - SWATCH, SWATCH, SWATCH)
         yield from _filled(swatch, state)
-        yield Text(words, x + SWATCH + 6, y - 3, SMALL, fill=PAGE)
+        yield Text(words, x + SWATCH + 6, y - 3, SMALL)
         x += length + 2 * PADDING
 
 

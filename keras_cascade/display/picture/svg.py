@@ -3,12 +3,12 @@
 Tested by `tests/display/test_picture.py`.
 """
 
+import base64
 from collections.abc import Iterator
 from html import escape
 from itertools import pairwise
 
 from keras_cascade.display.picture.shapes import (
-    PAGE,
     Drawing,
     Path,
     Polygon,
@@ -18,38 +18,40 @@ from keras_cascade.display.picture.shapes import (
 )
 
 FONTS = "system-ui, 'Segoe UI', Roboto, Helvetica, Arial, sans-serif"
-LEAST = 0.75  # the share of its width to which a page may shrink a picture
-PAPER, PEN = "#ffffff", "#1b1b1b"
+PAPER = "#ffffff"
+# The share of its width to which a page may shrink a picture.
+LEAST = 0.75
 
 
-def as_svg(drawing: Drawing, in_page: bool = False) -> str:
-    """Returns a drawing as SVG.
-
-    Args:
-        drawing: The drawing.
-        in_page: Whether it becomes part of a page, whose text colour it then
-            has and into whose width it shrinks; else it has a white ground.
-            Defaults to `False`.
-    """
+def as_svg(drawing: Drawing) -> str:
+    """Returns a drawing as the text of an SVG file, on a white ground."""
     width, height = _number(drawing.width), _number(drawing.height)
-    title = escape(drawing.title)
-    look = (
-        f"style='max-width: 100%; min-width: {LEAST * drawing.width:.0f}px; "
-        "height: auto'"
-        if in_page
-        else f"color='{PEN}'"
-    )
-    ground = f"<rect width='100%' height='100%' fill='{PAPER}'/>"
     lines = [
         f"<svg xmlns='http://www.w3.org/2000/svg' width='{width}' "
-        f"height='{height}' viewBox='0 0 {width} {height}' {look} "
+        f"height='{height}' viewBox='0 0 {width} {height}' "
         f"role='img' font-family=\"{FONTS}\">",
-        f"<title>{title}</title>",
-        *([] if in_page else [ground]),
+        f"<title>{escape(drawing.title)}</title>",
+        f"<rect width='100%' height='100%' fill='{PAPER}'/>",
         *(_element(shape) for shape in drawing.shapes),
         "</svg>",
     ]
     return "\n".join(lines)
+
+
+def as_html(drawing: Drawing) -> str:
+    """Returns a drawing as an image in a page, which shrinks it to its width.
+
+    Notebooks that are not trusted, and GitHub, remove the elements of an SVG
+    from a page and leave its text; an image they show.
+    """
+    data = base64.b64encode(as_svg(drawing).encode()).decode()
+    return (
+        "<div style='overflow-x: auto'>"
+        f"<img src='data:image/svg+xml;base64,{data}' "
+        f"alt='Picture of {escape(drawing.title)}' "
+        f"width='{drawing.width:.0f}' style='max-width: 100%; "
+        f"min-width: {LEAST * drawing.width:.0f}px; height: auto'></div>"
+    )
 
 
 def _element(shape: Shape) -> str:
@@ -63,12 +65,12 @@ def _element(shape: Shape) -> str:
     if isinstance(shape, Path):
         return (
             f"<path d='{' '.join(_curve(shape))}' fill='none' "
-            f"stroke='{_colour(shape.line)}' "
+            f"stroke='{shape.line}' "
             f"stroke-width='{shape.thickness}'/>"
         )
     if isinstance(shape, Polygon):
         points = " ".join(f"{_number(x)},{_number(y)}" for x, y in shape.points)
-        return f"<polygon points='{points}' fill='{_colour(shape.fill)}'/>"
+        return f"<polygon points='{points}' fill='{shape.fill}'/>"
     return _text(shape)
 
 
@@ -78,7 +80,7 @@ def _text(shape: Text) -> str:
     return (
         f"<text x='{_number(shape.x)}' y='{_number(shape.y)}' "
         f"font-size='{shape.size}'{weight}{anchor} "
-        f"fill='{_colour(shape.fill)}'>{escape(shape.text)}</text>"
+        f"fill='{shape.fill}'>{escape(shape.text)}</text>"
     )
 
 
@@ -94,10 +96,6 @@ def _curve(path: Path) -> Iterator[str]:
                 f"C{_number(middle)} {_number(y)} {_number(middle)} "
                 f"{_number(height)} {_number(to)} {_number(height)}"
             )
-
-
-def _colour(name: str) -> str:
-    return "currentColor" if name == PAGE else name
 
 
 def _number(value: float) -> str:

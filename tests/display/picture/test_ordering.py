@@ -46,3 +46,14 @@ def test_items_are_sorted_by_what_they_are_linked_with():
     arrange(columns, gap=8.0)
     assert columns[1] == [second, first]
     assert first.y - second.y >= 28.0
+
+
+def test_of_the_orders_that_are_tried_the_one_with_fewest_crossings_stays():
+    left = [Item(20.0) for _ in range(4)]
+    right = [Item(height) for height in (90.0, 10.0, 50.0, 10.0)]
+    for number, other in enumerate((2, 0, 3, 1)):
+        connect(left[number], 10.0, right[other], 5.0)
+    columns = [left, right]
+    arrange(columns, gap=8.0)
+    linked = [columns[1].index(item.right[0][0]) for item in columns[0]]
+    assert linked == [0, 1, 2, 3]
