@@ -43,10 +43,18 @@ class Generators:
         return [
             random.getstate(),
             _bytes_of(np.random.get_state()),
-            None if torch is None else torch.get_rng_state().numpy().tobytes(),
+            *([] if torch is None else _torch_states(torch)),
             str(compat.global_seed()),
             *map(_state, self._found),
         ]
+
+
+def _torch_states(torch: Any) -> list[bytes]:
+    """Returns the states of torch's generators, a GPU's too if it is in use."""
+    states = [torch.get_rng_state()]
+    if torch.cuda.is_initialized():
+        states += torch.cuda.get_rng_state_all()
+    return [state.numpy().tobytes() for state in states]
 
 
 def _bytes_of(state: Any) -> object:

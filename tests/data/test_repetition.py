@@ -92,6 +92,18 @@ def test_torch_generators_are_seen():
         assert "random numbers are drawn" in reason_of(Drawing(draw))
 
 
+def test_the_generator_of_a_gpu_is_seen(monkeypatch):
+    """A GPU's generator is stood in for: the tests' machines have none."""
+    torch = pytest.importorskip("torch")
+    states = [torch.zeros(2, dtype=torch.uint8)]
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_rng_state_all", lambda: states)
+    generators = Generators()
+    before = generators.states()
+    states[0] = torch.ones(2, dtype=torch.uint8)
+    assert generators.states() != before
+
+
 def test_states_are_compared_and_not_changed():
     generators = Generators(Holder(GLOBAL))
     assert generators.states() == generators.states()
