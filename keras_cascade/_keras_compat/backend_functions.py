@@ -12,6 +12,9 @@ _HOMES: dict[str, Any] = {
     "rnn": backend,
     "lstm": backend,
     "gru": backend,
+    "average_pool": backend.nn,
+    # Torch alone has it.
+    "_apply_same_padding": backend.nn,
 }
 
 
@@ -23,8 +26,8 @@ def backend_functions(**functions: Callable[..., Any]) -> Iterator[None]:
     would not reach the layers that are inside of others, or users' own.
 
     Args:
-        **functions: `resize`, `rnn`, `lstm` or `gru`, each called with the
-            function that it replaces and that function's arguments.
+        **functions: Functions by the name of the one that they replace. Each
+            is called with that function and its arguments.
     """
     with ExitStack() as stack:
         for name, function in functions.items():

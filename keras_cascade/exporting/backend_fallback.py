@@ -3,6 +3,7 @@
 Tested by `tests/exporting/test_every_format.py`.
 """
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -91,5 +92,10 @@ def _nothing_right(job: Job, failures: dict[str, str]) -> RuntimeError:
 
 
 def _first_line(error: Exception) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip()]
+    # Keras puts the error of a layer in bold, between which layer it is and
+    # the layer's arguments.
+    text = str(error)
+    bold = re.search(r"\x1b\[1m(.+?)\x1b\[0m", text, re.DOTALL)
+    lines = (bold[1] if bold else text).splitlines()
+    lines = [line for line in lines if line.strip()]
     return lines[0].strip() if lines else "no message"

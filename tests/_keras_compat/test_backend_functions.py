@@ -29,12 +29,33 @@ CALLERS = {
         (5, 3),
         lambda: layers.Bidirectional(layers.SimpleRNN(2)),
     ),
+    "averages": (
+        "average_pool",
+        (6, 6, 2),
+        lambda: layers.AveragePooling2D(2),
+    ),
     "convolutions in a loop": (
         "rnn",
         (4, 6, 6, 2),
         lambda: layers.ConvLSTM2D(2, 3),
     ),
 }
+
+if keras.config.backend() != "tensorflow":  # where they are loops on the CPU
+    CALLERS["lstm"] = ("lstm", (5, 3), lambda: layers.LSTM(2))
+    CALLERS["gru"] = ("gru", (5, 3), lambda: layers.GRU(2))
+if keras.config.backend() == "torch":
+    same = {"strides": 2, "padding": "same"}
+    CALLERS["padding of a convolution"] = (
+        "_apply_same_padding",
+        (6, 6, 2),
+        lambda: layers.Conv2D(2, 3, **same),
+    )
+    CALLERS["padding of a maximum"] = (
+        "_apply_same_padding",
+        (6, 6, 2),
+        lambda: layers.MaxPooling2D(3, **same),
+    )
 
 
 @pytest.mark.parametrize("case", CALLERS)

@@ -16,7 +16,7 @@ import numpy as np
 from keras import ops
 
 from keras_cascade._keras_compat.backend_functions import backend_functions
-from keras_cascade.exporting.formats import onnx_recurrent
+from keras_cascade.exporting.formats import onnx_recurrent, torch_padding
 from keras_cascade.exporting.options import NEED_CALIBRATION, ExportOptions
 
 # Each step is some twenty operators in the file, and takes a tenth of a second
@@ -39,8 +39,19 @@ def convertible_operations(options: ExportOptions) -> Iterator[None]:
         # The numbers stay those of the backend that the model runs on.
         return resized(original, images, size, options.source, **how)
 
-    with backend_functions(resize=resize, **_recurrent(options)):
+    functions = {"resize": resize, **_recurrent(options), **_padding()}
+    with backend_functions(**functions):
         yield
+
+
+def _padding() -> dict[str, Callable]:
+    """Returns the functions that pad images of open sizes."""
+    if keras.config.backend() != "torch":
+        return {}
+    return {
+        "_apply_same_padding": torch_padding.same_padding,
+        "average_pool": torch_padding.average_pool,
+    }
 
 
 def _recurrent(options: ExportOptions) -> dict[str, Callable]:

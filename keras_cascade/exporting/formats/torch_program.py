@@ -13,6 +13,9 @@ from keras_cascade.graph.program import Port, Program
 if TYPE_CHECKING:
     import torch
 
+# The size of open axes in an example, if a network does not need it larger.
+_SIZE = 64
+
 
 def write(program: Program, path: Path) -> None:
     """Writes a file that `torch.export.load` reads, with an open batch."""
@@ -62,8 +65,12 @@ def as_module(program: Program) -> "torch.nn.Module":
 def _example(port: Port) -> "torch.Tensor":
     import torch
 
-    # torch.export takes a size of one in an example for fixed.
-    shape = [size or 2 + place for place, size in enumerate(port.shape)]
+    # torch.export takes a size of one for fixed, also that of an inner tensor
+    # to which strides and pooling have reduced a small one.
+    shape = [
+        size or (_SIZE + place if place else 2)
+        for place, size in enumerate(port.shape)
+    ]
     return torch.zeros(shape, dtype=getattr(torch, port.dtype))
 
 

@@ -66,6 +66,7 @@ def test_sequences_of_any_length(tmp_path):
         assert own == [5, 6]
 
 
+@pytest.mark.large
 def test_sequences_of_a_fixed_length(tmp_path):
     kinds = {"bidirectional": KINDS["bidirectional"], **LOOPS}
     model, path = network(kinds, 3), tmp_path / "net.onnx"
