@@ -200,8 +200,8 @@ def _inputs_of(model: keras.Model, samples: int) -> dict[str, np.ndarray]:
         elif tensor.dtype == "int32":
             found[tensor.name] = random.integers(0, 50, shape).astype("int32")
         else:
-            # A convolutional LSTM hardly depends on faint films.
-            scale = 5 if len(shape) == 5 else 1
+            # Recurrent networks hardly depend on faint sequences.
+            scale = 5 if len(shape) in (3, 5) else 1
             values = random.normal(0, scale, shape)
             found[tensor.name] = values.astype("float32")
     return found
