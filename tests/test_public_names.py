@@ -1,13 +1,34 @@
+import ast
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import pytest
 
 import keras_cascade as kc
 from keras_cascade import adapters, testing, zoo
+from tests.test_imports import ROOT
+
+# The methods and attributes that a cascade adds to a `keras.Model`.
+OF_CASCADES = [
+    "adapt",
+    "adapters",
+    "blocks",
+    "freeze",
+    "learning_rates",
+    "plot",
+    "rebuild",
+    "taps",
+    "to_plain",
+    "unfreeze",
+    "upstreams",
+]
+# Those of Keras that have more arguments in a cascade.
+OF_KERAS = ["compile", "evaluate", "export", "fit", "predict", "save"]
+OF_KERAS += ["save_weights", "summary"]
 
 
 @pytest.mark.parametrize("module", [kc, adapters, testing, zoo])
@@ -52,3 +73,29 @@ def test_every_public_name_is_imported_for_type_checkers():
     source = Path(kc.__file__).read_text("utf-8")
     imported = set(re.findall(r"import \(?\s*(\w+) as \1", source))
     assert imported == set(kc.__all__)
+
+
+def test_completion_of_a_cascade_adds_the_public_names_to_keras_own():
+    cascade = kc.build_cascade(zoo.load("digits_expert"), head=3, loss="mse")
+    plain = keras.Model(cascade.inputs, cascade.outputs)
+    plain.compile(loss="mse")
+    added = sorted(set(dir(cascade)) - set(dir(plain)))
+    assert [name for name in added if name[0] != "_"] == OF_CASCADES
+    assert set(dir(plain)) <= set(dir(cascade))
+
+
+def test_the_users_code_that_is_type_checked_uses_every_public_name():
+    tree = ast.parse((ROOT / "tests" / "user_code.py").read_text("utf-8"))
+    used = {
+        ast.unparse(node)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+    }
+    modules = {"kc": kc, "kc.adapters": adapters, "kc.testing": testing}
+    modules["kc.zoo"] = zoo
+    names = {
+        f"{k}.{x}" for k, module in modules.items() for x in module.__all__
+    }
+    assert names - used == set()
+    methods = {text.rpartition(".")[2] for text in used}
+    assert {*OF_CASCADES, *OF_KERAS} - methods == set()

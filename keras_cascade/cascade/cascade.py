@@ -29,6 +29,23 @@ if TYPE_CHECKING:
     from keras_cascade.exporting.report import ExportReport
 
 
+_OURS = "keras_cascade."
+# What a cascade has beside the attributes of a `keras.Model`.
+_PUBLIC = {
+    "adapt",
+    "adapters",
+    "blocks",
+    "freeze",
+    "learning_rates",
+    "plot",
+    "rebuild",
+    "taps",
+    "to_plain",
+    "unfreeze",
+    "upstreams",
+}
+
+
 @keras.saving.register_keras_serializable(package="keras_cascade")
 class Cascade(Saved):
     """Pretrained networks as one Keras model, made by `build_cascade`.
@@ -42,6 +59,16 @@ class Cascade(Saved):
     >>> list(cascade.blocks)
     ['upstream', 'head']
     """
+
+    def __dir__(self) -> list[str]:
+        """Returns the names of Keras's models and the public ones.
+
+        What modules of the package ask of each other is left out.
+        """
+        own = (x for x in type(self).__mro__ if x.__module__.startswith(_OURS))
+        added = {name for base in own for name in vars(base) if name[0] != "_"}
+        hidden = added - _PUBLIC - set(dir(keras.Model))
+        return sorted(set(super().__dir__()) - hidden)
 
     @classmethod
     def from_arguments(cls, arguments: Arguments) -> Self:
