@@ -23,10 +23,11 @@ _STYLE = f"""<style>
 {_CLASS} {{max-width: 100%; color: inherit; margin: 0.3em 0;}}
 {_CLASS} .scroll {{overflow: auto; max-width: 100%; max-height: {_HEIGHT};}}
 {_CLASS} table {{border-collapse: collapse; margin: 0.2em 0; width: auto;
+  table-layout: auto;
   color: inherit; font-size: inherit; border: none;}}
 {_CLASS} tr {{background: none;}}
 {_CLASS} th, {_CLASS} td {{text-align: left; vertical-align: top;
-  padding: 0.25em 0.8em; white-space: normal; color: inherit;
+  padding: 0.25em 0.6em; white-space: normal; color: inherit;
   max-width: none; border: none; border-bottom: 1px solid {_LINE};
   line-height: 1.35;}}
 {_CLASS} thead th {{border-bottom-width: 2px; font-weight: 600;
