@@ -167,6 +167,9 @@ def export(
         if report.holds is False:
             raise _kept_apart(staged, report)
         move_into_place(staged, options.path)
+    for doubt in report.doubts:
+        advice = "Pass check_data like those to come, of several classes."
+        warnings.warn(f"'{report.path.name}': {doubt} {advice}", stacklevel=2)
     if report.builtin_only is False:
         warnings.warn(_borrowed(report), stacklevel=2)
     return report

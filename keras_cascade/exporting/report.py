@@ -63,6 +63,10 @@ class ExportReport(_tables.Tabular):
         metrics: Metric to its values: `model`, `file`.
         metrics_left_out: The names of the metrics that `check_data`, without
             labels, left out.
+        unproven: Output to why its comparison proves little: its answers do
+            not vary over `check_data`, or there is one sample.
+        metrics_doubt: Why the metrics show little: labels of one class; else
+            empty.
         latency: The latency with `one_thread` and `all_threads`.
         peak_memory_bytes: The peak memory of the process that ran the file,
             its runtime included.
@@ -92,6 +96,8 @@ class ExportReport(_tables.Tabular):
     parity: Mapping[str, OutputParity] = field(default_factory=dict)
     metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     metrics_left_out: str = ""
+    unproven: Mapping[str, str] = field(default_factory=dict)
+    metrics_doubt: str = ""
     latency: Mapping[str, Latency] = field(default_factory=dict)
     peak_memory_bytes: int | None = None
     tried: Mapping[str, str] = field(default_factory=dict)
@@ -105,9 +111,27 @@ class ExportReport(_tables.Tabular):
 
     @property
     def holds(self) -> bool | None:
-        """The result of the check: True, False, or None if unchecked."""
+        """The result of the check: True, False, or None if nothing is shown.
+
+        That is without `check_data`, or where no output's answers vary.
+        """
         difference = self.difference
-        return None if difference is None else difference <= self.tolerance
+        if difference is None:
+            return None
+        if difference > self.tolerance:
+            return False
+        return None if set(self.parity) <= set(self.unproven) else True
+
+    @property
+    def doubts(self) -> list[str]:
+        """The reasons why the check proves little, as sentences."""
+        found = [
+            f"The comparison of output '{name}' proves little: {why}."
+            for name, why in self.unproven.items()
+        ]
+        if self.metrics_doubt:
+            found.append(f"The metrics show little: {self.metrics_doubt}.")
+        return found
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the report in plain values, for JSON."""
@@ -204,6 +228,8 @@ def _answers(report: ExportReport) -> list[tuple[str, str]]:
         ]
         if parity.agreement is not None:
             rows.append((f"{name}: same top answer", f"{parity.agreement:.2%}"))
+        if name in report.unproven:
+            rows.append((f"{name}: proves little", report.unproven[name]))
     rows += [
         (metric, f"{x['model']:.4f} model, {x['file']:.4f} file")
         for metric, x in report.metrics.items()
@@ -211,9 +237,12 @@ def _answers(report: ExportReport) -> list[tuple[str, str]]:
     if report.metrics_left_out:
         why = f"{report.metrics_left_out}, as check_data has no labels"
         rows.append(("metrics left out", why))
+    if report.metrics_doubt:
+        rows.append(("metrics show little", report.metrics_doubt))
     what = {"maximum": "largest", "mean": "mean"}[report.bounds]
     allowed = f"{what} difference at most {report.tolerance:g} σ"
-    return [*rows, (f"within tolerance ({allowed})", _yes(bool(report.holds)))]
+    shown = "not shown" if report.holds is None else _yes(report.holds)
+    return [*rows, (f"within tolerance ({allowed})", shown)]
 
 
 def _costs(report: ExportReport) -> list[tuple[str, str]]:

@@ -67,7 +67,8 @@ class FirstBatches:
             for key, text in found:
                 if (name, key) not in self._said:
                     self._said.add((name, key))
-                    warnings.warn(f"{call}: {text}", stacklevel=4)
+                    # The caller of `fit` and `adapt`.
+                    warnings.warn(f"{call}: {text}", stacklevel=6)
 
     def _off_scale(self, name: str, values: Any) -> Iterator[tuple[str, str]]:
         """Yields what is wrong, each after what it is said once about."""

@@ -43,9 +43,9 @@ ENDINGS = {"tflite": ".tflite", "onnx": ".onnx", "saved_model": ""}
 
 
 def network():
-    """Output i is relu(i * input i)."""
+    """Output i is relu((i + 1) * input i)."""
     inputs = [keras.Input((2,), name=name) for name in INPUTS]
-    scaled = [layers.Rescaling(float(i))(x) for i, x in enumerate(inputs)]
+    scaled = [layers.Rescaling(i + 1.0)(x) for i, x in enumerate(inputs)]
     outputs = map(layers.ReLU(), scaled)
     return keras.Model(inputs, dict(zip(OUTPUTS, outputs, strict=True)))
 
@@ -56,10 +56,11 @@ def exported(path):
         backends_for(make_options(path))
     except ModuleNotFoundError as error:
         pytest.skip(str(error))
-    data = [np.full((3, 2), i - 7.0, "float32") for i in range(len(INPUTS))]
+    rows = np.arange(6, dtype="float32").reshape(3, 2) - 1
+    data = [rows * (i + 2) for i in range(len(INPUTS))]
     data = dict(zip(INPUTS, data, strict=True))
     report = kc.export(network(), path, check_data=data, verbose=False)
-    expected = [np.maximum(i * x, 0) for i, x in enumerate(data.values())]
+    expected = [np.maximum((i + 1) * x, 0) for i, x in enumerate(data.values())]
     return report, data, dict(zip(OUTPUTS, expected, strict=True))
 
 

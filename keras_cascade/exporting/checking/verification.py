@@ -13,6 +13,10 @@ import keras
 import numpy as np
 
 from keras_cascade.exporting.checking import parity, runner
+from keras_cascade.exporting.checking.doubts import (
+    find_one_label,
+    find_unproven,
+)
 from keras_cascade.exporting.checking.parity import Answers
 from keras_cascade.exporting.formats import litert_file
 from keras_cascade.exporting.options import ExportOptions
@@ -88,6 +92,8 @@ def verify(
         parity=parity.compare(expected, found),
         metrics=metrics,
         metrics_left_out=parity.metric_names(model) if left_out else "",
+        unproven=find_unproven(expected),
+        metrics_doubt=find_one_label(labels) if metrics else "",
         latency={k: Latency(**x["latency"]) for k, (_, x) in runs.items()},
         peak_memory_bytes=costs["peak_memory_bytes"],
     )
