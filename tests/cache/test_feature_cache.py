@@ -1,6 +1,5 @@
 """A cache is opened where the user says, or where there is room."""
 
-import gc
 from types import SimpleNamespace
 
 import numpy as np
@@ -25,7 +24,6 @@ def test_a_temporary_folder_goes_with_the_cache():
     folder = cache.move_to_disk().path
     assert folder.exists() and not cache.is_in_memory
     del cache
-    gc.collect()
     assert not folder.exists()
 
 
