@@ -123,7 +123,8 @@ class Cascade(Saved):
             ValueError: If an end of `layer_range` matches no block.
 
         Example:
-        >>> cascade.summary(line_length=80, layer_range=["adapters", "head"])
+        >>> tables = []
+        >>> cascade.summary(line_length=80, print_fn=tables.append)
         """
         show_summary(self, line_length, print_fn, layer_range)
         if positions is not None and not expand_nested:

@@ -6,7 +6,7 @@ Tested by `tests/cascade/test_cascade.py` and
 
 import weakref
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import keras
 
@@ -123,7 +123,7 @@ class Composition(Block):
         names = [layer.name for layer in self.layers]
         if not isinstance(name, str) or index is not None or name in names:
             return super().get_layer(name, index)
-        return find_layer(self, name)
+        return cast(keras.Layer, find_layer(self, name))
 
     def block_of(self, target: str | keras.Operation | keras.Variable) -> str:
         """Returns the name of the block that a layer or variable is in.

@@ -229,7 +229,7 @@ class Trainer(Checked):
                 callbacks=callbacks,
                 validation_split=validation_split,
                 validation_data=validation_data,
-                shuffle=shuffle and is_shuffled_by_fit(x),
+                shuffle=is_shuffled_by_fit(x) and shuffle,
                 class_weight=class_weight,
                 sample_weight=sample_weight,
                 initial_epoch=initial_epoch,

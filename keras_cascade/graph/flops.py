@@ -9,7 +9,7 @@ everything else counts one operation for each output element.
 
 from collections.abc import Iterable, Iterator, Sequence
 from math import prod
-from typing import Any
+from typing import Any, cast
 
 import keras
 from keras import layers
@@ -85,7 +85,7 @@ def _needed_calls(
         elif node.step is not None:
             size = node.tensors[0].shape[1]
             known = times is not None and size is not None
-            steps = times * size if known else None
+            steps = cast(int, times) * cast(int, size) if known else None
             yield from _needed_calls(node.step, inside, steps)
         else:
             yield node, times

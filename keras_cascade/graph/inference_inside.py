@@ -49,15 +49,15 @@ def _frozen_inside(layer: keras.Layer, trains: bool) -> Iterator[keras.Layer]:
         if (
             not inner_trains
             and not isinstance(inner, AUGMENTATIONS)
-            and _takes_training(type(inner))
+            and _takes_training(type(inner).call)
         ):
             yield inner
         yield from _frozen_inside(inner, inner_trains)
 
 
 @lru_cache
-def _takes_training(kind: type[keras.Layer]) -> bool:
-    return "training" in inspect.signature(kind.call).parameters
+def _takes_training(call: Callable[..., Any]) -> bool:
+    return "training" in inspect.signature(call).parameters
 
 
 def _call_in_inference(

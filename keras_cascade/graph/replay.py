@@ -324,7 +324,8 @@ def _at_step(node: Node, ref: Reference) -> Reference:
     if len(ref) > 2:
         return ref[1:]
     graph = cast(Graph, call.within)
-    return graph.reference(graph.outputs[int(ref[-1])])
+    index = int([*ref][-1])
+    return graph.reference(graph.outputs[index])
 
 
 def _key_at_step(node: Node, ref: Reference) -> str:

@@ -7,7 +7,7 @@ Tested by `tests/graph/test_taps_of_steps.py`.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import keras
 from keras import ops
@@ -42,14 +42,15 @@ class Stepwise(keras.layers.TimeDistributed):
     ) -> Any:
         """Returns the outputs of all steps, each (batch, steps, ...)."""
         steps = _steps_first(inputs)
-        masks = None if mask is None else _steps_first(mask)
+        masks = {} if mask is None else {"mask": _steps_first(mask)}
 
         def call(number: Any) -> Any:
-            own = {} if masks is None else {"mask": masks[number]}
+            own = {name: value[number] for name, value in masks.items()}
             return self.layer.call(steps[number], training=training, **own)
 
         if steps.shape[0] is None:
-            numbers = ops.arange(ops.shape(steps)[0])
+            number_of_steps = cast(tuple, ops.shape(steps))[0]
+            numbers = ops.arange(number_of_steps)
             found = ops.vectorized_map(call, numbers)
         else:
             each = [call(number) for number in range(steps.shape[0])]

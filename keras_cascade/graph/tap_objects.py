@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 import keras
 
 from keras_cascade._messages import listed
-from keras_cascade.graph.graph import Graph
+from keras_cascade.graph.graph import Graph, Node
 from keras_cascade.graph.paths import Address
 from keras_cascade.graph.tap_places import output_places
 
@@ -82,6 +82,6 @@ def _places_of(
                 yield place.path if several else "/".join(address)
 
 
-def _walk(graph: Graph) -> Iterator[tuple[Address, object]]:
+def _walk(graph: Graph) -> Iterator[tuple[Address, Node]]:
     for nodes in graph.walk():
         yield tuple(node.key for node in nodes), nodes[-1]

@@ -86,8 +86,9 @@ def _check_outputs(
                     f"{listed(outputs)}."
                 )
         return
-    several = isinstance(value, list | tuple) and argument != "loss"
-    if several and len(value) not in (0, len(outputs)):
+    if argument == "loss" or not isinstance(value, list | tuple):
+        return
+    if len(value) not in (0, len(outputs)):
         raise ValueError(
             f"{argument} is a list of {len(value)}, and the cascade has "
             f"{len(outputs)} outputs. Pass a dict, such as "

@@ -256,13 +256,15 @@ def _pairs(
         return
     if y is None or not losses:
         return
+    if isinstance(y, list | tuple):
+        return
     if not isinstance(y, Mapping):
-        if not isinstance(y, list | tuple):
+        if len(outputs) > 1:
             raise ValueError(
                 f"The cascade has the outputs {listed(outputs)}, and the "
                 "labels are one array. Pass a dict with labels for each."
             )
-        return
+        y = dict.fromkeys(losses, y)
     for name, one in losses.items():
         if name not in y:
             raise ValueError(

@@ -142,7 +142,7 @@ class Tags(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.tables += tag == "table"
-        self.depth += tag not in ("br", "wbr")
+        self.depth += tag not in ("br", "img", "wbr")
 
     def handle_endtag(self, tag):
         self.depth -= 1

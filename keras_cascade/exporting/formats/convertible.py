@@ -82,10 +82,9 @@ def _forwards(
     """Runs a recurrent layer, without a loop that counts down."""
     if go_backwards:
         axis = 0 if how.get("time_major") else 1
-        given = (inputs, mask)
-        inputs, mask = keras.tree.map_structure(
-            lambda x: None if x is None else ops.flip(x, axis), given
-        )
+        flip = partial(ops.flip, axis=axis)
+        inputs = keras.tree.map_structure(flip, inputs)
+        mask = None if mask is None else flip(mask)
     return original(step, inputs, states, mask=mask, **how)
 
 

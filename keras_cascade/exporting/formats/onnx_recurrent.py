@@ -6,7 +6,7 @@ loops that Keras computes them with, and unrolls them.
 
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import keras
 
@@ -159,7 +159,7 @@ def _weights(
     def ordered(weight: Any) -> torch.Tensor:
         # A layer hands over its variable. Slices are computed in advance by
         # torch's converter, which splitting is not.
-        values = keras.ops.convert_to_tensor(weight)
+        values = cast(torch.Tensor, keras.ops.convert_to_tensor(weight))
         size = values.shape[-1] // len(gates)
         parts = [values[..., size * i : size * (i + 1)] for i in gates]
         return torch.cat(parts, -1)
