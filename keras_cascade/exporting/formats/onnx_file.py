@@ -155,7 +155,7 @@ def _name_axes(program: Program, path: Path) -> None:
     """
     import onnx
 
-    model = onnx.load(path)
+    model = onnx.load(path, load_external_data=False)
     graph = model.graph
     shapes = {port.name: port.shape for port in program.inputs}
     shapes |= {name: program.shapes[x] for name, x in program.outputs.items()}

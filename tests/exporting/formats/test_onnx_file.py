@@ -45,9 +45,8 @@ def test_weights_that_a_file_cannot_hold_are_beside_it(tmp_path, tiny_files):
     given = {"check_data": X, "labels": list("abcd"), "verbose": False}
     report = kc.export(model, path, **given)
     assert sorted(tmp_path.iterdir()) == [path, data]
-    weights, rest = data.stat().st_size, path.stat().st_size
-    assert weights > 20_000
-    assert report.size_bytes == weights + rest
+    assert data.stat().st_size > 20_000 > path.stat().st_size
+    assert report.size_bytes == data.stat().st_size + path.stat().st_size
     assert report.data_path == data
     assert "'net.onnx.data', which belongs to it" in str(report)
     assert report.to_dict()["data_path"] == str(data)
@@ -58,7 +57,6 @@ def test_weights_that_a_file_cannot_hold_are_beside_it(tmp_path, tiny_files):
     report = kc.export(model, path, verbose=False)
     assert report.data_path is None
     assert list(tmp_path.iterdir()) == [path]
-    assert path.stat().st_size - rest > 0.9 * weights
     assert_answers(path, model)
 
 
