@@ -144,5 +144,6 @@ def _extent(values: Any) -> tuple[float, float] | None:
 
 
 def _is_number(values: Any) -> bool:
-    dtype = keras.backend.standardize_dtype(getattr(values, "dtype", "string"))
+    # NumPy has dtypes for objects and text, which Keras does not name.
+    dtype = str(getattr(values, "dtype", None))
     return "float" in dtype or "int" in dtype

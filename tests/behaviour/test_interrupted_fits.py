@@ -14,6 +14,7 @@ import pytest
 from keras import ops
 
 import keras_cascade as kc
+from keras_cascade._keras_compat import optimizers
 from tests.small_training import LOSS, X, Y, small_head, small_network
 
 PACKAGE = str(Path(kc.__file__).parent)
@@ -124,6 +125,25 @@ def interrupted(network, kind, folder, at):
     except Exception as error:
         error.add_note(f"interrupted at line {at}, {interrupt.place}")
         raise
+
+
+def test_an_optimizer_may_be_interrupted_amid_its_variables(
+    network, tmp_path, monkeypatch
+):
+    """Its variables are those of a new stage, and its averages are not."""
+    cascade, original, raised = build(network), optimizers.set_untracked, []
+
+    def interrupt_once(owner, name, value):
+        if name.endswith("moving_average") and len(value) > 2 and not raised:
+            raised.append(name)
+            raise KeyboardInterrupt
+        original(owner, name, value)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(optimizers, "set_untracked", interrupt_once)
+        with pytest.raises(KeyboardInterrupt):
+            fit(cascade)
+    check(cascade, False, tmp_path)
 
 
 @pytest.fixture(scope="module")

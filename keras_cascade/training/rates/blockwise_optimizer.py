@@ -345,6 +345,8 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
             return
         # An interrupted training may have set flags of the next stage already.
         trained = compat.built_on(self.inner_optimizer)
+        # Nor may there be an average for each of its variables yet.
+        compat.use_variables(self.inner_optimizer, trained)
         self.inner_optimizer.finalize_variable_values(trained)
         compat.separate_averages(self.inner_optimizer)
 
