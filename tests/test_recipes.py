@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import keras_cascade as kc
+from tests.applications import settle
 
 ROOT = Path(__file__).parents[1]
 RECIPES = ROOT / "docs" / "recipes"
@@ -38,7 +39,9 @@ def numbers(*shape: int) -> np.ndarray:
 
 
 def photos(number: int) -> np.ndarray:
-    return 255 * numbers(number, 224, 224, 3)
+    """Returns noise over colours that differ between the images."""
+    colours = 170 * numbers(number, 1, 1, 3)
+    return colours + 85 * numbers(number, 224, 224, 3)
 
 
 def student() -> keras.Model:
@@ -107,7 +110,12 @@ def _in_a_folder_without_downloads(tmp_path, monkeypatch):
 
 
 def _random(make):
-    return lambda **arguments: make(**arguments | {"weights": None})
+    def settled(**arguments):
+        network = make(**arguments | {"weights": None})
+        settle(network, photos(8))
+        return network
+
+    return settled
 
 
 def run(page: str, **others: object) -> dict[str, object]:

@@ -6,10 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import pytest
 
 FOLDER = Path(__file__).parents[1] / "tutorials"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+EVERYWHERE = {"01_quickstart"}
+BACKEND = keras.config.backend()
 
 pytest.importorskip("nbmake")
 pytest.importorskip("sklearn")
@@ -27,6 +30,8 @@ def test_there_are_tutorials():
 
 @notebooks
 def test_a_tutorial_runs_and_writes_no_files(path):
+    if path.stem not in EVERYWHERE and BACKEND != "tensorflow":
+        pytest.skip("it does the same on every backend: run on TensorFlow")
     before = {p: p.stat().st_mtime_ns for p in FOLDER.rglob("*")}
     # In its own process: the tests' settings are for tests.
     result = subprocess.run(
