@@ -66,6 +66,8 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     name = page.file.src_uri
     if name == "index.md":  # the home page is alone in its section
         page.meta["hide"] = ["navigation"]
+    if name == "guide/compared.md":  # a wide table
+        page.meta["hide"] = ["toc"]
     contributing = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
     text = markdown.replace("{{ layers }}", layer_order(contributing))
     return rebase_links(text, PAGES.get(name, f"docs/{name}"), name)
