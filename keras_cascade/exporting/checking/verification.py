@@ -184,6 +184,8 @@ def made_up_inputs(
         if "int" in port.dtype or port.dtype == "bool":
             # All vocabularies have the tokens 0 and 1.
             found[port.name] = random.integers(0, 2, shape)
+        elif port.dtype == "string":
+            found[port.name] = random.choice(["some", "text"], shape)
         elif len(shape) == 4:
             found[port.name] = random.uniform(0, 255, shape)
         else:
