@@ -5,7 +5,7 @@ headless Chromium with the light and the dark theme, and checks in the page
 that no table is wider than its cell and that no widget is left:
 
     pip install -e ".[torch,test]" jupyterlab playwright
-    KERAS_BACKEND=torch python docs/screenshots.py /tmp/screenshots
+    KERAS_BACKEND=torch python docs/screenshots.py build/screenshots
 
 Chromium is the one that `playwright install chromium` brings, or another by
 `--chromium /usr/bin/chromium`.

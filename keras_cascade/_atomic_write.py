@@ -126,7 +126,7 @@ def _restore_pair(earlier: Path, path: Path) -> None:
 
 
 def _has_data(path: Path) -> bool:
-    """Whether a file refers to the data file beside it."""
+    """Returns whether a file refers to the data file beside it."""
     if not (path.is_file() and data_file(path).is_file()):
         return False
     with path.open("rb") as stream:

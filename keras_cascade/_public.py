@@ -81,7 +81,7 @@ def import_eager() -> None:
 
 
 def is_console() -> bool:
-    """Whether this process is `keras-cascade` or `python -m keras_cascade`.
+    """Returns whether this is `keras-cascade` or `python -m keras_cascade`.
 
     It imports Keras, which takes seconds, when a subcommand runs: `--help`
     needs none.

@@ -16,6 +16,7 @@ from tests.test_imports import ROOT
 OF_CASCADES = [
     "adapt",
     "adapters",
+    "block_of",
     "blocks",
     "freeze",
     "learning_rates",
@@ -27,8 +28,8 @@ OF_CASCADES = [
     "upstreams",
 ]
 # Those of Keras that have more arguments in a cascade.
-OF_KERAS = ["compile", "evaluate", "export", "fit", "predict", "save"]
-OF_KERAS += ["save_weights", "summary"]
+OF_KERAS = ["compile", "evaluate", "export", "fit", "get_layer", "predict"]
+OF_KERAS += ["save", "save_weights", "summary"]
 
 
 @pytest.mark.parametrize("module", [kc, adapters, testing, zoo])
@@ -82,6 +83,21 @@ def test_completion_of_a_cascade_adds_the_public_names_to_keras_own():
     added = sorted(set(dir(cascade)) - set(dir(plain)))
     assert [name for name in added if name[0] != "_"] == OF_CASCADES
     assert set(dir(plain)) <= set(dir(cascade))
+
+
+def test_completion_shows_each_method_that_is_documented_by_an_example():
+    plain = dir(keras.Model)
+    documented = {
+        name
+        for base in kc.Cascade.__mro__
+        if base.__module__.startswith("keras_cascade.")
+        for name, value in vars(base).items()
+        if "Example" in (getattr(value, "__doc__", None) or "")
+        and not name.startswith("_")
+        and name not in plain
+    }
+    assert documented >= {"adapt", "rebuild"}
+    assert documented <= {*OF_CASCADES}
 
 
 def test_the_users_code_that_is_type_checked_uses_every_public_name():

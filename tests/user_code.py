@@ -120,7 +120,7 @@ def show(cascade: kc.Cascade, folder: Path) -> None:
     for name, adapter in cascade.adapters.items():
         print(name, adapter.name)
     wider = cascade.rebuild(adapters=64)
-    print(wider.get_layer("downstream").name)
+    print(wider.get_layer("downstream").name, wider.block_of("head"))
 
 
 def deliver(cascade: kc.Cascade, folder: Path) -> None:

@@ -34,6 +34,7 @@ _OURS = "keras_cascade."
 _PUBLIC = {
     "adapt",
     "adapters",
+    "block_of",
     "blocks",
     "freeze",
     "learning_rates",

@@ -133,7 +133,7 @@ def describe(x: object) -> str:
 
 
 def is_sparse(x: object) -> bool:
-    """Whether an array or tensor is sparse, of whatever framework."""
+    """Returns whether an array or tensor is sparse, of whatever framework."""
     return (
         hasattr(x, "todense")  # scipy, JAX
         or hasattr(x, "dense_shape")  # TensorFlow

@@ -47,7 +47,7 @@ def check_fit_data(x: Any, y: Any, call: str, inputs: int) -> None:
 
 
 def are_arrays(x: Any) -> bool:
-    """Whether data are arrays that can be read at any row, no batches."""
+    """Returns whether data are arrays, read at any row, and no batches."""
     leaves = [leaf for leaf in keras.tree.flatten(x) if leaf is not None]
     return bool(leaves) and all(
         is_array(leaf) and not is_sparse(leaf) and len(leaf.shape) > 0

@@ -203,7 +203,7 @@ class Replay:
         _note(node, own, dict(pairs), values, inner)
 
     def _is_cut(self, node: Node, wanted: Iterable[Reference] | None) -> bool:
-        """Whether another layer calls the network once per step."""
+        """Returns whether another layer calls the network once per step."""
         is_stock = not issubclass(self.network_class, Block)
         own = set(_own_outputs(node.step))
         return (is_stock and isinstance(node.operation, Stepwise)) or (

@@ -9,7 +9,7 @@ Shape = tuple[int | None, ...]
 
 
 def is_called_per_step(operation: keras.Operation) -> bool:
-    """Whether an operation calls the layer inside it once per step."""
+    """Returns whether an operation calls the layer inside it once per step."""
     kind = type(operation)
     return isinstance(operation, keras.layers.TimeDistributed) and (
         kind.call is keras.layers.TimeDistributed.call

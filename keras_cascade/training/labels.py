@@ -304,7 +304,7 @@ def _describe(output: str, loss: object) -> OutputLoss | None:
 
 
 def _leaves(labels: np.ndarray, low: float, high: float) -> bool:
-    """Whether labels leave a range; NaN does not."""
+    """Returns whether labels leave a range; NaN does not."""
     return bool(np.any(labels < low) or np.any(labels > high))
 
 

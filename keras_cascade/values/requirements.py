@@ -145,7 +145,10 @@ def application_range(found: Recognised) -> ValueRange:
 
 
 def is_off_scale(values: ValueRange, low: float, high: float) -> bool:
-    """Whether data leave a range by a tenth, or fill less than a fiftieth."""
+    """Returns whether data leave a range, or fill less than a fiftieth.
+
+    They leave it if they exceed it by more than a tenth.
+    """
     if not values.is_bounded:
         return False
     width = values.high - values.low

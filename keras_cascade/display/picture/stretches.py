@@ -34,7 +34,7 @@ class Entry:
     layers: str = ""
 
     def is_merging(self, leaf: Leaf) -> bool:
-        """Whether a leaf is one of the layers that merge."""
+        """Returns whether a leaf is one of the layers that merge."""
         return bool(self.merge) and leaf.path[-1].startswith(self.layers)
 
     def start(self, leaves: Sequence[Leaf]) -> int:
