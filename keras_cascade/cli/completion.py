@@ -38,8 +38,8 @@ def complete(parser: argparse.ArgumentParser) -> None:
 
 
 def _completion(arguments: argparse.Namespace) -> int:
-    import argcomplete
+    from argcomplete.shell_integration import shellcode
 
-    script = argcomplete.shellcode(["keras-cascade"], shell=arguments.shell)
+    script = shellcode(["keras-cascade"], shell=arguments.shell)
     print(script)  # noqa: T201
     return 0
