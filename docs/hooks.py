@@ -20,6 +20,7 @@ PAGES = {
     "contributing.md": "CONTRIBUTING.md",
     "changelog.md": "CHANGELOG.md",
     "security.md": "SECURITY.md",
+    "tutorials/index.md": "tutorials/README.md",
     "tests.md": "tests/README.md",
     "benchmarks.md": "tests/benchmarks/README.md",
     "internals/networks.md": "keras_cascade/networks/README.md",

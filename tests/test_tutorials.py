@@ -2,26 +2,50 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import keras
 import pytest
 
-FOLDER = Path(__file__).parents[1] / "tutorials"
+from tests.notebook_shell import make_shell, run
+
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "tutorials"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 EVERYWHERE = {"01_quickstart"}
 BACKEND = keras.config.backend()
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+REPOSITORY = PROJECT["urls"]["Repository"]
+INSTALL = f"""\
+# On Colab, this installs the library. Elsewhere it does nothing.
+import sys
+
+if "google.colab" in sys.modules:
+    source = "git+{REPOSITORY}"
+    %pip install -q "keras_cascade[EXTRAS] @ {{source}}"
+"""
 
 pytest.importorskip("nbmake")
 pytest.importorskip("sklearn")
 notebooks = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 
 
+def cells_of(path: Path) -> list[dict]:
+    return json.loads(path.read_text())["cells"]
+
+
 def outputs_of(path: Path) -> list[dict]:
-    cells = json.loads(path.read_text())["cells"]
-    return [out for cell in cells for out in cell.get("outputs", [])]
+    return [o for cell in cells_of(path) for o in cell.get("outputs", [])]
+
+
+def first_cell_of(path: Path) -> str:
+    """Returns the first cell of code."""
+    code = [cell for cell in cells_of(path) if cell["cell_type"] == "code"]
+    return "".join(code[0]["source"]) + "\n"
 
 
 def test_there_are_tutorials():
@@ -51,8 +75,7 @@ def test_a_tutorial_runs_and_writes_no_files(path):
 
 @notebooks
 def test_a_tutorial_is_stored_with_all_its_outputs(path):
-    cells = json.loads(path.read_text())["cells"]
-    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    code = [cell for cell in cells_of(path) if cell["cell_type"] == "code"]
     counts = [cell["execution_count"] for cell in code]
     assert counts == list(range(1, len(code) + 1))
     pictures = [o for o in outputs_of(path) if "image/png" in o.get("data", {})]
@@ -70,3 +93,41 @@ def test_a_tutorial_is_stored_without_logs_errors_and_paths(path):
     )
     for part in ("/home/", "/root/", "/tmp/", "/usr/", "Warning"):
         assert part not in text
+
+
+def test_the_readme_leads_to_every_tutorial_and_to_nothing_else():
+    text = (FOLDER / "README.md").read_text()
+    linked = re.findall(r"^\| \d+ \| .*\]\((.+)\) \|", text, re.MULTILINE)
+    assert linked == [path.name for path in NOTEBOOKS]
+
+
+@notebooks
+def test_a_tutorial_opens_in_colab(path):
+    title, badge, *_ = "".join(cells_of(path)[0]["source"]).split("\n\n")
+    assert title.startswith("# ")
+    colab = "https://colab.research.google.com"
+    place = REPOSITORY.removeprefix("https://github.com/")
+    assert badge == (
+        f"[![Open in Colab]({colab}/assets/colab-badge.svg)]"
+        f"({colab}/github/{place}/blob/main/tutorials/{path.name})"
+    )
+
+
+@notebooks
+def test_the_first_cell_installs_extras_that_the_project_has(path):
+    cell = first_cell_of(path)
+    extras = re.search(r"\[([\w,]+)\]", cell)[1]
+    assert cell == INSTALL.replace("EXTRAS", extras)
+    known = {*PROJECT["optional-dependencies"]} - {"jax", "torch", "test"}
+    assert {*extras.split(",")} <= known
+
+
+@pytest.mark.parametrize("place", ["here", "on Colab"])
+def test_the_first_cell_installs_on_colab_alone(place, monkeypatch):
+    lines = []
+    make_shell().register_magic_function(lines.append, magic_name="pip")
+    if place == "on Colab":
+        monkeypatch.setitem(sys.modules, "google.colab", sys)
+    run(INSTALL.replace("EXTRAS", "analysis"))
+    line = f'install -q "keras_cascade[analysis] @ git+{REPOSITORY}"'
+    assert lines == [line] * (place == "on Colab")
