@@ -2,13 +2,13 @@
 
 from typing import TYPE_CHECKING
 
-from keras_cascade._public import face, import_eager, is_console
+from keras_cascade._package.public import face, import_eager, is_console
 
 if TYPE_CHECKING:  # At run time the package's `__getattr__` has them.
     from keras_cascade import adapters as adapters
     from keras_cascade import testing as testing
     from keras_cascade import zoo as zoo
-    from keras_cascade._public import __version__ as __version__
+    from keras_cascade._package.public import __version__ as __version__
     from keras_cascade.analysis import check_interface as check_interface
     from keras_cascade.build import build_cascade as build_cascade
     from keras_cascade.cache.feature_cache import FeatureCache as FeatureCache

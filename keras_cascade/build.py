@@ -12,9 +12,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from keras_cascade.arguments import Arguments, Network
 from keras_cascade.cascade.cascade import Cascade
 from keras_cascade.graph.taps import Taps
+from keras_cascade.planning.arguments import Arguments, Network
 from keras_cascade.training.lora import LoRA
 from keras_cascade.training.retention import Retention
 

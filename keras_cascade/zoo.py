@@ -10,7 +10,7 @@ from typing import NamedTuple, cast
 import keras
 import numpy as np
 
-from keras_cascade._resources import folder
+from keras_cascade._package.resources import folder
 
 __all__ = [
     "ASPECT_RANGE",

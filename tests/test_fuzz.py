@@ -19,10 +19,10 @@ from keras import layers
 
 import keras_cascade as kc
 from keras_cascade import adapters
-from keras_cascade.arguments import Arguments
 from keras_cascade.cli import main
 from keras_cascade.graph.graph import read_graph
 from keras_cascade.graph.paths import select
+from keras_cascade.planning.arguments import Arguments
 from keras_cascade.planning.plan import make_plan
 
 # The words for the arguments in messages.

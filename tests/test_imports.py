@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import keras
+import networkx as nx
 import pytest
 
 import keras_cascade
@@ -55,17 +56,10 @@ CORE = {
 # this list. An entry is a module or a folder of the package.
 LAYERS = {
     "_keras_compat": "what has no public Keras API; knows only Keras",
-    "_atomic_write": "complete files only; knows no Keras",
-    "_backend": "Keras on its backend; knows only Keras",
+    "_interrupts": "complete files, and things put back; knows no Keras",
+    "_reporting": "messages, tables, progress, figures; knows only Keras",
+    "_package": "the public names, the extras, shipped files; only Keras",
     "_cascade_view": "a cascade as lower folders see it; knows only Keras",
-    "_cleanup": "puts things back; knows nothing",
-    "_extras": "commands that install what is missing; knows nothing",
-    "_figures": "empty figures; knows only matplotlib",
-    "_messages": "words for error messages; knows nothing",
-    "_resources": "finds shipped files; knows only paths",
-    "_public": "the version and the public names; knows no other module",
-    "_console": "writes for notebooks, terminals, files; knows only Keras",
-    "_tables": "tables for these; knows only rich and _console",
     "data": "the user's data as batches; knows no network",
     "networks": "what the user calls a network, as a Keras model",
     "graph": "reads and rewrites networks; knows no cascade",
@@ -74,7 +68,6 @@ LAYERS = {
     "injection": "features merged into inner layers",
     "training": "flags, rates and optimizers on blocks",
     "cache": "features kept to be read again; stores know no network",
-    "arguments": "the arguments of build_cascade, as one object",
     "planning": "arguments to a checked plan; nothing is built",
     "assembly": "a plan to the blocks of a functional model",
     "display": "what a spec and its blocks are, for the eye",
@@ -85,10 +78,13 @@ LAYERS = {
     "zoo": "networks that ship",
     "testing": "checks users run on their adapters and cascades",
     "__init__": "re-exports: the public list",
-    "demo": "uses the public list as a user does",
-    "cli": "the command line over all of it",
+    "cli": "the command line over all of it, and the demo",
     "__main__": "runs cli",
 }
+# What a reader has to keep in mind: entries, and the longest chain of them in
+# which each imports the next.
+MOST_ENTRIES = 28
+MOST_LEVELS = 11
 
 
 def package_files() -> list[Path]:
@@ -261,6 +257,38 @@ def test_imports_from_lower_layers_and_the_own_folder_pass(source: str):
 
 def test_every_module_has_its_place_in_the_layers():
     assert {entry_of(path) for path in package_files()} <= set(LAYERS)
+
+
+def imports_between_entries() -> nx.DiGraph:
+    """Returns an edge from each entry to those it imports, also lazily."""
+    package = Path(keras_cascade.__path__[0])
+    graph = nx.DiGraph()
+    graph.add_nodes_from(map(entry_of, package_files()))
+    for path in package_files():
+        tree = ast.parse((package.parent / path).read_text("utf-8"))
+        modules = imported_modules(path, ast.walk(tree))
+        used = {entry_imported(module) for module in modules}
+        own = entry_of(path)
+        graph.add_edges_from((own, entry) for entry in used - {None, own})
+    return graph
+
+
+def levels(graph: nx.DiGraph) -> list[str]:
+    """Returns the longest chain; an error is raised where there is a cycle."""
+    return nx.dag_longest_path(graph)
+
+
+def test_the_package_has_few_entries_on_few_levels():
+    graph = imports_between_entries()
+    assert len(graph) <= MOST_ENTRIES, sorted(graph)
+    assert len(levels(graph)) <= MOST_LEVELS, levels(graph)
+
+
+def test_levels_count_the_longest_chain_and_cycles_are_refused():
+    graph = nx.DiGraph([("a", "b"), ("b", "c"), ("a", "c")])
+    assert levels(graph) == ["a", "b", "c"]
+    with pytest.raises(nx.NetworkXUnfeasible):
+        levels(nx.DiGraph([("a", "b"), ("b", "a")]))
 
 
 def roots_added(backend: str, module: str) -> set[str]:

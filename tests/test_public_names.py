@@ -56,7 +56,7 @@ def test_a_star_import_gives_the_public_names():
 
 
 @pytest.mark.parametrize(
-    "module", ["exporting", "analysis", "testing", "zoo", "cli", "demo"]
+    "module", ["exporting", "analysis", "testing", "zoo", "cli"]
 )
 def test_importing_the_package_leaves_out_what_few_sessions_need(module):
     code = "import sys, keras_cascade; print(*sys.modules)"

@@ -157,7 +157,7 @@ def test_a_module_without_a_test_is_caught(docstring: str, missing: str):
     ("path", "docstring"),
     [
         ("keras_cascade/graph/paths.py", "A module."),
-        ("keras_cascade/_resources.py", "A module."),
+        ("keras_cascade/_package/resources.py", "A module."),
         ("keras_cascade/graph/__init__.py", "A folder."),
         ("keras_cascade/made_up.py", "Tested by `tests/test_rules.py`."),
     ],

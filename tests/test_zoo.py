@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from keras_cascade import zoo
-from keras_cascade._resources import folder
+from keras_cascade._package.resources import folder
 
 FOLDER = folder("saved_models")
 

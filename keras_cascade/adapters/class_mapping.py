@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_cascade._messages import closest
+from keras_cascade._reporting.messages import closest
 from keras_cascade.adapters.learning import is_finite, is_int
 
 # The number of classes, or their names; None where it is unknown.

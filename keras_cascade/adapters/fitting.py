@@ -9,9 +9,9 @@ import keras
 import numpy as np
 
 from keras_cascade import data as user_data
-from keras_cascade._console import progress
 from keras_cascade._keras_compat.annotations import Tensor
-from keras_cascade._messages import listed
+from keras_cascade._reporting.console import progress
+from keras_cascade._reporting.messages import listed
 from keras_cascade.adapters import Adapter
 from keras_cascade.adapters.protocol import Learner, learn, learning_batches
 from keras_cascade.data.inputs import input_paths, sort_inputs

@@ -6,8 +6,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_cascade import _figures
 from keras_cascade._keras_compat.annotations import DType, Shape, Tensor
+from keras_cascade._reporting import figures
 from keras_cascade.adapters.learning import (
     LearningAdapter,
     check_finite,
@@ -124,10 +124,10 @@ class PCAAdapter(LearningAdapter, PooledAdapter):
             ImportError: If matplotlib is not installed.
         """
         ratios = self.explained_variance_ratio_
-        figure, (axis,) = _figures.figure(1, 1, "PCAAdapter.plot")
+        figure, (axis,) = figures.figure(1, 1, "PCAAdapter.plot")
         numbers = np.arange(1, len(ratios) + 1)
-        axis.bar(numbers, ratios, color=_figures.FAINT, label="each")
-        line = {**_figures.style(0), "marker": ""}
+        axis.bar(numbers, ratios, color=figures.FAINT, label="each")
+        line = {**figures.style(0), "marker": ""}
         axis.plot(numbers, np.cumsum(ratios), label="together", **line)
         axis.set(
             title=self.name,
@@ -135,7 +135,7 @@ class PCAAdapter(LearningAdapter, PooledAdapter):
             ylabel="fraction of the variance",
             ylim=(0, 1.02),
         )
-        _figures.add_legend(axis)
+        figures.add_legend(axis)
         return figure
 
     def get_config(self) -> dict[str, Any]:

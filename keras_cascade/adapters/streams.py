@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from keras_cascade._keras_compat.annotations import Shape
-from keras_cascade._messages import listed
+from keras_cascade._reporting.messages import listed
 from keras_cascade.adapters.adapter import Adapter
 from keras_cascade.adapters.automatic import automatic_adapter
 from keras_cascade.adapters.pooling import channel_axis

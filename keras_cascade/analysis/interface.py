@@ -31,15 +31,15 @@ from keras_cascade.analysis.statistics import (
     VARIANCE_RATIO,
     is_far,
 )
-from keras_cascade.arguments import (
+from keras_cascade.graph.flattening import flatten
+from keras_cascade.graph.graph import read_graph
+from keras_cascade.graph.program import Program
+from keras_cascade.planning.arguments import (
     Arguments,
     Network,
     check_names,
     takes_arguments,
 )
-from keras_cascade.graph.flattening import flatten
-from keras_cascade.graph.graph import read_graph
-from keras_cascade.graph.program import Program
 from keras_cascade.planning.plan import Plan, make_plan
 from keras_cascade.values.range_inference import infer_range
 from keras_cascade.values.value_ranges import UNKNOWN, ValueRange

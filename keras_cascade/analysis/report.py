@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from keras_cascade import _tables
-from keras_cascade._messages import finite
+from keras_cascade._reporting import tables
+from keras_cascade._reporting.messages import finite
 
 SEVERITIES = ("error", "warning", "note")
 
@@ -187,7 +187,7 @@ class StreamRow:
 
 
 @dataclass(frozen=True, repr=False)
-class InterfaceReport(_tables.Tabular):
+class InterfaceReport(tables.Tabular):
     """The adaptations that a cascade needs, and why.
 
     It is shown as a table.
@@ -225,20 +225,20 @@ class InterfaceReport(_tables.Tabular):
             }
         )
 
-    def _parts(self) -> list[_tables.Part]:
+    def _parts(self) -> list[tables.Part]:
         fusion = f"{self.fusion_parameters:,} parameters"
-        notes = [_tables.Note(fusion, "fusion")] * bool(self.fusion_parameters)
+        notes = [tables.Note(fusion, "fusion")] * bool(self.fusion_parameters)
         for one in self.findings:
             text = f"{', '.join(one.where)}: {one.what} {one.advice}"
-            notes.append(_tables.Note(text.rstrip(), one.severity))
+            notes.append(tables.Note(text.rstrip(), one.severity))
         return [self._table(), *notes]
 
-    def _table(self) -> _tables.Table:
+    def _table(self) -> tables.Table:
         columns = ["tap", "output", "goes to", "expected there", "adapter"]
         columns += ["parameters", "on the data"]
         measured = any(row.measured for row in self.rows)
         end = len(columns) if measured else -1
-        return _tables.Table(
+        return tables.Table(
             "Interface",
             columns[:end],
             [_cells(row)[:end] for row in self.rows],
@@ -261,8 +261,8 @@ def in_order(findings: Iterable[Finding]) -> list[Finding]:
 
 def _cells(row: StreamRow) -> list[str]:
     merges = sum(p.parameters + p.inner_parameters for p in row.places)
-    shape = _tables.shape((None, *row.shape))
-    parameters = _tables.count(row.adapter.parameters)
+    shape = tables.shape((None, *row.shape))
+    parameters = tables.count(row.adapter.parameters)
     measured = [row.measured] if row.measured else []
     return [
         row.tap if row.path is None else f"{row.tap}: {row.path}",
@@ -276,4 +276,4 @@ def _cells(row: StreamRow) -> list[str]:
 
 
 def _expected_shape(place: Place) -> str:
-    return "any" if place.shape is None else _tables.shape((None, *place.shape))
+    return "any" if place.shape is None else tables.shape((None, *place.shape))

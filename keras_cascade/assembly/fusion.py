@@ -5,14 +5,14 @@ from typing import Any
 
 import keras
 
-from keras_cascade._messages import listed
+from keras_cascade._reporting.messages import listed
+from keras_cascade.adapters.fusions import FUSIONS
 from keras_cascade.adapters.pooling import channel_axis
 from keras_cascade.adapters.size_matching import MatchSize
 from keras_cascade.adapters.streams import Target
 from keras_cascade.graph.block import Block
 from keras_cascade.graph.layers import call_copy
 from keras_cascade.graph.tensors import input_like
-from keras_cascade.planning.normalization import MERGES
 
 Tensors = Mapping[str, keras.KerasTensor]
 Fusion = str | keras.Layer | None
@@ -138,7 +138,7 @@ def _merge(
             "for one input. Give a fusion."
         )
     arguments = {"axis": axis} if fusion == "concat" else {}
-    return [MERGES[fusion](name=fusion, **arguments)(inputs)]
+    return [FUSIONS[fusion](name=fusion, **arguments)(inputs)]
 
 
 def _merge_by_layer(

@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from keras_cascade._cleanup import finally_twice
+from keras_cascade._interrupts.cleanup import finally_twice
 from keras_cascade.cache.datasets import Dataset
 from keras_cascade.cache.frozen_part import FrozenPart
 from keras_cascade.training.rates.blockwise_optimizer import find_blockwise

@@ -8,8 +8,8 @@ import tempfile
 import weakref
 from pathlib import Path
 
-from keras_cascade._console import say
-from keras_cascade._messages import in_bytes
+from keras_cascade._reporting.console import say
+from keras_cascade._reporting.messages import in_bytes
 from keras_cascade.cache.storage.disk import DiskStore
 from keras_cascade.cache.storage.stores import MemoryStore, Store
 

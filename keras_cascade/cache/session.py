@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 from keras_cascade._cascade_view import CascadeView
-from keras_cascade._console import say
-from keras_cascade._messages import in_bytes
+from keras_cascade._reporting.console import say
+from keras_cascade._reporting.messages import in_bytes
 from keras_cascade.cache.datasets import Dataset
 from keras_cascade.cache.feature_cache import FeatureCache
 from keras_cascade.cache.features import Features

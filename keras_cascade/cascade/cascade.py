@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import keras
 
-from keras_cascade._tables import as_html
+from keras_cascade._reporting.tables import as_html
 from keras_cascade.adapters import Adapter
-from keras_cascade.arguments import Arguments, takes_changes
 from keras_cascade.assembly.assemble import assemble
 from keras_cascade.cascade.rebuilding import rebuild
 from keras_cascade.cascade.saving import Saved
@@ -23,6 +22,7 @@ from keras_cascade.graph.block import leaf_layers
 from keras_cascade.graph.graph import read_graph
 from keras_cascade.graph.inlining import inline_shared
 from keras_cascade.graph.replay import Replay
+from keras_cascade.planning.arguments import Arguments, takes_changes
 from keras_cascade.planning.plan import make_plan
 
 if TYPE_CHECKING:

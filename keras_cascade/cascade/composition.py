@@ -10,7 +10,7 @@ from typing import Any, Self, cast
 
 import keras
 
-from keras_cascade._messages import listed
+from keras_cascade._reporting.messages import listed
 from keras_cascade.cascade.layer_paths import find_block, find_layer, no_block
 from keras_cascade.graph.block import Block
 from keras_cascade.graph.graph import Graph, read_graph

@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from keras_cascade._messages import listed
+from keras_cascade._reporting.messages import listed
 from keras_cascade.data.inputs import fit_last_axis, input_paths
 
 _Shape = tuple[int | None, ...]

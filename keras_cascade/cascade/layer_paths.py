@@ -6,7 +6,7 @@ Tested by `tests/cascade/test_layer_paths.py`.
 import keras
 
 from keras_cascade._cascade_view import CascadeView
-from keras_cascade._messages import closest, listed
+from keras_cascade._reporting.messages import closest, listed
 from keras_cascade.graph.block import leaf_layers
 from keras_cascade.training.layer_lookup import LayerLookup
 

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 
 from keras_cascade import _keras_compat as compat
-from keras_cascade._cleanup import finally_twice
+from keras_cascade._interrupts.cleanup import finally_twice
 from keras_cascade.cache.cached_names import are_cached, from_cached_names
 from keras_cascade.cascade.composition import Composition
 

@@ -6,8 +6,7 @@ from typing import Any, TypeVar
 
 import keras
 
-from keras_cascade._messages import listed
-from keras_cascade.arguments import Arguments, check_names
+from keras_cascade._reporting.messages import listed
 from keras_cascade.cascade.trainer import Trainer
 from keras_cascade.graph import low_rank
 from keras_cascade.graph.block import apply_flags, leaf_layers, read_flags
@@ -22,6 +21,7 @@ from keras_cascade.graph.names import restore_paths
 from keras_cascade.graph.quantization import quantize_like
 from keras_cascade.graph.tap_places import path_of, select_places
 from keras_cascade.injection.sites import find_sites, site_at_input
+from keras_cascade.planning.arguments import Arguments, check_names
 from keras_cascade.planning.spec import CascadeSpec
 from keras_cascade.training.retention import EWC
 from keras_cascade.training.retention.keeper import retained_path

@@ -8,7 +8,7 @@ from typing import Any
 import psutil
 
 from keras_cascade import _keras_compat as compat
-from keras_cascade._atomic_write import move_into_place, workspace
+from keras_cascade._interrupts.atomic_write import move_into_place, workspace
 from keras_cascade.cascade.model_paths import (
     WEIGHTS,
     FilePath,

@@ -8,7 +8,7 @@ from contextlib import contextmanager, nullcontext
 from os import PathLike
 from typing import Any, Self
 
-from keras_cascade._cleanup import finally_twice, interrupts_put_off
+from keras_cascade._interrupts.cleanup import finally_twice, interrupts_put_off
 from keras_cascade._keras_compat import give_arrays_back, keep_arrays_of_steps
 from keras_cascade.adapters.fitting import fit_adapters
 from keras_cascade.cache.feature_cache import FeatureCache, as_cache

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from keras_cascade._resources import folder
+from keras_cascade._package.resources import folder
 from keras_cascade.cli.commands import (
     Subcommands,
     add_command,

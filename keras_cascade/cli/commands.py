@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from keras_cascade._messages import to_json
-from keras_cascade._public import import_eager
+from keras_cascade._package.public import import_eager
+from keras_cascade._reporting.messages import to_json
 from keras_cascade.cli.framework_log import without_framework_log
 
 if TYPE_CHECKING:

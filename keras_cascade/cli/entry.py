@@ -6,12 +6,12 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from keras_cascade._backend import BackendError
-from keras_cascade._extras import pip_line
-from keras_cascade._public import __version__
+from keras_cascade._package.backend import BackendError
+from keras_cascade._package.extras import pip_line
+from keras_cascade._package.public import __version__
 from keras_cascade.cli.bench import add_bench
 from keras_cascade.cli.completion import add_completion, complete
-from keras_cascade.cli.demo import add_demo
+from keras_cascade.cli.demo.command import add_demo
 from keras_cascade.cli.export import add_export
 from keras_cascade.cli.inspect import add_inspect
 from keras_cascade.cli.taps import add_taps

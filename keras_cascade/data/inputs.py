@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_cascade._messages import listed
+from keras_cascade._reporting.messages import listed
 
 # The keys that lead to an input in the structure that a model takes.
 KeyPath = tuple[Any, ...]

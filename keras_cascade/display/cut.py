@@ -8,8 +8,8 @@ from typing import Any
 
 import keras
 
-from keras_cascade import _tables
-from keras_cascade._messages import listed
+from keras_cascade._reporting import tables
+from keras_cascade._reporting.messages import listed
 from keras_cascade.graph.cutting import find_cut
 from keras_cascade.graph.flattening import as_program
 
@@ -46,35 +46,35 @@ def describe_cut(network: keras.Model) -> dict[str, Any]:
     }
 
 
-def cut_parts(found: dict[str, Any]) -> list[_tables.Part]:
+def cut_parts(found: dict[str, Any]) -> list[tables.Part]:
     """Returns the result of `describe_cut` as a table with notes."""
     if found["nothing"]:
         why = f"cache_features has nothing to store: {found['nothing']}."
-        return [_tables.Note(why)]
-    count = _tables.count
+        return [tables.Note(why)]
+    count = tables.count
     rows = [
-        (x["name"], _tables.shape(x["shape"]), x["dtype"], count(x["bytes"]))
+        (x["name"], tables.shape(x["shape"]), x["dtype"], count(x["bytes"]))
         for x in found["features"]
     ]
-    table = _tables.Table(
+    table = tables.Table(
         "Stored for each sample by cache_features",
         ("tensor", "shape", "dtype", "bytes"),
         [*rows, ("total", "", "", count(found["bytes"]))],
         right=("bytes",),
         total=True,
     )
-    return [table, *map(_tables.Note, _notes(found))]
+    return [table, *map(tables.Note, _notes(found))]
 
 
 def _notes(found: dict[str, Any]) -> list[str]:
     saved, again = found["flops_saved"], found["flops_repeated"]
     notes = [
-        f"Each epoch after the first saves {_tables.count(saved)} FLOPs for "
+        f"Each epoch after the first saves {tables.count(saved)} FLOPs for "
         "each sample."
     ]
     if again != 0:
         notes.append(
-            f"It repeats {_tables.count(again)} FLOPs of frozen layers, whose "
+            f"It repeats {tables.count(again)} FLOPs of frozen layers, whose "
             "outputs would cost more to store."
         )
     if found["inputs"]:

@@ -4,7 +4,7 @@ from typing import Any
 
 import keras
 
-from keras_cascade import _tables
+from keras_cascade._reporting import tables
 from keras_cascade.display.blocks import count_parameters, describe_blocks
 from keras_cascade.display.cut import cut_parts, describe_cut
 from keras_cascade.display.summary import summary_parts
@@ -32,23 +32,23 @@ def inspect_model(model: keras.Model) -> dict[str, Any]:
     }
 
 
-def inspection_tables(model: keras.Model) -> _tables.Tables:
+def inspection_tables(model: keras.Model) -> tables.Tables:
     """Returns the description of a model as tables."""
     found = inspect_model(model)
     rows = [
-        (kind, x["name"], _tables.shape(x["shape"]), x["dtype"])
+        (kind, x["name"], tables.shape(x["shape"]), x["dtype"])
         for kind in ("inputs", "outputs")
         for x in found[kind]
     ]
     title = f"{found['class']} '{found['name']}'"
-    tensors = _tables.Table(title, ("", "name", "shape", "dtype"), rows)
+    tensors = tables.Table(title, ("", "name", "shape", "dtype"), rows)
     contents = summary_parts(model) if found["blocks"] else [_count_note(found)]
-    return _tables.Tables(tensors, *contents, *cut_parts(found["cut"]))
+    return tables.Tables(tensors, *contents, *cut_parts(found["cut"]))
 
 
-def _count_note(found: dict[str, Any]) -> _tables.Part:
+def _count_note(found: dict[str, Any]) -> tables.Part:
     trained = f"{found['trainable_parameters']:,} of them trainable"
-    return _tables.Note(f"{found['parameters']:,} parameters, {trained}")
+    return tables.Note(f"{found['parameters']:,} parameters, {trained}")
 
 
 def _outputs(model: keras.Model) -> list[dict[str, Any]]:

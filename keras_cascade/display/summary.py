@@ -4,9 +4,9 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from keras_cascade import _tables
 from keras_cascade._cascade_view import CascadeView
-from keras_cascade._messages import listed
+from keras_cascade._reporting import tables
+from keras_cascade._reporting.messages import listed
 from keras_cascade.display.blocks import Description, describe_blocks
 
 COLUMNS = (
@@ -31,9 +31,9 @@ def show_summary(
     """Shows a row for each block and the totals, for `Cascade.summary`."""
     parts = summary_parts(cascade, chosen_blocks(cascade, layer_range))
     if print_fn is None:
-        _tables.Tables(*parts, width=line_length).show()
+        tables.Tables(*parts, width=line_length).show()
     else:
-        print_fn(_tables.as_text(parts, line_length))
+        print_fn(tables.as_text(parts, line_length))
 
 
 def chosen_blocks(
@@ -64,7 +64,7 @@ def chosen_blocks(
 
 def summary_parts(
     cascade: CascadeView, shown: Sequence[str] | None = None
-) -> list[_tables.Part]:
+) -> list[tables.Part]:
     """Returns the table of the blocks, and notes.
 
     Args:
@@ -82,7 +82,7 @@ def summary_parts(
         for block in blocks
         if shown is None or block["name"] in shown
     ]
-    table = _tables.Table(
+    table = tables.Table(
         f"Cascade '{cascade.name}'",
         COLUMNS,
         [*rows, ("total", "", "", "", total, trained, "")],
@@ -129,7 +129,7 @@ def _part(part: dict[str, Any]) -> str:
 
 
 def _output(output: dict[str, Any]) -> str:
-    shape = _tables.shape(output["shape"])
+    shape = tables.shape(output["shape"])
     return f"{output['name']}: {shape}" if output["name"] else shape
 
 
@@ -144,14 +144,14 @@ def _rates(cascade: CascadeView, block: Description) -> str:
     return "\n".join(f"{rate:g}" for rate in rates)
 
 
-def _notes(cascade: CascadeView) -> list[_tables.Part]:
-    notes: list[_tables.Part] = []
+def _notes(cascade: CascadeView) -> list[tables.Part]:
+    notes: list[tables.Part] = []
     if retention := cascade.spec.retention:
         methods = ", ".join(
             f"{pattern} by {type(method).__name__}({method.strength:g})"
             for pattern, method in retention.items()
         )
-        notes.append(_tables.Note(methods, "Retained"))
+        notes.append(tables.Note(methods, "Retained"))
     if paths := cascade.spec.reinitialized:
-        notes.append(_tables.Note(", ".join(paths), "Reinitialized by rebuild"))
+        notes.append(tables.Note(", ".join(paths), "Reinitialized by rebuild"))
     return notes

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from keras_cascade._public import face
+from keras_cascade._package.public import face
 
 if TYPE_CHECKING:  # At run time, so that the console reads options quickly:
     from keras_cascade.exporting.card import read_card as read_card

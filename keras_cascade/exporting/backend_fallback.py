@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from keras_cascade._messages import listed
+from keras_cascade._reporting.messages import listed
 from keras_cascade.exporting.backends import possible_backends
 from keras_cascade.exporting.checking import verification
 from keras_cascade.exporting.checking.verification import CheckData

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import keras
 
-from keras_cascade._extras import pip_line
+from keras_cascade._package.extras import pip_line
 from keras_cascade.exporting.options import LARGEST, ExportOptions
 from keras_cascade.graph.program import Program
 

@@ -13,8 +13,8 @@ from typing import Any
 import keras
 
 from keras_cascade._cascade_view import is_cascade
-from keras_cascade._messages import listed, to_json
-from keras_cascade._public import __version__
+from keras_cascade._package.public import __version__
+from keras_cascade._reporting.messages import listed, to_json
 from keras_cascade.display.blocks import describe_blocks
 from keras_cascade.exporting.formats import litert_file
 from keras_cascade.exporting.options import ENDINGS, ExportOptions

@@ -7,9 +7,13 @@ from pathlib import Path
 
 import keras
 
-from keras_cascade._atomic_write import data_file, move_into_place, workspace
 from keras_cascade._cascade_view import CascadeView
-from keras_cascade._console import progress
+from keras_cascade._interrupts.atomic_write import (
+    data_file,
+    move_into_place,
+    workspace,
+)
+from keras_cascade._reporting.console import progress
 from keras_cascade.adapters.fitting import check_fitted
 from keras_cascade.exporting.backend_fallback import write_first_right
 from keras_cascade.exporting.backends import backends_for, backends_for_weights

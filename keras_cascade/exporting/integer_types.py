@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 import keras
 import numpy as np
 
-from keras_cascade._messages import listed
+from keras_cascade._reporting.messages import listed
 from keras_cascade.exporting.options import DTYPES
 from keras_cascade.exporting.samples import Samples
 from keras_cascade.graph.graph import Reference

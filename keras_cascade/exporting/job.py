@@ -9,7 +9,7 @@ from pathlib import Path
 
 import keras
 
-from keras_cascade._atomic_write import data_file
+from keras_cascade._interrupts.atomic_write import data_file
 from keras_cascade.exporting import backends, card, writing
 from keras_cascade.exporting.checking import parity, verification
 from keras_cascade.exporting.checking.parity import Answers

@@ -7,7 +7,7 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
-from keras_cascade._messages import listed
+from keras_cascade._reporting.messages import listed
 
 # The ending of a path, and its format.
 ENDINGS = {

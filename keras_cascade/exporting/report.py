@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from keras_cascade import _tables
+from keras_cascade._reporting import tables
 from keras_cascade.exporting.checking.parity import OutputParity
 from keras_cascade.exporting.formats.litert_integers import IntegerType
 
@@ -31,7 +31,7 @@ class Latency:
 
 
 @dataclass(frozen=True, repr=False)
-class ExportReport(_tables.Tabular):
+class ExportReport(tables.Tabular):
     """The facts about a written file, and how it compares with the model.
 
     It is shown as a table. Without `check_data` the comparison is empty.
@@ -155,11 +155,11 @@ class ExportReport(_tables.Tabular):
             f"{checked}>"
         )
 
-    def _parts(self) -> list[_tables.Part]:
+    def _parts(self) -> list[tables.Part]:
         rows = [*_facts(self), *_answers(self), *_costs(self)]
         columns = (self.format, self.path.name)
-        tables: list[_tables.Part] = [_tables.Table("", columns, rows)]
-        return tables + [_layers(self.layers)] * bool(self.layers)
+        shown: list[tables.Part] = [tables.Table("", columns, rows)]
+        return shown + [_layers(self.layers)] * bool(self.layers)
 
 
 class ParityError(RuntimeError):
@@ -259,7 +259,7 @@ def _costs(report: ExportReport) -> list[tuple[str, str]]:
     return rows
 
 
-def _layers(layers: tuple[Mapping[str, Any], ...]) -> _tables.Table:
+def _layers(layers: tuple[Mapping[str, Any], ...]) -> tables.Table:
     rows = [
         (
             row["operator"],
@@ -271,12 +271,12 @@ def _layers(layers: tuple[Mapping[str, Any], ...]) -> _tables.Table:
     ]
     columns = ("operator", "layer", "error", "stored in")
     title = "Error of each layer in 8 bits, in steps of its scale"
-    return _tables.Table(title, columns, rows, right=("error",))
+    return tables.Table(title, columns, rows, right=("error",))
 
 
 def _shapes_text(shapes: _Shapes) -> str:
     return ", ".join(
-        f"{name} ({_tables.shape(shape)})" for name, shape in shapes.items()
+        f"{name} ({tables.shape(shape)})" for name, shape in shapes.items()
     )
 
 

@@ -17,7 +17,7 @@ import re
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 
-from keras_cascade._messages import listed
+from keras_cascade._reporting.messages import listed
 from keras_cascade.graph.graph import Graph, Node
 
 # The keys of the calls that lead to a call, a level of nesting each.

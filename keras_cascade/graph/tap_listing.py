@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import keras
 
-from keras_cascade import _tables
+from keras_cascade._reporting import tables
 from keras_cascade.graph.flops import flops_up_to, parameters_up_to
 from keras_cascade.graph.graph import Graph, Reference, read_graph
 from keras_cascade.graph.tap_places import (
@@ -77,24 +77,24 @@ class TapInfo:
     names: tuple[str, ...] = ()
 
 
-class TapTable(_tables.Tabular, list[TapInfo]):
+class TapTable(tables.Tabular, list[TapInfo]):
     """The taps of a network: a list that is shown as a table."""
 
-    def _parts(self) -> list[_tables.Part]:
+    def _parts(self) -> list[tables.Part]:
         rows = [
             (
                 " = ".join(dict.fromkeys((tap.path, *tap.names))),
-                _tables.shape(tap.shape),
+                tables.shape(tap.shape),
                 tap.dtype,
                 tap.layer,
-                _tables.count(tap.parameters),
-                _tables.count(tap.flops),
+                tables.count(tap.parameters),
+                tables.count(tap.flops),
             )
             for tap in self
         ]
         columns = ("path", "shape", "dtype", "layer", "parameters", "FLOPs")
         right = ("parameters", "FLOPs")
-        return [_tables.Table("Taps", columns, rows, right)]
+        return [tables.Table("Taps", columns, rows, right)]
 
 
 def _split(

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 
 import keras
 
-from keras_cascade._messages import listed
+from keras_cascade._reporting.messages import listed
 from keras_cascade.graph.graph import Graph, Node
 from keras_cascade.graph.paths import Address
 from keras_cascade.graph.tap_places import output_places

@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 
 import keras
 
-from keras_cascade._messages import closest, listed
+from keras_cascade._reporting.messages import closest, listed
 from keras_cascade.graph.graph import Graph, Node, Reference
 from keras_cascade.graph.paths import Address, all_addresses, is_exact, select
 from keras_cascade.networks.named_outputs import named_outputs

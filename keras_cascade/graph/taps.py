@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from keras_cascade._messages import closest, listed
+from keras_cascade._reporting.messages import closest, listed
 from keras_cascade.graph.graph import Graph, Reference
 from keras_cascade.graph.names import make_identifiers
 from keras_cascade.graph.paths import select

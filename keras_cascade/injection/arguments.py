@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from keras_cascade._messages import closest, listed
+from keras_cascade._reporting.messages import closest, listed
 
 MERGES = ("add", "multiply", "film", "concat", "replace")
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import keras
 
-from keras_cascade._messages import closest, listed
+from keras_cascade._reporting.messages import closest, listed
 from keras_cascade.graph.data_formats import data_format_at
 from keras_cascade.graph.graph import Graph, Reference
 from keras_cascade.graph.names import make_identifiers

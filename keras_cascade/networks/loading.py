@@ -6,7 +6,7 @@ from typing import Any
 import keras
 
 from keras_cascade import _keras_compat as compat
-from keras_cascade._messages import closest
+from keras_cascade._reporting.messages import closest
 from keras_cascade.networks.applications import APPLICATIONS, load_application
 from keras_cascade.networks.archives import load_archive
 from keras_cascade.networks.presets import PREFIX, load_preset

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import keras
 
-from keras_cascade._messages import closest, listed
+from keras_cascade._reporting.messages import closest, listed
 from keras_cascade.networks import presets
 from keras_cascade.networks.applications import APPLICATIONS, MODES, recognise
 from keras_cascade.networks.preprocessing import (

@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from keras_cascade._messages import closest
+from keras_cascade._reporting.messages import closest
 from keras_cascade.networks.applications import MODES
 
 # The ImageNet statistics of keras.applications.imagenet_utils, in RGB.

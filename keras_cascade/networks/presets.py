@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from keras_cascade._messages import closest
+from keras_cascade._reporting.messages import closest
 from keras_cascade.networks.downloads import Download
 from keras_cascade.networks.preprocessing import Scaling
 

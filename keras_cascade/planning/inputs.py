@@ -7,7 +7,7 @@ from typing import Any, cast
 import keras
 
 from keras_cascade import _keras_compat as compat
-from keras_cascade._messages import closest, listed
+from keras_cascade._reporting.messages import closest, listed
 from keras_cascade.graph.graph import Graph
 from keras_cascade.graph.names import is_numbered_by_keras
 from keras_cascade.graph.tensors import input_like

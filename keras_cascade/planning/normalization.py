@@ -8,21 +8,14 @@ from typing import Any
 
 import keras
 
-from keras_cascade._messages import closest, listed
+from keras_cascade._reporting.messages import closest, listed
 from keras_cascade.adapters import DenseAdapter, PCAAdapter
+from keras_cascade.adapters.fusions import FUSIONS
 from keras_cascade.graph.layers import check_layer
 from keras_cascade.planning.spec import AdapterChoice, ExtraInput
 from keras_cascade.training.lora import LoRA
 from keras_cascade.training.rates.block_rates import validate_rate
 from keras_cascade.training.rates.layerwise_decay import LayerwiseDecay
-
-MERGES = {
-    "concat": keras.layers.Concatenate,
-    "add": keras.layers.Add,
-    "average": keras.layers.Average,
-    "multiply": keras.layers.Multiply,
-    "maximum": keras.layers.Maximum,
-}
 
 
 def check_fusion(fusion: object) -> str | keras.Layer | None:
@@ -35,9 +28,9 @@ def check_fusion(fusion: object) -> str | keras.Layer | None:
     if fusion is None or isinstance(fusion, keras.Layer):
         return fusion
     if isinstance(fusion, str):
-        if fusion not in MERGES:
+        if fusion not in FUSIONS:
             raise ValueError(
-                f"Unknown fusion '{fusion}'. Possible: {listed(MERGES)}, a "
+                f"Unknown fusion '{fusion}'. Possible: {listed(FUSIONS)}, a "
                 "merging layer of Keras, or None."
             )
         return fusion

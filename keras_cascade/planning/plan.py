@@ -10,7 +10,6 @@ from typing import Any
 import keras
 
 from keras_cascade.adapters.streams import Stream
-from keras_cascade.arguments import Arguments
 from keras_cascade.graph.data_formats import data_format_at
 from keras_cascade.graph.graph import Graph, read_graph
 from keras_cascade.graph.pruning import find_needed
@@ -19,6 +18,7 @@ from keras_cascade.injection.arguments import normalise_injections
 from keras_cascade.injection.merging import INJECTIONS
 from keras_cascade.networks.loading import as_network, load_network
 from keras_cascade.networks.preprocess_argument import resolve_preprocess
+from keras_cascade.planning.arguments import Arguments
 from keras_cascade.planning.direction import check_direction
 from keras_cascade.planning.inputs import (
     CascadeInput,

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 
 import keras
 
-from keras_cascade._messages import listed
+from keras_cascade._reporting.messages import listed
 from keras_cascade.graph.graph import Graph
 
 # The names of layers with weights in a network, by their ids.

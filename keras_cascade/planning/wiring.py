@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from keras_cascade._messages import closest, listed
+from keras_cascade._reporting.messages import closest, listed
 from keras_cascade.graph.graph import Graph
 from keras_cascade.graph.insertion import inject
 from keras_cascade.graph.pruning import Needed, find_needed

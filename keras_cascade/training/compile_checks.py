@@ -11,7 +11,7 @@ from typing import Any
 
 import keras
 
-from keras_cascade._messages import closest, listed
+from keras_cascade._reporting.messages import closest, listed
 
 # Names of `compile` alone, for which Keras chooses a metric by the output.
 _CHOSEN = ("accuracy", "acc", "crossentropy", "ce")

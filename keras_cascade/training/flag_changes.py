@@ -8,7 +8,7 @@ from collections.abc import Callable
 import keras
 
 from keras_cascade._cascade_view import CascadeView
-from keras_cascade._cleanup import finally_twice
+from keras_cascade._interrupts.cleanup import finally_twice
 
 
 class FlagChanges:

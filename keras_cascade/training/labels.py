@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_cascade._messages import closest, listed
+from keras_cascade._reporting.messages import closest, listed
 
 _LOSSES = keras.losses
 # The losses whose labels are known, by the kind of labels that they take.

@@ -10,7 +10,7 @@ from dataclasses import replace
 import keras
 
 from keras_cascade._cascade_view import CascadeView, as_model
-from keras_cascade._messages import closest, listed
+from keras_cascade._reporting.messages import closest, listed
 from keras_cascade.graph.block import leaf_layers
 from keras_cascade.graph.graph import Graph, read_graph
 from keras_cascade.graph.inner_layers import select_inside

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import keras
 
-from keras_cascade import _console
+from keras_cascade._reporting import console
 
 
 class _Kind(NamedTuple):
@@ -58,7 +58,7 @@ class ProgressBar(keras.callbacks.ProgbarLogger):
         rest = {name: x for name, x in logs.items() if name not in of_blocks}
         super().on_epoch_end(epoch, rest)
         if self.verbose and of_blocks:
-            _console.say(epoch_line(of_blocks))
+            console.say(epoch_line(of_blocks))
 
 
 def epoch_line(values: Mapping[str, float]) -> str:
@@ -67,7 +67,7 @@ def epoch_line(values: Mapping[str, float]) -> str:
     Args:
         values: The values by their names in the logs, `drift/upstream`.
     """
-    room = min(_console.width() or _WIDTH, _WIDTH) - len(_INDENT)
+    room = min(console.width() or _WIDTH, _WIDTH) - len(_INDENT)
     by_kind = {
         kind: {
             name.partition("/")[2]: value

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import keras
 
 from keras_cascade import _keras_compat as compat
-from keras_cascade._messages import listed
+from keras_cascade._reporting.messages import listed
 from keras_cascade.adapters import Adapter
 from keras_cascade.graph import low_rank
 from keras_cascade.graph.inner_layers import set_flag_inside

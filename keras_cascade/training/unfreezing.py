@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import keras
 
-from keras_cascade._cleanup import finally_twice
-from keras_cascade._messages import listed
+from keras_cascade._interrupts.cleanup import finally_twice
+from keras_cascade._reporting.messages import listed
 from keras_cascade.adapters import Adapter
 from keras_cascade.graph.block import apply_flags, read_flags
 from keras_cascade.graph.paths import LayerPath

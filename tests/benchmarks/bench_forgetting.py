@@ -151,7 +151,7 @@ def train_head(
 
 def import_glyphs() -> ModuleType:
     """Returns the module that rendered the zoo's training data."""
-    from keras_cascade._resources import folder
+    from keras_cascade._package.resources import folder
 
     path = folder("saved_models") / "glyphs.py"
     if not path.is_file():

@@ -11,10 +11,10 @@ import keras
 import pytest
 
 import keras_cascade
-from keras_cascade import _public
-from keras_cascade._resources import folder
+from keras_cascade._package import public
+from keras_cascade._package.resources import folder
 from keras_cascade.cli import bench, main
-from keras_cascade.cli import demo as demo_command
+from keras_cascade.cli import demo as cli_demo
 
 ROW = {
     "name": "PCA of 20,000 x 1,280",
@@ -44,7 +44,7 @@ def demo(monkeypatch) -> dict:
     """Replaces the demo; contains the arguments of its call."""
     called = {}
     stand_in = types.SimpleNamespace(main=called.update)
-    monkeypatch.setattr(keras_cascade, "demo", stand_in, raising=False)
+    monkeypatch.setattr(cli_demo, "run", stand_in, raising=False)
     return called
 
 
@@ -133,7 +133,7 @@ def test_the_console_is_told_from_other_programs(
 ):
     monkeypatch.setattr(sys, "argv", argv)
     monkeypatch.setattr(sys, "orig_argv", command)
-    assert _public.is_console() is found
+    assert public.is_console() is found
 
 
 def test_the_version_is_the_packages(capsys):
@@ -152,7 +152,7 @@ def test_the_console_registers_what_files_contain():
     code = (
         "import sys; sys.argv = ['keras-cascade']; "
         "import keras_cascade as kc; print('keras' in sys.modules); "
-        "kc._public.import_eager(); import keras; "
+        "kc._package.public.import_eager(); import keras; "
         "print(keras.saving.get_registered_object('keras_cascade>Cascade'))"
     )
     done = subprocess.run(
@@ -280,7 +280,7 @@ def test_demo_passes_its_options_on(demo, tmp_path):
 def test_outside_a_checkout_demo_writes_below_the_current_folder(
     demo, monkeypatch
 ):
-    monkeypatch.setattr(demo_command, "checkout", lambda: None)
+    monkeypatch.setattr(cli_demo.command, "checkout", lambda: None)
     assert exit_status(["demo"]) == 0
     assert demo["output"] == Path("saved_models")
 
@@ -290,7 +290,7 @@ def failing_demo(monkeypatch, error: Exception):
         raise error
 
     stand_in = types.SimpleNamespace(main=run)
-    monkeypatch.setattr(keras_cascade, "demo", stand_in, raising=False)
+    monkeypatch.setattr(cli_demo, "run", stand_in, raising=False)
 
 
 def test_a_failure_exits_with_1_and_one_line(monkeypatch, capsys):

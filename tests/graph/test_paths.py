@@ -3,7 +3,7 @@ import time
 import keras
 import pytest
 
-from keras_cascade._messages import closest
+from keras_cascade._reporting.messages import closest
 from keras_cascade.graph.graph import read_graph
 from keras_cascade.graph.paths import all_addresses, is_exact, names_of, select
 

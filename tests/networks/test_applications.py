@@ -9,7 +9,7 @@ from keras.src.applications import imagenet_utils, mobilenet_v3
 from keras.src.utils import file_utils
 
 import keras_cascade as kc
-from keras_cascade._messages import closest
+from keras_cascade._reporting.messages import closest
 from keras_cascade.networks.applications import (
     APPLICATIONS,
     MODES,

@@ -6,7 +6,7 @@ import pytest
 from keras import layers
 
 import keras_cascade as kc
-from keras_cascade import _console
+from keras_cascade._reporting import console
 from keras_cascade.training.progress_bar import epoch_line
 
 X = np.random.default_rng(0).normal(size=(16, 3)).astype("float32")
@@ -115,7 +115,7 @@ def test_a_long_name_gives_way_to_the_bound():
 
 
 def test_a_narrow_terminal_cuts_the_line(monkeypatch):
-    monkeypatch.setattr(_console, "width", lambda: 30)
+    monkeypatch.setattr(console, "width", lambda: 30)
     values = {f"{kind}/x": 0.5 for kind in ("learning_rate", "drift", "cka")}
     line = epoch_line(values)
     assert len(line) == 30 and line.endswith("…")

@@ -14,7 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_cascade._messages import listed
+from keras_cascade._reporting.messages import listed
 from keras_cascade.data.inputs import check_shape
 
 ARRAY_ENDINGS = (".npy", ".npz")

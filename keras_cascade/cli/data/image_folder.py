@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_cascade._messages import listed
+from keras_cascade._reporting.messages import listed
 
 # The endings that `keras.utils.image_dataset_from_directory` reads.
 IMAGE_ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".png")

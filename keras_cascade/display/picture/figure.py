@@ -6,7 +6,7 @@ Tested by `tests/display/test_picture.py`.
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from keras_cascade import _figures
+from keras_cascade._reporting import figures
 from keras_cascade.display.picture.shapes import (
     Drawing,
     Path,
@@ -28,7 +28,7 @@ def as_figure(drawing: Drawing) -> "Figure":
     Raises:
         ImportError: If matplotlib is not installed.
     """
-    figure, axis = _figures.canvas(
+    figure, axis = figures.canvas(
         drawing.width / DPI, drawing.height / DPI, "Cascade.plot"
     )
     axis.set_xlim(0, drawing.width)

@@ -10,7 +10,8 @@ from typing import Any
 
 import keras
 
-from keras_cascade import _tables
+from keras_cascade._reporting import tables
+from keras_cascade.adapters.fusions import FUSIONS
 from keras_cascade.adapters.size_matching import MatchSize
 from keras_cascade.display.blocks import Description
 from keras_cascade.display.picture.diagram import Box, Port, Row
@@ -31,7 +32,6 @@ from keras_cascade.display.picture.weights import (
 )
 from keras_cascade.graph.graph import Graph
 from keras_cascade.injection.merging import INJECTIONS
-from keras_cascade.planning.normalization import MERGES
 
 Rates = Mapping[str, float]
 # More layers than these in a box are shown by the first and the last.
@@ -208,7 +208,7 @@ def _output_names(graph: Graph) -> list[str]:
 
 
 def _label(name: str, tensor: keras.KerasTensor) -> tuple[str, ...]:
-    shape = _tables.shape(tensor.shape)
+    shape = tables.shape(tensor.shape)
     return (shortened(name), shape) if name else (shape,)
 
 
@@ -258,5 +258,5 @@ def _layer_word(operation: keras.Operation) -> str:
 
 
 def _fusion_word(operation: keras.Operation) -> str:
-    names = {layer: name for name, layer in MERGES.items()}
+    names = {layer: name for name, layer in FUSIONS.items()}
     return names.get(type(operation), type(operation).__name__)

@@ -6,7 +6,7 @@ Tested by `tests/display/test_picture.py`.
 from pathlib import Path
 
 from keras_cascade._cascade_view import CascadeView
-from keras_cascade._messages import listed
+from keras_cascade._reporting.messages import listed
 from keras_cascade.display.picture.figure import as_figure
 from keras_cascade.display.picture.layout import lay_out
 from keras_cascade.display.picture.reading import read_diagram

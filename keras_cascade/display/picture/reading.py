@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import keras
 
-from keras_cascade import _tables
 from keras_cascade._cascade_view import CascadeView, as_model
+from keras_cascade._reporting import tables
 from keras_cascade.adapters.fitting import unfitted
 from keras_cascade.display.blocks import describe_blocks
 from keras_cascade.display.picture.diagram import Box, Diagram, Link, Port, Row
@@ -119,7 +119,7 @@ def _prepared_from(node: Node, index: int) -> list[keras.KerasTensor]:
 
 def _text_box(column: str, name: str, tensor: keras.KerasTensor) -> Box:
     """Returns the name and shape of an input or output of the cascade."""
-    lines = (shortened(name), _tables.shape(tensor.shape))
+    lines = (shortened(name), tables.shape(tensor.shape))
     row = Row(lines, "", "name", ("",), (Port(""),))
     return Box(f"{column}/{name}", column, (row,))
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from keras_cascade._atomic_write import data_file
+from keras_cascade._interrupts.atomic_write import data_file
 from keras_cascade.exporting.formats import onnx_recurrent
 from keras_cascade.exporting.formats.saved_model import traced
 from keras_cascade.exporting.formats.torch_program import exported

@@ -10,7 +10,7 @@ import keras
 
 from keras_cascade import data as user_data
 from keras_cascade._cascade_view import CascadeView, is_cascade
-from keras_cascade._messages import listed
+from keras_cascade._reporting.messages import listed
 from keras_cascade.data.inputs import (
     check_shape,
     fit_last_axis,

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_cascade import _figures
+from keras_cascade._reporting import figures
 
 PANELS = {
     "drift": ("Weights", "relative distance from pretrained"),
@@ -26,19 +26,19 @@ def draw(table: Mapping[str, list[float]]) -> Any:
         for kind in PANELS
     }
     lines = {kind: names for kind, names in lines.items() if names}
-    figure, axes = _figures.figure(len(lines), 3, "DriftMonitor.plot")
+    figure, axes = figures.figure(len(lines), 3, "DriftMonitor.plot")
     styles: dict[str, dict[str, Any]] = {}
     for (kind, names), axis in zip(lines.items(), axes, strict=True):
         for name in names:
             label = name.removeprefix(f"{kind}/")
-            style = styles.setdefault(label, _figures.style(len(styles)))
+            style = styles.setdefault(label, figures.style(len(styles)))
             axis.plot(table["epochs"], table[name], label=label, **style)
         title, label = PANELS[kind]
         axis.set(title=title, xlabel="epochs of training", ylabel=label)
         locator: Any = axis.xaxis.get_major_locator()
         locator.set_params(integer=True)
         axis.set_ylim(*_limits(kind, [table[name] for name in names]))
-        _figures.add_legend(axis)
+        figures.add_legend(axis)
     return figure
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from keras_cascade import _keras_compat as compat
 from keras_cascade import data as user_data
 from keras_cascade._cascade_view import CascadeView, as_model, is_cascade
-from keras_cascade._console import progress
+from keras_cascade._reporting.console import progress
 from keras_cascade.adapters.fitting import check_fitted
 from keras_cascade.graph.block import leaf_layers
 from keras_cascade.graph.layer_copying import (

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from keras_cascade import _figures, _tables
-from keras_cascade._messages import listed
+from keras_cascade._reporting import figures, tables
+from keras_cascade._reporting.messages import listed
 from keras_cascade.training.range_test.rules import (
     RULES,
     before_the_end,
@@ -54,7 +54,7 @@ class RangeTest:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class FoundLearningRates(_tables.Tabular):
+class FoundLearningRates(tables.Tabular):
     """The results of `find_learning_rates`, which are shown as a table.
 
     Attributes:
@@ -109,7 +109,7 @@ class FoundLearningRates(_tables.Tabular):
         Raises:
             ImportError: If matplotlib is not installed.
         """
-        figure, axes = _figures.figure(
+        figure, axes = figures.figure(
             len(self.tests), 3, "FoundLearningRates.plot"
         )
         for (name, test), axis in zip(self.tests.items(), axes, strict=True):
@@ -121,17 +121,17 @@ class FoundLearningRates(_tables.Tabular):
         found = (f"{n} {_rates(x)[position]}" for n, x in self.tests.items())
         return f"<FoundLearningRates by '{self.rule}': {', '.join(found)}>"
 
-    def _parts(self) -> list[_tables.Part]:
+    def _parts(self) -> list[tables.Part]:
         rules = list(RULES)
         rows = [_row(name, test) for name, test in self.tests.items()]
-        table = _tables.Table(
+        table = tables.Table(
             "Learning rates",
             ("block", *rules, "lowest loss", "at", "steps", "end"),
             rows,
             right=(*rules, "lowest loss", "at", "steps"),
         )
         note = f"suggestions follow the rule '{self.rule}'"
-        return [table, _tables.Note(note)]
+        return [table, tables.Note(note)]
 
 
 def check_rule(rule: str) -> None:
@@ -162,10 +162,10 @@ def _rates(test: RangeTest) -> list[str]:
 
 
 def _draw(axis: Any, name: str, test: RangeTest, rule: str) -> None:
-    faint = {"color": _figures.FAINT, "linewidth": 1}
+    faint = {"color": figures.FAINT, "linewidth": 1}
     axis.plot(test.rates, test.losses, label="loss", **faint)
     rates = test.rates[: len(test.smoothed)]
-    blue = _figures.COLOURS[0]
+    blue = figures.COLOURS[0]
     axis.plot(rates, test.smoothed, color=blue, label="smoothed")
     for number, (one, rate) in enumerate(test.suggestions.items(), start=1):
         if rate is None:
@@ -175,11 +175,11 @@ def _draw(axis: Any, name: str, test: RangeTest, rule: str) -> None:
             rate,
             np.interp(rate, rates, test.smoothed),
             label=f"{one}: {rate:.2g}",
-            **{**_figures.point_style(number), "markersize": size},
+            **{**figures.point_style(number), "markersize": size},
         )
     axis.set(title=name, xlabel="learning rate", ylabel="loss", xscale="log")
     axis.set_ylim(*_limits(test))
-    _figures.add_legend(axis)
+    figures.add_legend(axis)
 
 
 def _limits(test: RangeTest) -> tuple[float, float]:

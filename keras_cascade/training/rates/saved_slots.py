@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from keras_cascade._keras_compat import optimizers as compat
-from keras_cascade._messages import listed
+from keras_cascade._reporting.messages import listed
 from keras_cascade.graph.stored_values import read_value
 from keras_cascade.training.rates.step_counts import AT_REST
 

@@ -8,7 +8,7 @@ from keras import ops
 
 from keras_cascade import _keras_compat as compat
 from keras_cascade._cascade_view import CascadeView, as_model
-from keras_cascade._messages import listed
+from keras_cascade._reporting.messages import listed
 from keras_cascade.data.inputs import input_paths, sort_inputs
 from keras_cascade.graph.block import Block, bind_training_mode, leaf_layers
 from keras_cascade.graph.graph import Graph, Node, Reference, read_graph

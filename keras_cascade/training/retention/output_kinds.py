@@ -9,7 +9,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_cascade._messages import listed
+from keras_cascade._reporting.messages import listed
 from keras_cascade.graph.graph import Graph, Node
 
 # One of KINDS.

@@ -9,7 +9,7 @@ import keras
 
 from keras_cascade import _keras_compat as compat
 from keras_cascade._cascade_view import CascadeView
-from keras_cascade._messages import listed
+from keras_cascade._reporting.messages import listed
 from keras_cascade.graph import low_rank
 from keras_cascade.graph.graph import Graph
 from keras_cascade.graph.paths import LayerPath

@@ -1,0 +1,1 @@
+"""Leaves nothing half done, whatever interrupts a call."""

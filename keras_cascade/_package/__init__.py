@@ -1,0 +1,1 @@
+"""Knows the package itself: what it exports, needs and ships."""

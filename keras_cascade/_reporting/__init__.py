@@ -1,0 +1,1 @@
+"""Writes what users read: messages, tables, progress and figures."""

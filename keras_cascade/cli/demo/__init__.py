@@ -1,0 +1,1 @@
+"""Runs the demo: two networks that know printed characters read handwriting."""
