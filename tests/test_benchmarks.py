@@ -53,6 +53,7 @@ TINY = {
         "batch_size": 2,
         "size": 32,
     },
+    "bench_taps": {"bounds": {"chain of 20": 2.0}},
     "bench_unfreeze": {
         "stages": {"all of it joined": ["upstream"]},
         "pairs": 1,

@@ -7,16 +7,18 @@ others inside counts their kernels once for each position of its output;
 everything else counts one operation for each output element.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import reduce
 from math import prod
-from typing import Any, cast
+from operator import or_
+from typing import Any
 
 import keras
+import numpy as np
 from keras import layers
 
 from keras_cascade import _keras_compat as compat
 from keras_cascade.graph.graph import Graph, Node, Reference, read_graph
-from keras_cascade.graph.pruning import find_needed
 from keras_cascade.networks.loading import as_functional
 
 # With the batch; open sizes are None.
@@ -38,57 +40,118 @@ _TRANSPOSED = (
 )
 
 
-def flops_up_to(graph: Graph, reference: Reference) -> int | None:
-    """Returns the operations for one sample up to a tensor.
+class Costs:
+    """The cost of each tensor of a network, from one walk over its calls.
 
-    The number is None if a size is open.
+    Each tensor has the set of calls and layers that it depends on, as the
+    bits of an integer: the work grows all but linearly with the network.
+
+    Args:
+        graph: The network.
+
+    Example:
+    >>> inputs = keras.Input((4,), name="x")
+    >>> network = keras.Model(inputs, layers.Dense(3, name="fc")(inputs))
+    >>> costs = Costs(read_graph(network))
+    >>> costs.parameters(("fc", 0)), costs.flops(("fc", 0))
+    (15, 24)
     """
-    return sum_flops(_flops_of_calls(graph, [reference]))
 
+    def __init__(self, graph: Graph):
+        # Each call has a bit, and each layer, whose parameters count once.
+        self._bits: list[tuple[int | None, int]] = []
+        self._layers: dict[int, int] = {}
+        self._needs: dict[Reference, int] = {}
+        self._visit(graph, (), [0] * len(graph.inputs), 1)
+        # An open size makes the operations of a call -1.
+        costs = [(-1 if x is None else x, n) for x, n in self._bits]
+        self._costs = np.array(costs, "int64").reshape(-1, 2)
 
-def _flops_of_calls(
-    graph: Graph, wanted: Sequence[Reference]
-) -> Iterator[int | None]:
-    """Yields the operations of each call that some tensors depend on."""
-    for node, times in _needed_calls(graph, wanted):
+    def flops(self, *references: Reference) -> int | None:
+        """Returns the operations for one sample up to some tensors.
+
+        The number is None if a size is open.
+        """
+        needed = self._costs[self._needed(references), 0]
+        return None if (needed < 0).any() else int(needed.sum())
+
+    def parameters(self, *references: Reference) -> int:
+        """Counts the parameters that tensors depend on, each layer once."""
+        return int(self._costs[self._needed(references), 1].sum())
+
+    def _needed(self, references: Iterable[Reference]) -> np.ndarray:
+        """Returns whether each call or layer is needed for some tensors."""
+        needs = reduce(or_, (self._needs[x] for x in references))
+        data = needs.to_bytes(len(self._bits) // 8 + 1, "little")
+        bits = np.unpackbits(np.frombuffer(data, "uint8"), bitorder="little")
+        return bits[: len(self._bits)].astype(bool)
+
+    def _visit(
+        self,
+        graph: Graph,
+        address: Reference,
+        given: Iterable[int],
+        times: int | None,
+    ) -> list[int]:
+        """Adds the calls of a network; returns the needs of its outputs.
+
+        Args:
+            graph: The network.
+            address: The keys of the calls that lead to it.
+            given: The needs of its inputs.
+            times: The number of steps for which it is called; None if it is
+                not known.
+        """
+        needs = dict(zip(map(id, graph.inputs), given, strict=True))
+        for node in graph.nodes:
+            found = self._visit_call(node, (*address, node.key), needs, times)
+            needs |= zip(map(id, node.outputs), found, strict=True)
+            for index, x in enumerate(node.outputs):
+                self._needs[(*address, node.key, index)] = needs[id(x)]
+        return [needs[id(x)] for x in graph.outputs]
+
+    def _visit_call(
+        self,
+        node: Node,
+        address: Reference,
+        needs: Mapping[int, int],
+        times: int | None,
+    ) -> list[int]:
+        """Adds a call; returns the needs of its outputs."""
+        if node.is_input:
+            return [needs[id(x)] for x in node.outputs]
+        if node.inner is not None:
+            given = [needs[id(x)] for x in node.inner_arguments]
+            return self._visit(node.inner, address, given, times)
+        every = reduce(or_, (needs[id(x)] for x in node.tensors), 0)
+        if node.step is not None:
+            steps = _times(times, node.tensors[0].shape[1])
+            given = [every] * len(node.step.inputs)
+            return self._visit(node.step, address, given, steps)
+        own = self._add_call(node, times) | self._add_layer(node.operation)
+        return [every | own] * len(node.outputs)
+
+    def _add_call(self, node: Node, times: int | None) -> int:
         inputs = [x.shape for x in node.tensors]
         outputs = [x.shape for x in node.outputs]
         once = flops_of(node.operation, inputs, outputs)
-        yield None if once is None or times is None else times * once
+        return self._add_bit(_times(times, once), 0)
+
+    def _add_layer(self, operation: keras.Operation) -> int:
+        if not isinstance(operation, keras.Layer):
+            return 0
+        if id(operation) not in self._layers:
+            bit = self._add_bit(0, operation.count_params())
+            self._layers[id(operation)] = bit
+        return self._layers[id(operation)]
+
+    def _add_bit(self, flops: int | None, parameters: int) -> int:
+        self._bits.append((flops, parameters))
+        return 1 << (len(self._bits) - 1)
 
 
-def parameters_up_to(graph: Graph, reference: Reference) -> int:
-    """Counts the parameters that a tensor depends on, each layer once."""
-    layers_used = {
-        id(node.operation): node.operation
-        for node, _ in _needed_calls(graph, [reference])
-        if isinstance(node.operation, keras.Layer)
-    }
-    return sum(layer.count_params() for layer in layers_used.values())
-
-
-def _needed_calls(
-    graph: Graph, wanted: Sequence[Reference], times: int | None = 1
-) -> Iterator[tuple[Node, int | None]]:
-    """Yields the calls that some tensors depend on, at every level.
-
-    With each comes the number of steps for which it is made; None if it is
-    not known.
-    """
-    needed = find_needed(graph, wanted, per_call=True)
-    for node in graph.nodes:
-        if node.key not in needed.nodes or node.is_input:
-            continue
-        inside = [*needed.inside.get(node.key, ())]
-        if node.inner is not None:
-            yield from _needed_calls(node.inner, inside, times)
-        elif node.step is not None:
-            size = node.tensors[0].shape[1]
-            known = times is not None and size is not None
-            steps = cast(int, times) * cast(int, size) if known else None
-            yield from _needed_calls(node.step, inside, steps)
-        else:
-            yield node, times
+def _times(times: int | None, number: int | None) -> int | None:
+    return None if times is None or number is None else times * number
 
 
 def sum_flops(several: Iterable[int | None]) -> int | None:
@@ -152,8 +215,7 @@ def _flops_inside(
     if functional is None:
         return flops_of(layer, shapes[:inputs], shapes[inputs:])
     graph = read_graph(functional)
-    wanted = [graph.reference(tensor) for tensor in graph.outputs]
-    return sum_flops(_flops_of_calls(graph, wanted))
+    return Costs(graph).flops(*map(graph.reference, graph.outputs))
 
 
 def _recurrent_positions(layer: keras.Layer, shape: Sequence[int]) -> int:

@@ -25,17 +25,13 @@ class Needed:
     inside: dict[str, dict[Reference, None]] = field(default_factory=dict)
 
 
-def find_needed(
-    graph: Graph, wanted: Iterable[Reference], per_call: bool = False
-) -> Needed:
+def find_needed(graph: Graph, wanted: Iterable[Reference]) -> Needed:
     """Finds the parts of a graph that some tensors depend on.
 
     Args:
         graph: The network.
-        wanted: The tensors.
-        per_call: Whether each call of a nested network computes only what that
-            call is needed for; `inside` then has the keys of calls. By default
-            all calls of a network compute the same. Defaults to `False`.
+        wanted: The tensors. All calls of a nested network compute what any
+            of them is needed for.
     """
     wanted = list(wanted)
     found = Needed()
@@ -46,8 +42,7 @@ def find_needed(
         tensors = {id(graph.tensor(ref)) for ref in wanted if len(ref) == 2}
         for node in reversed(graph.nodes):
             taps = [x[1:] for x in wanted if len(x) > 2 and x[0] == node.key]
-            name = node.key if per_call else node.name
-            _add_node(node, tensors, taps, found, name, per_call)
+            _add_node(node, tensors, taps, found)
         if before == {n: len(refs) for n, refs in found.inside.items()}:
             break
     found.inputs = [i for i, x in enumerate(graph.inputs) if id(x) in tensors]
@@ -59,8 +54,6 @@ def _add_node(
     tensors: set[int],
     taps: list[Reference],
     found: Needed,
-    name: str,
-    per_call: bool,
 ) -> None:
     """Adds a call, and to `tensors` its arguments, if it is needed."""
     used = [i for i, x in enumerate(node.outputs) if id(x) in tensors]
@@ -70,11 +63,11 @@ def _add_node(
     if node.within is None:
         tensors.update(map(id, node.tensors))
         return
-    inside = found.inside.setdefault(name, {})
+    inside = found.inside.setdefault(node.name, {})
     outputs = [node.within.reference(node.within.outputs[i]) for i in used]
     inside.update(dict.fromkeys([*outputs, *taps]))
     if node.inner is None:
         tensors.update(map(id, node.tensors))
         return
-    inputs = find_needed(node.inner, inside, per_call).inputs
+    inputs = find_needed(node.inner, inside).inputs
     tensors.update(id(node.inner_arguments[i]) for i in inputs)

@@ -3,13 +3,13 @@
 Tested by `tests/graph/test_taps.py`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import keras
 
 from keras_cascade._reporting import tables
-from keras_cascade.graph.flops import flops_up_to, parameters_up_to
+from keras_cascade.graph.flops import Costs
 from keras_cascade.graph.graph import Graph, Reference, read_graph
 from keras_cascade.graph.tap_places import (
     Place,
@@ -49,7 +49,8 @@ def list_taps(network: keras.Model | str, pattern: str = "**") -> "TapTable":
     named = list(named_places(graph))
     places = find_places(graph, pattern, "network")
     places = _split(graph, places, named)
-    return TapTable(_info(graph, place, named) for place in places)
+    costs, names = Costs(graph), _names_of(named)
+    return TapTable(_info(graph, place, costs, names) for place in places)
 
 
 @dataclass(frozen=True)
@@ -112,16 +113,29 @@ def _split(
     return list(result.values())
 
 
-def _info(graph: Graph, place: Place, named: Sequence[Place]) -> TapInfo:
+def _names_of(named: Sequence[Place]) -> dict[Reference, list[str]]:
+    """Returns the network's own names of each tensor that has some."""
+    names: dict[Reference, list[str]] = {}
+    for place in named:
+        names.setdefault(place.reference, []).append(place.path_by_name)
+    return names
+
+
+def _info(
+    graph: Graph,
+    place: Place,
+    costs: Costs,
+    names: Mapping[Reference, Sequence[str]],
+) -> TapInfo:
     tensor = graph.tensor(place.reference)
     operation = graph.node(place.reference[:-1]).operation
-    names = [x.path_by_name for x in named if x.reference == place.reference]
+    own = names.get(place.reference, ())
     return TapInfo(
         path=place.path,
         shape=tuple(tensor.shape),
         dtype=tensor.dtype,
         layer=type(operation).__name__,
-        parameters=parameters_up_to(graph, place.reference),
-        flops=flops_up_to(graph, place.reference),
-        names=tuple(name for name in names if name != place.path),
+        parameters=costs.parameters(place.reference),
+        flops=costs.flops(place.reference),
+        names=tuple(name for name in own if name != place.path),
     )

@@ -394,13 +394,11 @@ def test_the_input_of_a_nested_network_can_be_tapped(grammar, rows, same):
     same(y, cascade(rows)["t"])
 
 
-def test_each_call_of_a_network_may_need_its_own_tensors():
+def test_all_calls_of_a_network_compute_what_any_is_needed_for():
     graph = read_graph(_twice())
     ref = ("inner:0", "low", 0)
     together = find_needed(graph, [ref, ("inner:1", "high", 0)])
     assert set(together.inside) == {"inner"}
-    apart = find_needed(graph, [ref, ("inner:1", "high", 0)], per_call=True)
-    assert set(apart.inside) == {"inner:0", "inner:1"}
     assert find_needed(graph, [ref]).nodes == {"x", "inner:0"}
 
 

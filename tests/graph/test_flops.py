@@ -1,7 +1,7 @@
 import keras
 import pytest
 
-from keras_cascade.graph.flops import flops_up_to, parameters_up_to
+from keras_cascade.graph.flops import Costs
 from keras_cascade.graph.graph import read_graph
 
 layers = keras.layers
@@ -9,12 +9,12 @@ layers = keras.layers
 
 def _flops(network):
     graph = read_graph(network)
-    return flops_up_to(graph, graph.reference(graph.outputs[0]))
+    return Costs(graph).flops(graph.reference(graph.outputs[0]))
 
 
 def _parameters(network):
     graph = read_graph(network)
-    return parameters_up_to(graph, graph.reference(graph.outputs[0]))
+    return Costs(graph).parameters(graph.reference(graph.outputs[0]))
 
 
 def _network(shape, layer):
@@ -120,8 +120,28 @@ def test_layers_that_a_tensor_does_not_need_cost_nothing():
     low = layers.Dense(3, name="low")(x)
     layers_behind = layers.Dense(100, name="high")(low)
     graph = read_graph(keras.Model(x, layers_behind))
-    assert flops_up_to(graph, ("low", 0)) == 2 * 4 * 3
-    assert parameters_up_to(graph, ("low", 0)) == 4 * 3 + 3
+    assert Costs(graph).flops(("low", 0)) == 2 * 4 * 3
+    assert Costs(graph).parameters(("low", 0)) == 4 * 3 + 3
+
+
+def test_a_tensor_of_each_call_costs_what_a_network_that_ends_there_does():
+    x = keras.Input((4,), name="x")
+    inner_x = keras.Input((4,), name="inner_x")
+    shared = layers.Dense(4, name="shared")
+    inner = keras.Model(inner_x, shared(inner_x), name="inner")
+    first = layers.Dense(4, name="first")(inner(x))
+    again = inner(layers.Dropout(0.5, name="side")(x) + first)
+    network = keras.Model(x, layers.Dense(2, name="last")(shared(again)))
+    graph = read_graph(network)
+    costs = Costs(graph)
+    for node in graph.nodes:
+        ending = keras.Model(x, node.outputs[0])
+        reference = (node.key, 0)
+        assert costs.parameters(reference) == ending.count_params()
+        assert costs.flops(reference) == _flops(ending)
+    within = ("inner:1", "inner_x", 0)
+    assert costs.parameters(within) == 2 * (4 * 4 + 4)
+    assert costs.flops(within) == 2 * (2 * 4 * 4) + 2 * 4
 
 
 def test_an_open_size_has_no_cost():
@@ -147,7 +167,7 @@ def wrapped(layer, shape):
     inputs = keras.Input(shape)
     outputs = layer(inputs)
     graph = read_graph(keras.Model(inputs, outputs))
-    return flops_up_to(graph, graph.reference(graph.outputs[0]))
+    return Costs(graph).flops(graph.reference(graph.outputs[0]))
 
 
 def small_network():
