@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # At run time the package's `__getattr__` has them.
     from keras_cascade.exporting import ParityError as ParityError
     from keras_cascade.exporting import export as export
     from keras_cascade.exporting import read_card as read_card
+    from keras_cascade.graph.stages import stages as stages
     from keras_cascade.graph.tap_listing import list_taps as list_taps
     from keras_cascade.graph.truncation import truncate as truncate
     from keras_cascade.injection.arguments import Injection as Injection

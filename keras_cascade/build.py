@@ -60,10 +60,10 @@ def build_cascade(
         downstream: The network that receives them; `None` ends the cascade
             after the fusion, or with `head`. Defaults to `None`.
         taps: The outputs that are read: a path, a list of paths, `{tap name:
-            path}`, or `None` for every output of the upstream. With several
-            upstreams a path begins with the name of one. `list_taps` shows
-            the paths; `keras_cascade.graph.paths` has their grammar. Defaults
-            to `None`.
+            path}`, `"stages"` for those that `stages` finds, or `None` for
+            every output of the upstream. With several upstreams a path
+            begins with the name of one. `list_taps` shows the paths;
+            `keras_cascade.graph.paths` has their grammar. Defaults to `None`.
         adapters: The layers after the taps: `"auto"`, `None`, a number of
             units, an adapter or Keras layer (a template, copied for each
             tap), a list in order, or `{tap or extra input: any of these}`,

@@ -28,6 +28,7 @@ _EAGER = {
     "build_cascade": "build",
     "list_taps": "graph.tap_listing",
     "split": "cascade.splitting",
+    "stages": "graph.stages",
     "truncate": "graph.truncation",
 }
 _LAZY = {

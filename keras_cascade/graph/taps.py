@@ -11,6 +11,7 @@ from keras_cascade._reporting.messages import closest, listed
 from keras_cascade.graph.graph import Graph, Reference
 from keras_cascade.graph.names import make_identifiers
 from keras_cascade.graph.paths import select
+from keras_cascade.graph.stages import find_stages
 from keras_cascade.graph.tap_objects import paths_for
 from keras_cascade.graph.tap_places import (
     Place,
@@ -55,6 +56,8 @@ def resolve_all_taps(graphs: Mapping[str, Graph], taps: Taps) -> list[Tap]:
         taps: `None` (every output of every network), a path, a list of paths
             or a mapping `{tap name: path}`. In place of a path may stand a
             number such as `-1`, a layer, or a layer's output tensor.
+            `"stages"` are those of each upstream, unless one of them has an
+            operation of that name.
 
     Returns:
         The taps in the order in which they were given.
@@ -63,6 +66,8 @@ def resolve_all_taps(graphs: Mapping[str, Graph], taps: Taps) -> list[Tap]:
         ValueError: If a path selects nothing, or names no upstream.
         TypeError: If `taps` is none of these.
     """
+    if _are_stages(graphs, taps):
+        taps = _all_stages(graphs)
     if len(graphs) == 1:
         ((label, graph),) = graphs.items()
         found = resolve_taps(graph, taps, label)
@@ -135,6 +140,23 @@ def check_taps(taps: object, where: str) -> None:
             f"taps={taps!r} selects nothing of {where}. Give a path, a list "
             "of paths, a mapping {tap name: path}, or None for every output."
         )
+
+
+def _are_stages(graphs: Mapping[str, Graph], taps: object) -> bool:
+    is_name = isinstance(taps, str) and taps == "stages"
+    return is_name and not any(taps in x.calls for x in graphs.values())
+
+
+def _all_stages(graphs: Mapping[str, Graph]) -> dict[str, str]:
+    """Returns the stages of all, named after their upstreams if several."""
+    if len(graphs) == 1:
+        (graph,) = graphs.values()
+        return dict(find_stages(graph))
+    return {
+        f"{label}_{name}": f"{label}/{path}"
+        for label, graph in graphs.items()
+        for name, path in find_stages(graph).items()
+    }
 
 
 def _as_list(taps: str | Sequence[str]) -> Sequence[str]:
