@@ -90,9 +90,9 @@ def build_cascade(
             `None` is `"inputs"` if every tap is injected, else `"features"`.
             Defaults to `None`.
         head: The layers at the end: a number of classes (Dense and softmax;
-            1: sigmoid), a layer, a list of layers, or `{output name: any of
-            these}`; under a tap's name it reads that tap (an auxiliary
-            loss). Defaults to `None`.
+            1: sigmoid), a layer, a list of layers that may end in a number,
+            or `{output name: any of these}`; under a tap's name it reads
+            that tap (an auxiliary loss). Defaults to `None`.
         preprocess: The preprocessing of pixels in [0, 255]: a module
             of `keras.applications` (`"resnet_v2"`), a layer, `None`, or
             `{network: any of these}`. `"auto"` does it for networks that are

@@ -8,11 +8,15 @@ import keras
 from keras_cascade.adapters.pooling import MEANS
 from keras_cascade.graph.block import Block
 from keras_cascade.graph.layers import call_copy
-from keras_cascade.graph.names import make_identifiers, stable_names
+from keras_cascade.graph.names import (
+    make_identifiers,
+    numbered_name,
+    stable_names,
+)
 from keras_cascade.graph.tensors import input_like
 
-# A number of classes, or layers that are applied in order.
-Head = int | Sequence[keras.Layer]
+# A number of classes, or layers in order, of which a number may be the last.
+Head = int | Sequence[keras.Layer | int]
 
 
 def attach_head(
@@ -84,25 +88,30 @@ def _by_name(features: Any, taken: Mapping[str, object]) -> dict[str, Any]:
 
 
 def _named_output(
-    name: str, layers: Head, x: keras.KerasTensor
+    name: str, head: Head, x: keras.KerasTensor
 ) -> keras.KerasTensor:
     # In a block of its own, as layers of two heads may have equal names.
     inner = input_like(x, "features")
-    return Block(inner, _apply(layers, inner), name=name)(x)
+    return Block(inner, _apply(head, inner), name=name)(x)
 
 
-def _apply(layers: Head, x: keras.KerasTensor) -> Any:
-    if isinstance(layers, int):
-        return _classifier(layers, x)
+def _apply(head: Head, x: keras.KerasTensor) -> Any:
+    steps = [head] if isinstance(head, int) else head
+    layers = [step for step in steps if isinstance(step, keras.Layer)]
     names = stable_names(layers)
     for layer in layers:
         x = call_copy(layer, names[id(layer)], x)
-    return x
+    units = steps[-1]
+    return _classifier(units, x, names) if isinstance(units, int) else x
 
 
-def _classifier(units: int, x: keras.KerasTensor) -> keras.KerasTensor:
+def _classifier(
+    units: int, x: keras.KerasTensor, taken: Mapping[int, str]
+) -> keras.KerasTensor:
     """Pools to a vector; then Dense with softmax, or sigmoid for one unit."""
+    names = set(taken.values())
     if len(x.shape) in MEANS:
-        x = MEANS[len(x.shape)](name="pool")(x)
+        x = MEANS[len(x.shape)](name=numbered_name("pool", names))(x)
     activation = "sigmoid" if units == 1 else "softmax"
-    return keras.layers.Dense(units, activation, name="dense")(x)
+    name = numbered_name("dense", names)
+    return keras.layers.Dense(units, activation, name=name)(x)

@@ -233,13 +233,36 @@ def _adapter(name: str, value: object) -> AdapterChoice:
     return layer
 
 
-def _head(value: object, what: str) -> int | list[keras.Layer]:
-    if isinstance(value, int) and not isinstance(value, bool):
-        if value < 1:
-            raise ValueError(f"{what}={value}: a head has at least 1 unit.")
-        return value
-    layers = value if isinstance(value, list | tuple) else [value]
-    if not layers:
+def _head(value: object, what: str) -> int | list[keras.Layer | int]:
+    if units := _units(value, what):
+        return units
+    if not isinstance(value, list | tuple):
+        return [_last(value, what)]
+    if not value:
         raise ValueError(f"{what}=[] has no layer; leave it out.")
+    named = [(layer, f"{what}[{i}]") for i, layer in enumerate(value)]
+    return [*(_inner(*layer) for layer in named[:-1]), _last(*named[-1])]
+
+
+def _last(value: object, what: str) -> keras.Layer | int:
     possible = "a number of units, or "
-    return [check_layer(layer, what, possible) for layer in layers]
+    return _units(value, what) or check_layer(value, what, possible)
+
+
+def _inner(value: object, what: str) -> keras.Layer:
+    """Returns a layer that others follow, which no number of classes is."""
+    if units := _units(value, what):
+        raise TypeError(
+            f"{what}={units}: a number of classes is the last of a list. "
+            f"Before it, write keras.layers.Dense({units})."
+        )
+    return check_layer(value, what)
+
+
+def _units(value: object, what: str) -> int | None:
+    """Returns a number of classes, or None for anything that is no int."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        return None
+    if value < 1:
+        raise ValueError(f"{what}={value}: a head has at least 1 unit.")
+    return value

@@ -71,6 +71,26 @@ def test_a_list_of_layers_is_applied_in_order(network):
     assert not any(layer.built for layer in head[:1])
 
 
+@pytest.mark.parametrize("tap", ["vector", "map"])
+def test_a_list_may_end_in_a_number_of_classes(network, tap, tmp_path):
+    head = [layers.Dense(4, name="dense_7", activation="relu"), 3]
+    cascade = kc.build_cascade(network, taps=tap, adapters=None, head=head)
+    features = keras.Model(network.input, network.get_layer(tap).output)
+    x = features.predict(X, verbose=0)
+    kernels = [weights(cascade, f"head/{n}/") for n in ("dense", "dense_1")]
+    x = np.maximum(x @ kernels[0][0] + kernels[0][1], 0)
+    x = x if tap == "vector" else x.mean(axis=(1, 2))
+    expected = softmax(x @ kernels[1][0] + kernels[1][1])
+    found = cascade.predict(X, verbose=0)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    cascade.save(tmp_path / "head.keras")
+    again = keras.saving.load_model(tmp_path / "head.keras")
+    assert [v.path for v in again.variables] == [
+        v.path for v in cascade.variables
+    ]
+    np.testing.assert_array_equal(again.predict(X, verbose=0), found)
+
+
 def test_named_heads_are_named_outputs_and_may_read_a_tap(network):
     cascade = kc.build_cascade(
         network,
