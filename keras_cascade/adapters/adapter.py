@@ -230,10 +230,12 @@ class Adapter(keras.layers.Layer):
         """
         if not self.needs_data:
             return self
-        self.reset_state()
-        learners = {self.name: self}
-        for batch, labels in learning_batches(learners, data, batch_size):
+        batches = learning_batches({self.name: self}, data, batch_size)
+        for number, (batch, labels) in enumerate(batches):
+            # As in a cascade, a pass starts on an adapter that is built.
             self._build_for(batch)
+            if number == 0:
+                self.reset_state()
             learn(self, batch, labels)
         self.finalize_state()
         return self

@@ -6,11 +6,15 @@ Tested by `tests/exporting/test_exporter.py`.
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from keras_cascade._reporting import tables
+from keras_cascade.exporting import report_plot
 from keras_cascade.exporting.checking.parity import OutputParity
 from keras_cascade.exporting.formats.litert_integers import IntegerType
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _Shapes = Mapping[str, tuple[int | None, ...]]
 
@@ -34,7 +38,8 @@ class Latency:
 class ExportReport(tables.Tabular):
     """The facts about a written file, and how it compares with the model.
 
-    It is shown as a table. Without `check_data` the comparison is empty.
+    It is shown as a table, and `plot()` draws the comparison, which is empty
+    without `check_data`.
 
     Attributes:
         path: The file or folder.
@@ -142,6 +147,25 @@ class ExportReport(tables.Tabular):
         found |= {"path": str(self.path), "data_path": data_path}
         found["layers"] = list(found["layers"])
         return {**found, "difference": self.difference, "holds": self.holds}
+
+    def plot(self) -> "Figure":
+        """Draws the differences of each output, with the tolerance.
+
+        Beside them are the metrics of model and file, if they were compared,
+        and for `"mixed"` the layers with the largest errors.
+
+        Returns:
+            A `matplotlib.figure.Figure`: `savefig(path)` writes it.
+
+        Raises:
+            ImportError: If matplotlib is not installed.
+            ValueError: If nothing was compared, as without `check_data`.
+
+        Example:
+        >>> report = kc.export(cascade, "model.onnx", check_data=images)
+        >>> report.plot().savefig("report.png")
+        """
+        return report_plot.draw(self)
 
     def _line(self) -> str:
         difference = self.difference

@@ -3,13 +3,16 @@
 Tested by `tests/testing/test_checks.py`.
 """
 
+import inspect
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import keras
 import numpy as np
 
+from keras_cascade._reporting.messages import listed
 from keras_cascade.adapters import Adapter
+from keras_cascade.adapters.adapter import LayerArguments
 from keras_cascade.build import build_cascade
 from keras_cascade.cascade.cascade import Cascade
 from keras_cascade.testing.checks import (
@@ -23,7 +26,7 @@ from keras_cascade.testing.checks import (
 
 
 def check_adapter(
-    adapter: Adapter,
+    adapter: keras.Layer,
     input_shape: Sequence[int] = (8,),
     samples: int = 64,
     seed: int = 0,
@@ -33,11 +36,13 @@ def check_adapter(
     """Checks that an adapter of yours behaves as cascades require.
 
     Its config makes an equal adapter, a sample's features do not depend on
-    the rest of the batch, saving and loading keeps the outputs, and if it has
-    a `to_plain`, the stock layers give the same outputs.
+    the rest of the batch, saving and loading keeps the outputs, `adapt` alone
+    learns the same as in a cascade, and if it has a `to_plain`, the stock
+    layers give the same outputs.
 
     Args:
-        adapter: An adapter that has not been built. It is not changed.
+        adapter: An adapter, or another Keras layer, that has not been built.
+            It is not changed.
         input_shape: The shape of a sample. Defaults to `(8,)`.
         samples: The number of random samples. Defaults to `64`.
         seed: The seed of the random samples. Defaults to `0`.
@@ -73,8 +78,11 @@ def check_adapter(
         save_and_load_keep_the_answers,
         frozen_adapter_has_nothing_to_train,
     ]
-    if type(adapter).to_plain is not Adapter.to_plain:
-        checks.append(stock_layers_give_the_same)
+    if isinstance(adapter, Adapter):
+        if adapter.needs_data:
+            checks.append(it_learns_the_same_alone)
+        if type(adapter).to_plain is not Adapter.to_plain:
+            checks.append(stock_layers_give_the_same)
     return run(checks, adapter, Samples(data, labels))
 
 
@@ -85,9 +93,18 @@ class Samples(NamedTuple):
     labels: np.ndarray | None
 
 
-def config_makes_an_equal_adapter(adapter: Adapter, samples: Samples) -> None:
-    """Checks that `from_config(get_config())` has the same config."""
+def config_makes_an_equal_adapter(
+    adapter: keras.Layer, samples: Samples
+) -> None:
+    """Checks that a config has all arguments, and makes an equal config."""
     config = adapter.get_config()
+    missing = [name for name in _own_arguments(adapter) if name not in config]
+    expect(
+        not missing,
+        f"{type(adapter).__name__}: get_config() leaves out {listed(missing)} "
+        "of the constructor's arguments, so that copies and files have the "
+        "default.",
+    )
     again = type(adapter).from_config(dict(config)).get_config()
     expect(
         again == config,
@@ -97,7 +114,7 @@ def config_makes_an_equal_adapter(adapter: Adapter, samples: Samples) -> None:
 
 
 def adapter_passed_in_stays_as_it_is(
-    adapter: Adapter, samples: Samples
+    adapter: keras.Layer, samples: Samples
 ) -> None:
     """Checks that a cascade works on a copy."""
     before = (adapter.built, adapter.get_config())
@@ -109,7 +126,9 @@ def adapter_passed_in_stays_as_it_is(
     )
 
 
-def samples_are_treated_one_by_one(adapter: Adapter, samples: Samples) -> None:
+def samples_are_treated_one_by_one(
+    adapter: keras.Layer, samples: Samples
+) -> None:
     """Checks that features do not depend on the rest of the batch."""
     cascade = _cascade(adapter, samples)
     together = outputs(cascade, samples.x)[:3]
@@ -121,7 +140,7 @@ def samples_are_treated_one_by_one(adapter: Adapter, samples: Samples) -> None:
     expect_close(alone, together, what)
 
 
-def shape_is_the_one_announced(adapter: Adapter, samples: Samples) -> None:
+def shape_is_the_one_announced(adapter: keras.Layer, samples: Samples) -> None:
     """Checks that the output has the symbolic shape."""
     cascade = _cascade(adapter, samples)
     found, announced = outputs(cascade, samples.x).shape, cascade.output_shape
@@ -132,7 +151,9 @@ def shape_is_the_one_announced(adapter: Adapter, samples: Samples) -> None:
     )
 
 
-def save_and_load_keep_the_answers(adapter: Adapter, samples: Samples) -> None:
+def save_and_load_keep_the_answers(
+    adapter: keras.Layer, samples: Samples
+) -> None:
     """Checks that a file keeps what the adapter has learned."""
     cascade = _cascade(adapter, samples)
     again = reloaded(cascade)
@@ -141,7 +162,7 @@ def save_and_load_keep_the_answers(adapter: Adapter, samples: Samples) -> None:
 
 
 def frozen_adapter_has_nothing_to_train(
-    adapter: Adapter, samples: Samples
+    adapter: keras.Layer, samples: Samples
 ) -> None:
     """Checks that `trainable=False` reaches every weight."""
     cascade = _cascade(adapter, samples)
@@ -154,6 +175,16 @@ def frozen_adapter_has_nothing_to_train(
     )
 
 
+def it_learns_the_same_alone(adapter: Adapter, samples: Samples) -> None:
+    """Checks that `adapt` on features does what a cascade does with them."""
+    alone = adapter.copy().adapt((samples.x, samples.labels))
+    what = (
+        f"{type(adapter).__name__}: outputs when adapted alone, and as a part"
+    )
+    found = keras.ops.convert_to_numpy(alone(samples.x, training=False))
+    expect_close(found, outputs(_cascade(adapter, samples), samples.x), what)
+
+
 def stock_layers_give_the_same(adapter: Adapter, samples: Samples) -> None:
     """Checks that `to_plain` computes the same as `call`."""
     cascade = _cascade(adapter, samples)
@@ -162,7 +193,23 @@ def stock_layers_give_the_same(adapter: Adapter, samples: Samples) -> None:
     expect_close(plain, outputs(cascade, samples.x), what)
 
 
-def _cascade(adapter: Adapter, samples: Samples) -> Cascade:
+def _own_arguments(layer: keras.Layer) -> list[str]:
+    """Returns the arguments that a constructor names, less those of any layer.
+
+    A `from_config` of its own may find them elsewhere in the config.
+    """
+    if type(layer).from_config.__func__ is not keras.Layer.from_config.__func__:
+        return []
+    named = {
+        inspect.Parameter.POSITIONAL_OR_KEYWORD,
+        inspect.Parameter.KEYWORD_ONLY,
+    }
+    parameters = inspect.signature(type(layer)).parameters
+    own = {name for name, x in parameters.items() if x.kind in named}
+    return sorted(own - set(LayerArguments.__annotations__))
+
+
+def _cascade(adapter: keras.Layer, samples: Samples) -> Cascade:
     """Returns a cascade of an identity network and the adapter, fitted."""
     inputs = keras.Input(samples.x.shape[1:])
     network = keras.Model(inputs, keras.layers.Identity()(inputs))
