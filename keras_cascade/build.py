@@ -1,6 +1,6 @@
 """Builds a cascade. Read this first.
 
-1. `arguments.Arguments` collects the arguments as they were given.
+1. `planning.arguments.Arguments` collects the arguments as they were given.
 2. `planning.plan.make_plan` checks them and settles everything: networks,
    taps, inputs, adapters, and the layers that features enter.
 3. `assembly.assemble.assemble` builds one graph of blocks: preprocessing,

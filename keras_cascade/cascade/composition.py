@@ -199,15 +199,7 @@ class Composition(Block):
         sample_weight: Any = None,
         training: bool = True,
     ) -> Any:
-        """Returns Keras's loss plus the penalties of retention.
-
-        Args:
-            x: The inputs, which `LwF` needs. Defaults to `None`.
-            y: As Keras takes it. Defaults to `None`.
-            y_pred: As Keras takes it. Defaults to `None`.
-            sample_weight: As Keras takes it. Defaults to `None`.
-            training: As Keras takes it. Defaults to `True`.
-        """
+        """Adds the penalties of retention; `Checked` documents it."""
         loss = super().compute_loss(x, y, y_pred, sample_weight, training)
         penalties = [p for keeper in self._kept for p in keeper.penalties(x)]
         return sum(penalties, start=loss)
