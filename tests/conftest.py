@@ -1,7 +1,10 @@
 """Prepares every test: settings before Keras, a seed, a clean state."""
 
+import gc
 import importlib.util
+import mmap
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,25 +14,50 @@ BACKENDS = ("tensorflow", "jax", "torch")
 
 def _configure_frameworks() -> None:
     """Sets what frameworks read when imported, subprocesses included."""
-    # Not shared by workers: JAX writes entries in place, without a lock.
-    worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
-    cache = Path(__file__).parents[1] / ".pytest_cache" / "jax" / worker
+    # Shared by workers and subprocesses: what both need is compiled once.
+    cache = Path(__file__).parents[1] / ".pytest_cache" / "jax"
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     if os.environ.get("KERAS_BACKEND") == "jax":
-        # Tests run small programs: optimizing them took a quarter of the time
-        # of all tests, for the same results.
-        unoptimized = "--xla_backend_optimization_level=0"
-        os.environ.setdefault("XLA_FLAGS", unoptimized)
+        os.environ.setdefault("XLA_FLAGS", " ".join(_unoptimized()))
     os.environ.setdefault("MPLBACKEND", "Agg")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    if worker != "main":
+    if "PYTEST_XDIST_WORKER" in os.environ:
         # Workers that each take every core spend their time waiting.
         os.environ.setdefault("OMP_NUM_THREADS", "1")
         os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
         os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
+
+
+def _unoptimized() -> Iterator[str]:
+    """Yields the flags under which XLA compiles fast.
+
+    Tests run small programs once: compiling took most of the time on JAX.
+    `tox -e large` compiles as users do. XLA ends the process at a flag that it
+    does not know.
+    """
+    yield "--xla_backend_optimization_level=0"
+    # The older emitters of LLVM compile in half the time of those of MLIR.
+    older = "xla_cpu_use_fusion_emitters"
+    if _is_in_jaxlib(older.encode()):
+        yield f"--{older}=false"
+
+
+def _is_in_jaxlib(text: bytes) -> bool:
+    """Whether the compiled library of JAX contains a text."""
+    spec = importlib.util.find_spec("jaxlib")
+    folders = spec.submodule_search_locations or [] if spec else []
+    for folder in folders:
+        for path in Path(folder).glob("*jax_common*"):
+            with (
+                path.open("rb") as file,
+                mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
+            ):
+                if content.find(text) >= 0:
+                    return True
+    return False
 
 
 _configure_frameworks()
@@ -42,6 +70,18 @@ def _reproducible():
 
     keras.utils.clear_session(free_memory=False)
     keras.utils.set_random_seed(0)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _frozen():
+    """Has the garbage collector skip what outlives a module's tests.
+
+    TensorFlow keeps the graph of each compiled training step: with those of
+    all tests, one collection took ten seconds.
+    """
+    yield
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

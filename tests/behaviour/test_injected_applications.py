@@ -148,7 +148,7 @@ class Case:
 
     def check(self, merge, compiled=True):
         """Checks the first predictions, training, and the saved file."""
-        cascade = self.build(merge)
+        cascade = self.build(merge, compiled)
         start = _numpy(cascade(self.images))
         if merge == "replace":
             self.check_cut(cascade, start)
@@ -159,9 +159,9 @@ class Case:
         end = self.check_learns(cascade, start, merge)
         self.check_file(cascade, end)
 
-    def build(self, merge):
+    def build(self, merge, compiled=True):
         """Returns a cascade in which only the adapters train."""
-        return kc.build_cascade(
+        cascade = kc.build_cascade(
             self.network,
             self.network,
             taps={"tap": self.tap.name},
@@ -173,6 +173,9 @@ class Case:
                 from_logits=True, reduction="sum"
             ),
         )
+        # TensorFlow traces hundreds of layers in ten times their time.
+        cascade.run_eagerly = not compiled and BACKEND == "tensorflow"
+        return cascade
 
     def check_silent(self, start, merge):
         """Checks that it computes what the downstream computes alone."""
