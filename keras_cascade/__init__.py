@@ -22,6 +22,10 @@ if TYPE_CHECKING:  # At run time the package's `__getattr__` has them.
     from keras_cascade.graph.tap_listing import list_taps as list_taps
     from keras_cascade.graph.truncation import truncate as truncate
     from keras_cascade.injection.arguments import Injection as Injection
+    from keras_cascade.networks.pytorch import from_torch as from_torch
+    from keras_cascade.networks.pytorch import (
+        register_torch_op as register_torch_op,
+    )
     from keras_cascade.training.drift import DriftMonitor as DriftMonitor
     from keras_cascade.training.lora import LoRA as LoRA
     from keras_cascade.training.range_test import (

@@ -39,6 +39,8 @@ LAZY = BACKENDS | {
     "scipy",
     "sklearn",
     "tf2onnx",
+    "timm",
+    "transformers",
 }
 CORE = {
     "argcomplete",

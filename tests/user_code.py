@@ -24,6 +24,14 @@ def networks() -> tuple[keras.Model, keras.Model]:
     return kc.zoo.load("glyph_encoder"), kc.zoo.load("digits_expert")
 
 
+def of_pytorch(module: object) -> keras.Model:
+    @kc.register_torch_op("aten.softshrink")
+    def softshrink(x: keras.KerasTensor, lambd: float = 0.5) -> object:
+        return keras.ops.soft_shrink(x, lambd)
+
+    return kc.from_torch(module, (3, 32, 32), name="encoder")  # type: ignore[arg-type]
+
+
 def data() -> tuple[dict[str, np.ndarray], np.ndarray]:
     train, test = kc.zoo.digits()
     both: list[kc.zoo.Digits] = [train, test]
@@ -36,6 +44,7 @@ def data() -> tuple[dict[str, np.ndarray], np.ndarray]:
 
 
 def look(upstream: keras.Model, downstream: keras.Model) -> None:
+    print(kc.stages(upstream))
     for tap in kc.list_taps(upstream, "stage*"):
         print(tap.path, tap.shape, tap.parameters)
     report = kc.check_interface(upstream, downstream, head=10)

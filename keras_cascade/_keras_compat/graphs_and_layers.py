@@ -1,5 +1,6 @@
 """Reads graphs and layers where Keras 3.15.1 has no public way to."""
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from functools import wraps
@@ -425,3 +426,28 @@ def set_global_seed(state: np.ndarray | None) -> None:
         global_state.set_global_attribute(GLOBAL_SEED_GENERATOR, None)
     elif generator is not None:
         generator.state.assign(state)
+
+
+def producer(
+    tensor: keras.KerasTensor,
+) -> tuple[keras.Operation, list[keras.KerasTensor]]:
+    """Returns the operation that made a symbolic tensor, and what it read.
+
+    A tensor alone does not show it; `functional_calls` needs the network,
+    which does not exist while it is being built.
+    """
+    history = tensor._keras_history
+    node = history.operation._inbound_nodes[history.node_index]
+    return history.operation, list(node.input_tensors)
+
+
+def is_torch_module(value: object) -> bool:
+    """Returns whether a value is a PyTorch module that is no Keras layer.
+
+    On the torch backend every Keras layer is one. PyTorch is not imported for
+    it: a module of it cannot be without.
+    """
+    if isinstance(value, keras.Operation):
+        return False
+    module = getattr(sys.modules.get("torch.nn"), "Module", None)
+    return module is not None and isinstance(value, module)

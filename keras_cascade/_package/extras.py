@@ -15,7 +15,9 @@ _EXTRA_OF = {
     "sklearn": "analysis",
     "tensorflow": "tensorflow",
     "tf2onnx": "onnx",
+    "timm": "torch-hub",
     "torch": "torch",
+    "transformers": "torch-hub",
 }
 # Those whose package has another name, and is in no extra.
 _PACKAGE_OF = {"PIL": "pillow", "google": "protobuf"}

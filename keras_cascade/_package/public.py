@@ -38,7 +38,9 @@ _LAZY = {
     "check_interface": "analysis",
     "export": "exporting.exporter",
     "find_learning_rates": "training.range_test",
+    "from_torch": "networks.pytorch.conversion",
     "read_card": "exporting.card",
+    "register_torch_op": "networks.pytorch.registry",
     "testing": "",
     "zoo": "",
 }

@@ -10,6 +10,7 @@ A pattern is read segment by segment, one for each level of nesting:
 `a..b`         from a to b in topological order, both included; either may
                be left out, and either may be a negative integer
 `layer:1`      the second call of a layer that is used more than once
+`block.0`      `block-0`, as networks made of PyTorch's have it
 =============  ==========================================================
 """
 
@@ -130,13 +131,18 @@ def _level(graph: Graph, segment: str) -> Sequence[Node]:
         return _range(graph, *segment.split("..", 1))
     if _INTEGER.fullmatch(segment):
         return _from_the_end(graph, int(segment))
-    if segment in graph.by_key:
-        return [graph.by_key[segment]]
-    return [
-        node
-        for node in graph.nodes
-        if fnmatchcase(node.key if ":" in segment else node.name, segment)
-    ]
+    # Keras on PyTorch refuses a "." in names, so that PyTorch's paths have "-".
+    for form in dict.fromkeys((segment, segment.replace(".", "-"))):
+        if form in graph.by_key:
+            return [graph.by_key[form]]
+        found = [
+            node
+            for node in graph.nodes
+            if fnmatchcase(node.key if ":" in form else node.name, form)
+        ]
+        if found:
+            return found
+    return []
 
 
 def _from_the_end(graph: Graph, position: int) -> list[Node]:

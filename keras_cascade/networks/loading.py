@@ -7,6 +7,7 @@ import keras
 
 from keras_cascade import _keras_compat as compat
 from keras_cascade._reporting.messages import closest
+from keras_cascade.networks import torch_presets
 from keras_cascade.networks.applications import APPLICATIONS, load_application
 from keras_cascade.networks.archives import load_archive
 from keras_cascade.networks.presets import PREFIX, load_preset
@@ -20,8 +21,9 @@ def load_network(
     Args:
         network: A `keras.Model`, the name of a Keras application
             ("MobileNetV3Small": ImageNet weights, without its top, at its
-            default size), a KerasHub preset ("hub:resnet_18_imagenet"), or
-            the path of a `.keras` file.
+            default size), a KerasHub preset ("hub:resnet_18_imagenet"), a
+            network of timm or transformers ("timm:resnet18",
+            "hf:google/vit-base-patch16-224"), or the path of a `.keras` file.
         role: The network's role in the cascade, for errors: "upstream".
         weights: Whether an application gets its weights, which may have to
             be downloaded. Defaults to `True`.
@@ -39,8 +41,15 @@ def load_network(
         return load_application(network, role, weights)
     if isinstance(network, str) and network.startswith(PREFIX):
         return load_preset(network, role)
+    if isinstance(network, str) and network.startswith(torch_presets.PREFIXES):
+        return torch_presets.load_torch_preset(network, role, weights)
     if isinstance(network, str | Path):
         network = _from_file(network, role)
+    if compat.is_torch_module(network):
+        raise TypeError(
+            f"{role} is a PyTorch module, {type(network).__name__}. Make a "
+            f"Keras network of it: {torch_presets.call_for(network)}."
+        )
     if not isinstance(network, keras.Model):
         raise TypeError(
             f"{role} must be a keras.Model, {_STRINGS}; received {network!r} "
@@ -82,7 +91,8 @@ def as_functional(network: keras.Operation) -> keras.Model | None:
 
 _STRINGS = (
     "the name of a Keras application ('MobileNetV3Small'), the path of a "
-    "'.keras' file, or a KerasHub preset ('hub:resnet_18_imagenet')"
+    "'.keras' file, a KerasHub preset ('hub:resnet_18_imagenet'), or a network "
+    "of timm or transformers ('timm:resnet18', 'hf:user/model')"
 )
 
 

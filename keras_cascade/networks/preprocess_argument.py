@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import keras
 
 from keras_cascade._reporting.messages import closest, listed
-from keras_cascade.networks import presets
+from keras_cascade.networks import presets, torch_presets
 from keras_cascade.networks.applications import APPLICATIONS, MODES, recognise
 from keras_cascade.networks.preprocessing import (
     MODE_SCALINGS,
@@ -106,6 +106,9 @@ def _automatic(
         scaling = presets.preset_scaling(source, role, network)
         preset = source.removeprefix(presets.PREFIX)
         return scaling and _scaled(preset, scaling, role, network)
+    if isinstance(source, str) and source.startswith(torch_presets.PREFIXES):
+        scaling = torch_presets.torch_preset_scaling(source, role)
+        return scaling and _scaled(source, scaling, role, network)
     if isinstance(source, str) and source in APPLICATIONS:
         return _of_module(APPLICATIONS[source][0], role, network)
     found = recognise(network)

@@ -1,0 +1,33 @@
+"""The rules, a module a family of operations; importing it fills the table."""
+
+from keras_cascade.networks.pytorch.rules import (
+    activations,
+    attention,
+    convolutions,
+    dense,
+    elementwise,
+    indexing,
+    joining,
+    normalization,
+    pooling,
+    recurrent,
+    reductions,
+    resizing,
+    shapes,
+)
+
+__all__ = [
+    "activations",
+    "attention",
+    "convolutions",
+    "dense",
+    "elementwise",
+    "indexing",
+    "joining",
+    "normalization",
+    "pooling",
+    "recurrent",
+    "reductions",
+    "resizing",
+    "shapes",
+]
