@@ -111,7 +111,30 @@ def own_answers():
     return own_answers
 
 
-def pytest_collection_modifyitems(items):
+def pytest_addoption(parser):
+    parser.addoption(
+        "--every-backend",
+        action="store_true",
+        help="run tests marked `once` on this backend too",
+    )
+
+
+def pytest_collection_modifyitems(config, items):
+    _deselect_once(config, items)
+    _skip_interop(items)
+
+
+def _deselect_once(config, items):
+    """Leaves tests marked `once` to torch where tox runs each backend."""
+    only = os.environ.get("KERAS_CASCADE_ONLY_BACKEND", "torch")
+    if only == "torch" or config.getoption("every_backend"):
+        return
+    once = [item for item in items if item.get_closest_marker("once")]
+    items[:] = [x for x in items if not x.get_closest_marker("once")]
+    config.hook.pytest_deselected(items=once)
+
+
+def _skip_interop(items):
     """Skips the interop tests, with the reason, if a backend is missing."""
     missing = [b for b in BACKENDS if importlib.util.find_spec(b) is None]
     reason = f"interop: not installed here: {', '.join(missing)}"

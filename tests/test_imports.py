@@ -5,6 +5,7 @@ rule is also shown a fabricated module that breaks it.
 """
 
 import ast
+import functools
 import importlib.util
 import os
 import subprocess
@@ -224,13 +225,25 @@ RULES: dict[Rule, list[str]] = {
 }
 
 
+@functools.cache
+def package_trees() -> dict[Path, ast.Module]:
+    """Returns the syntax tree of each module of the package."""
+    folder = Path(keras_cascade.__path__[0]).parent
+    return {
+        path: ast.parse((folder / path).read_text("utf-8"))
+        for path in package_files()
+    }
+
+
+@pytest.mark.once
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
-@pytest.mark.parametrize("path", package_files(), ids=str)
-def test_every_module_keeps_the_rules(rule: Rule, path: Path):
-    source = Path(keras_cascade.__path__[0]).parent / path
-    assert rule(path, ast.parse(source.read_text("utf-8"))) == []
+def test_every_module_keeps_the_rule(rule: Rule):
+    found = {str(path): rule(path, x) for path, x in package_trees().items()}
+    assert found
+    assert {path: broken for path, broken in found.items() if broken} == {}
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("rule", "source"),
     [(rule, source) for rule, sources in RULES.items() for source in sources],
@@ -263,11 +276,9 @@ def test_every_module_has_its_place_in_the_layers():
 
 def imports_between_entries() -> nx.DiGraph:
     """Returns an edge from each entry to those it imports, also lazily."""
-    package = Path(keras_cascade.__path__[0])
     graph = nx.DiGraph()
-    graph.add_nodes_from(map(entry_of, package_files()))
-    for path in package_files():
-        tree = ast.parse((package.parent / path).read_text("utf-8"))
+    graph.add_nodes_from(map(entry_of, package_trees()))
+    for path, tree in package_trees().items():
         modules = imported_modules(path, ast.walk(tree))
         used = {entry_imported(module) for module in modules}
         own = entry_of(path)

@@ -13,18 +13,19 @@ from pathlib import Path
 import pytest
 
 import keras_cascade
-from tests.test_imports import ROOT, package_files
+from tests.test_imports import ROOT, package_trees
 
+pytestmark = pytest.mark.once
 LINES = 500
 DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 # In the docstring of a module without a test file of its own.
 TESTED_BY = re.compile(r"Tested by ((?:`tests/[\w/]+\.py`(?:,| and)?\s*)+)\.")
 
 
-def source_of(path: Path) -> str:
-    """Returns the text of a file that `package_files` lists."""
-    package = Path(keras_cascade.__path__[0])
-    return (package.parent / path).read_text("utf-8")
+def of_some(found: dict[str, list[str]]) -> dict[str, list[str]]:
+    """Returns the modules that break a rule, and where they do."""
+    assert found
+    return {path: broken for path, broken in found.items() if broken}
 
 
 def docstrings(tree: ast.AST) -> Iterator[tuple[DOCUMENTED, str]]:
@@ -81,10 +82,12 @@ def repeated_classes(trees: Mapping[Path, ast.AST]) -> list[str]:
     return [place for place, number in places.items() if number > 1]
 
 
-@pytest.mark.parametrize("path", package_files(), ids=str)
-def test_a_docstring_says_what_is_returned_or_done(path: Path):
-    tree = ast.parse(source_of(path))
-    assert vague_docstrings(tree) + whether_of_no_bool(tree) == []
+def test_a_docstring_says_what_is_returned_or_done():
+    found = {
+        str(path): vague_docstrings(tree) + whether_of_no_bool(tree)
+        for path, tree in package_trees().items()
+    }
+    assert of_some(found) == {}
 
 
 @pytest.mark.parametrize(
@@ -131,9 +134,12 @@ def test_other_docstrings_pass(source: str):
     assert vague_docstrings(tree) + whether_of_no_bool(tree) == []
 
 
-@pytest.mark.parametrize("path", package_files(), ids=str)
-def test_a_module_has_a_test_or_names_one(path: Path):
-    assert missing_tests(path, ast.parse(source_of(path))) == []
+def test_a_module_has_a_test_or_names_one():
+    found = {
+        str(path): missing_tests(path, tree)
+        for path, tree in package_trees().items()
+    }
+    assert of_some(found) == {}
 
 
 @pytest.mark.parametrize(
@@ -166,14 +172,17 @@ def test_a_module_with_a_test_passes(path: str, docstring: str):
     assert missing_tests(Path(path), ast.parse(f'"""{docstring}"""')) == []
 
 
-@pytest.mark.parametrize("path", package_files(), ids=str)
-def test_a_file_is_short_enough_to_be_read(path: Path):
-    assert len(source_of(path).splitlines()) <= LINES
+def test_a_file_is_short_enough_to_be_read():
+    package = Path(keras_cascade.__path__[0])
+    lines = {
+        str(path): len((package.parent / path).read_text("utf-8").splitlines())
+        for path in package_trees()
+    }
+    assert {path: n for path, n in lines.items() if n > LINES} == {}
 
 
 def test_no_two_classes_of_a_folder_have_one_name():
-    trees = {path: ast.parse(source_of(path)) for path in package_files()}
-    assert repeated_classes(trees) == []
+    assert repeated_classes(package_trees()) == []
 
 
 def test_two_classes_of_one_name_are_caught():

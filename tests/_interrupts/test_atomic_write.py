@@ -11,6 +11,9 @@ import pytest
 from keras_cascade._interrupts import atomic_write
 from keras_cascade._interrupts.atomic_write import move_into_place, workspace
 
+# No backend takes part in it.
+pytestmark = pytest.mark.once
+
 NOT_ROOT = pytest.mark.skipif(
     not hasattr(os, "geteuid") or os.geteuid() == 0,
     reason="root may write anywhere",

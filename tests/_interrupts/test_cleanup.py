@@ -9,6 +9,9 @@ import pytest
 from keras_cascade._interrupts import cleanup
 from keras_cascade._interrupts.cleanup import finally_twice, interrupts_put_off
 
+# No backend takes part in it.
+pytestmark = pytest.mark.once
+
 
 class Interrupts:
     """Raises a KeyboardInterrupt at a line of the module and of the test."""

@@ -8,6 +8,9 @@ import pytest
 from keras_cascade._package import extras
 from tests.test_imports import LAZY, ROOT
 
+# No backend takes part in it.
+pytestmark = pytest.mark.once
+
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 # Where the package has another name than the module.
 PACKAGES = {"sklearn": "scikit-learn", "ai_edge_litert": "ai-edge-litert"}

@@ -11,6 +11,9 @@ from keras_cascade._package import resources
 from keras_cascade._package.resources import checkout, folder
 from tests.test_imports import ROOT
 
+# No backend takes part in it.
+pytestmark = pytest.mark.once
+
 
 def pretend_package_at(monkeypatch, package: Path):
     monkeypatch.setattr(resources, "_PACKAGE", package)

@@ -166,9 +166,12 @@ KINDS = ["staged", "memory", "folder"]
 def test_training_goes_on_after_an_interrupt(network, kind, tmp_path):
     lines = count_lines(network, kind, tmp_path)
     # Each kind at places of its own: much of a fit is the same in all.
-    places = np.linspace(50, lines - 50, 6, dtype=int)[KINDS.index(kind) :: 3]
-    for number, at in enumerate(places):
-        interrupted(network, kind, tmp_path / str(number), at)
+    # TensorFlow traces the four fits of a place anew.
+    number = 3 if keras.backend.backend() == "tensorflow" else 6
+    places = np.linspace(50, lines - 50, number, dtype=int)
+    places = places[KINDS.index(kind) :: 3]
+    for at in places:
+        interrupted(network, kind, tmp_path / str(at), at)
 
 
 @pytest.mark.large

@@ -6,6 +6,9 @@ import pytest
 
 from keras_cascade._reporting.tables import Note, Table, as_html
 
+# No backend takes part in it.
+pytestmark = pytest.mark.once
+
 HOSTILE = "<script>alert('&amp;')</script>"
 
 

@@ -8,6 +8,9 @@ from rich.cells import cell_len
 from keras_cascade._reporting.tables import Note, Table, as_text
 from keras_cascade._reporting.tables.folding import fold
 
+# No backend takes part in it.
+pytestmark = pytest.mark.once
+
 COLUMNS = ("path", "shape", "layer", "parameters")
 ROWS = [
     ("encoder/stage2_conv", "16 × 16 × 32", "Conv2D", "12,345,678"),

@@ -12,6 +12,9 @@ from keras_cascade.cache.storage.disk import DiskStore
 from keras_cascade.cache.storage.stores import MemoryStore
 from tests.cache.storage.samples import BATCH, check, digests, features, fill
 
+# No backend takes part in it.
+pytestmark = pytest.mark.once
+
 ONE = {"a1": ((4, 3), "float32")}
 
 

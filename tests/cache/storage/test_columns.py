@@ -15,6 +15,9 @@ from keras_cascade.cache.storage.disk import DiskStore
 from keras_cascade.cache.storage.stores import MemoryStore
 from tests.cache.storage.samples import digests, features
 
+# No backend takes part in it.
+pytestmark = pytest.mark.once
+
 DTYPES = [
     "float32",
     "float16",

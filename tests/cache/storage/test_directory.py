@@ -16,6 +16,9 @@ from keras_cascade.cache.storage.directory import (
 from keras_cascade.cache.storage.disk import DiskStore
 from tests.cache.storage.samples import COLUMNS, digests, features
 
+# No backend takes part in it.
+pytestmark = pytest.mark.once
+
 
 def marker(**changes):
     return json.dumps({"program": "keras_cascade", "format": 1, **changes})

@@ -10,6 +10,9 @@ from keras_cascade.cache.storage.disk import DiskStore
 from keras_cascade.cache.storage.stores import MemoryStore
 from tests.cache.storage.samples import COLUMNS, COUNT, SHARD_BYTES, check, fill
 
+# No backend takes part in it.
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture(params=["memory", "disk"])
 def store(request, tmp_path):

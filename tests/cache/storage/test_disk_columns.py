@@ -7,6 +7,9 @@ import pytest
 from keras_cascade.cache.storage.disk import DiskStore
 from tests.cache.storage.samples import digests, features, fill
 
+# No backend takes part in it.
+pytestmark = pytest.mark.once
+
 ONE = {"a1": ((4, 3), "float32")}
 COUNT = 100
 SHARD_BYTES = 64 * 10

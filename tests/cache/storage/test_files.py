@@ -17,6 +17,9 @@ from keras_cascade.cache.storage.files import (
     write_whole,
 )
 
+# No backend takes part in it.
+pytestmark = pytest.mark.once
+
 VALUES = [
     None,
     [1, -2.5e-300, 0.1 + 0.2, True, "ü\n"],

@@ -6,6 +6,9 @@ import pytest
 
 from keras_cascade.cache.storage.gathering import gather
 
+# No backend takes part in it.
+pytestmark = pytest.mark.once
+
 WHOLE = np.arange(60, dtype=np.float32).reshape(20, 3)
 
 

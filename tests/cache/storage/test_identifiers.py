@@ -7,6 +7,9 @@ from keras_cascade.cache.storage import identifiers
 from keras_cascade.cache.storage.identifiers import IDS, IdentifierIndex
 from tests.cache.storage.samples import digests
 
+# No backend takes part in it.
+pytestmark = pytest.mark.once
+
 
 def as_bytes(ids):
     return [bytes(x) for x in ids.view(np.uint8).reshape(-1, 16)]

@@ -11,6 +11,9 @@ import pytest
 from keras_cascade.cache.storage.disk import DiskStore
 from tests.cache.storage.samples import COUNT, SHARD_BYTES, check, fill
 
+# No backend takes part in it.
+pytestmark = pytest.mark.once
+
 needs_fork = pytest.mark.skipif(
     not hasattr(os, "fork"), reason="processes are forked and killed"
 )

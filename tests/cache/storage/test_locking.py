@@ -16,6 +16,9 @@ from tests.cache.storage.samples import (
     fill,
 )
 
+# No backend takes part in it.
+pytestmark = pytest.mark.once
+
 WAITING = "Another process is writing features to '{}': waiting for it to end."
 
 

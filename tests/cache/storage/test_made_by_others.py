@@ -21,9 +21,12 @@ MANIFEST, VALUE = "a1/column.json", "values/cuts/whole.json"
 DEEP = b"[" * 200_000
 HUGE = 20 * 2**30
 
-pytestmark = pytest.mark.skipif(
-    not hasattr(os, "mkfifo"), reason="links and pipes as POSIX has them"
-)
+pytestmark = [
+    pytest.mark.once,
+    pytest.mark.skipif(
+        not hasattr(os, "mkfifo"), reason="links and pipes as POSIX has them"
+    ),
+]
 
 
 @pytest.fixture(autouse=True)

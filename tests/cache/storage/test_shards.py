@@ -18,6 +18,9 @@ from keras_cascade.cache.storage.shards import (
 )
 from tests.cache.storage.samples import digests, features
 
+# No backend takes part in it.
+pytestmark = pytest.mark.once
+
 SHAPE = (2, 2)
 FILES = ["000003.ids.npy", "000003.json", "000003.npy"]
 
