@@ -130,11 +130,11 @@ def _dataset(
         return ArrayDataset(cascade, source, size, data.shuffle)
     if cache.key is None and (reason := _why_not_repeatable(source)):
         raise ValueError(
-            f"cache_features: the {role} data is a {source.kind}, of which it "
-            "cannot be seen that it gives the same samples in each epoch: "
-            f"{reason}. If it does, say so by a name "
-            "for it: cache_features=FeatureCache(key='my-data-1'). If it does "
-            "not (random augmentation), put what is random into the cascade, "
+            f"cache_features: the {role} data is a {source.kind}, which may "
+            f"give other samples in each epoch: {reason}. If they are the "
+            "same, say so by a name for the data: "
+            "cache_features=FeatureCache(key='my-data-1'). If they are not "
+            "(random augmentation), put what is random into the cascade, "
             "after what is frozen, or train without cache_features."
         )
     return StreamDataset(cascade, source, data.x, cache.key, role, data.shuffle)

@@ -99,8 +99,10 @@ class Batches:
 
     def __init__(self, data: Any):
         kind = type(data)
-        name = f"{kind.__module__.partition('.')[0]} {kind.__qualname__}"
-        self.kind = name.removeprefix("builtins ")
+        module = kind.__module__.partition(".")[0]
+        nameless = module in ("builtins", "__main__")
+        name = kind.__qualname__
+        self.kind = name if nameless else f"{module} {name}"
         self.length, self.endless = _length_of(data)
         self.reiterable = not isinstance(data, Iterator)
         self.order = order_of(data)

@@ -97,7 +97,7 @@ def _why_not(program: Program, step: Step) -> str | None:
     if operation.trainable_variables:
         return _TRAINS
     if isinstance(operation, AUGMENTATIONS):
-        return "is augmentation, which stays active whatever its flag"
+        return "is augmentation, active whatever its flag"
     takes_training = _takes_training(operation)
     if operation.trainable and takes_training:
         return "is not frozen, and may run otherwise in training"

@@ -79,6 +79,18 @@ def test_data_that_may_not_repeat_has_a_reason(data, reason):
     assert reason in open_data(data).not_repeatable_because
 
 
+@pytest.mark.parametrize(
+    ("module", "kind"),
+    [("__main__", "ByIndex"), ("mine.data", "mine ByIndex")],
+)
+def test_messages_name_the_class_and_where_it_comes_from(
+    module, kind, monkeypatch
+):
+    monkeypatch.setattr(ByIndex, "__module__", module)
+    assert Batches(ByIndex()).kind == kind
+    assert Batches(iter([X])).kind == "list_iterator"
+
+
 def test_a_generator_is_read_once():
     assert not open_data(b for b in [(X, Y)]).reiterable
 
