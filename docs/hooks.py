@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
+NOTEBOOKS = sorted((ROOT / "tutorials").glob("*.ipynb"))
 REPOSITORY = "https://github.com/keras-cascade/keras_cascade"
 
 # Pages of the site that are files of the repository.
@@ -30,6 +31,7 @@ PAGES = {
     "internals/cache.md": "keras_cascade/cache/README.md",
     "internals/storage.md": "keras_cascade/cache/storage/README.md",
     "internals/exporting.md": "keras_cascade/exporting/README.md",
+    **{f"tutorials/{x.stem}.md": f"tutorials/{x.name}" for x in NOTEBOOKS},
 }
 # The modules whose exports are the public API.
 FACES = {
@@ -41,6 +43,8 @@ FACES = {
 
 _FENCE = re.compile(r"^(```|~~~).*?^\1", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"(\]\()([^)\s]+)(\))")
+# The site fetches nothing from elsewhere, pictures of badges included.
+_BADGE = re.compile(r"\[!\[([^\]]+)\]\(https://[^)]+\)\]")
 _DIRECTIVE = re.compile(r"^::: ([\w.]+)", re.MULTILINE)
 
 
@@ -53,12 +57,14 @@ def on_pre_build(config: Any) -> None:
 
 
 def on_files(files: Any, config: Any) -> Any:
-    """Adds the pages that are files of the repository."""
+    """Adds the pages that are files of the repository, with their pictures."""
     from mkdocs.structure.files import File
 
     for page, source in PAGES.items():
-        text = (ROOT / source).read_text("utf-8")
-        files.append(File.generated(config, page, content=text))
+        is_notebook = source.endswith(".ipynb")
+        read = read_notebook if is_notebook else read_markdown
+        for name, content in read(page, ROOT / source).items():
+            files.append(File.generated(config, name, content=content))
     return files
 
 
@@ -72,6 +78,27 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     contributing = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
     text = markdown.replace("{{ layers }}", layer_order(contributing))
     return rebase_links(text, PAGES.get(name, f"docs/{name}"), name)
+
+
+def read_markdown(page: str, path: Path) -> dict[str, str | bytes]:
+    """Returns a page's text under its name."""
+    return {page: path.read_text("utf-8")}
+
+
+def read_notebook(page: str, path: Path) -> dict[str, str | bytes]:
+    """Returns the text and the pictures of a notebook with its outputs."""
+    from nbconvert import MarkdownExporter
+
+    pictures = {"output_files_dir": path.stem}
+    text, found = MarkdownExporter().from_filename(str(path), pictures)
+    folder = PurePosixPath(page).parent
+    outputs = {str(folder / k): x for k, x in found["outputs"].items()}
+    return {page: without_badges(text), **outputs}
+
+
+def without_badges(text: str) -> str:
+    """Returns text with links in place of badges that are links."""
+    return _BADGE.sub(r"[\1]", text)
 
 
 def public_names() -> set[str]:

@@ -119,6 +119,22 @@ def test_links_start_from_the_folder_of_the_file(hooks):
     assert moved == text.replace("../graph/README.md", "graph.md")
 
 
+def test_a_badge_becomes_a_link_and_fetches_no_picture(hooks):
+    picture = "[![Open in Colab](https://a.b/badge.svg)](https://c.d/e.ipynb)"
+    text = f"# T\n\n{picture}\n\n![png](output_3_0.png)"
+    assert hooks.without_badges(text) == (
+        "# T\n\n[Open in Colab](https://c.d/e.ipynb)\n\n![png](output_3_0.png)"
+    )
+
+
+def test_links_to_a_notebook_lead_to_its_page(hooks):
+    text = "[1](01_quickstart.ipynb)"
+    moved = hooks.rebase_links(
+        text, "tutorials/README.md", "tutorials/index.md"
+    )
+    assert moved == "[1](01_quickstart.md)"
+
+
 def test_the_navigation_has_every_page(hooks):
     yaml = pytest.importorskip("yaml")
     site = yaml.safe_load((ROOT / "mkdocs.yml").read_text("utf-8"))
