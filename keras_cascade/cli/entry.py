@@ -11,6 +11,7 @@ from keras_cascade._package.extras import pip_line
 from keras_cascade._package.public import __version__
 from keras_cascade.cli.bench import add_bench
 from keras_cascade.cli.completion import add_completion, complete
+from keras_cascade.cli.convert import add_convert
 from keras_cascade.cli.demo.command import add_demo
 from keras_cascade.cli.export import add_export
 from keras_cascade.cli.inspect import add_inspect
@@ -69,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     add_taps(commands)
     add_inspect(commands)
     add_export(commands)
+    add_convert(commands)
     add_bench(commands)
     add_completion(commands)
     return parser

@@ -69,6 +69,7 @@ def exit_status(argv: list[str]) -> int:
         ["taps"],
         ["inspect"],
         ["export"],
+        ["convert"],
         ["bench"],
         ["completion"],
     ],

@@ -298,7 +298,11 @@ def _after_one_step(network, data, names, before, rate):
 
 LOAD = """
 import sys
-if {block}: sys.modules["torch"] = None
+class NoTorch:
+    def find_spec(self, name, *_):
+        if {block} and name.split(".")[0] == "torch":
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, NoTorch())
 import keras, numpy as np
 network = keras.models.load_model({path!r}, safe_mode=True)
 data = np.load({data!r})

@@ -38,7 +38,6 @@ _UNARY: dict[str, Callable[..., Any]] = {
     "isnan": ops.isnan,
     "isinf": ops.isinf,
     "logical_not": ops.logical_not,
-    "bitwise_not": ops.bitwise_not,
 }
 _BINARY: dict[str, Callable[..., Any]] = {
     "mul": ops.multiply,
@@ -144,6 +143,13 @@ def power(op: Operation, input: Operand, exponent: Operand) -> Value:
     if exponent == 0.5 and isinstance(exponent, float):
         return op.elementwise(ops.sqrt, op.value(input))
     return binary(op, ops.power, input, exponent)
+
+
+@rule("bitwise_not")
+def negation(op: Operation, input: Operand) -> Value:
+    """The opposite, of truth values or bits."""
+    function = ops.logical_not if op.dtype == "bool" else ops.bitwise_not
+    return op.elementwise(function, op.value(input))
 
 
 @rule("__and__", "bitwise_and")
