@@ -78,6 +78,7 @@ LAYERS = {
     "cascade": "the model: what it is made of, and how it trains",
     "build": "build_cascade: its arguments, and the order of the stages",
     "analysis": "looks at networks and features before building",
+    "ranking": "scores taps before anything is trained",
     "zoo": "networks that ship",
     "testing": "checks users run on their adapters and cascades",
     "__init__": "re-exports: the public list",

@@ -39,6 +39,7 @@ _LAZY = {
     "export": "exporting.exporter",
     "find_learning_rates": "training.range_test",
     "from_torch": "networks.pytorch.conversion",
+    "rank_taps": "ranking",
     "read_card": "exporting.card",
     "register_torch_op": "networks.pytorch.registry",
     "testing": "",

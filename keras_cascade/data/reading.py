@@ -6,6 +6,7 @@ from typing import Any, SupportsIndex
 
 import numpy as np
 
+from keras_cascade.data.arrays import count_rows, map_arrays
 from keras_cascade.data.sources import Arrays, Batch, open_data
 
 
@@ -41,11 +42,17 @@ def batches(data: object, batch_size: int = 32) -> Iterator[Any]:
 
 
 def labelled_batches(
-    data: object, batch_size: int = 32
+    data: object, batch_size: int = 32, limit: int | None = None
 ) -> Iterator[tuple[Any, Any]]:
     """Yields the inputs and labels of each batch of `data`.
 
-    The arguments and errors are those of `batches`.
+    The other arguments and errors are those of `batches`.
+
+    Args:
+        data: As in `batches`; with a limit it may be without end.
+        batch_size: As in `batches`.
+        limit: int, the number of samples after which reading ends. Defaults
+            to `None`: all.
 
     Returns:
         An iterator over `(x, y)`, each an array or a structure of arrays;
@@ -57,7 +64,20 @@ def labelled_batches(
     >>> [labels.tolist() for _, labels in labelled_batches((x, y), 2)]
     [[0, 1], [2, 3], [4]]
     """
-    return ((x, y) for x, y, _ in _read(data, batch_size, parts=2))
+    found = _read(data, batch_size, parts=2, endless=limit is not None)
+    pairs = ((x, y) for x, y, _ in found)
+    return pairs if limit is None else _first_rows(pairs, limit)
+
+
+def _first_rows(
+    pairs: Iterator[tuple[Any, Any]], limit: int
+) -> Iterator[tuple[Any, Any]]:
+    """Yields batches up to a number of rows; the last may be cut."""
+    left = limit
+    while left > 0 and (pair := next(pairs, None)) is not None:
+        rows = min(left, count_rows(pair[0]))
+        left -= rows
+        yield map_arrays(lambda x, n=rows: x[:n], pair)
 
 
 def training_batches(
@@ -132,9 +152,11 @@ def length(data: object, batch_size: int = 32) -> int | None:
     return source.length
 
 
-def _read(data: object, batch_size: int, parts: int) -> Iterator[Batch]:
+def _read(
+    data: object, batch_size: int, parts: int, endless: bool = False
+) -> Iterator[Batch]:
     """Yields the batches of one pass, with so many of `x`, `y` and weights."""
-    source = open_data(data)
+    source = open_data(data, may_be_endless=endless)
     if not isinstance(source, Arrays):
         return source.read(parts)
     # Labels that nobody reads may be of any kind.
