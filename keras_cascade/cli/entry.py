@@ -15,6 +15,7 @@ from keras_cascade.cli.convert import add_convert
 from keras_cascade.cli.demo.command import add_demo
 from keras_cascade.cli.export import add_export
 from keras_cascade.cli.inspect import add_inspect
+from keras_cascade.cli.rank import add_rank
 from keras_cascade.cli.taps import add_taps
 
 # The library and its dependencies raise these for mistakes of the user and
@@ -68,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_demo(commands)
     add_taps(commands)
+    add_rank(commands)
     add_inspect(commands)
     add_export(commands)
     add_convert(commands)

@@ -4,28 +4,14 @@ Tested by `tests/ranking/test_ranking.py`.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from keras_cascade._reporting import figures
+from keras_cascade.ranking.selection import Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-
-class Row(Protocol):
-    """A row of a ranking."""
-
-    path: str
-    network: str
-    flops: int | None
-    scores: dict[str, float]
-    errors: dict[str, float]
-
-    @property
-    def cost(self) -> int:
-        """The operations up to the tap, else the parameters."""
-        ...
 
 
 def draw(

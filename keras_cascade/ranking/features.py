@@ -76,7 +76,7 @@ def collect(
     with progress(total, visible=True) as bar:
         for number, (x, y) in enumerate(batches):
             bar("Reading features", number)
-            given = sort_inputs(x, paths, "data")
+            given = sort_inputs(_only(x, len(paths)), paths, "data")
             found, took = _run(cascade, given)
             seconds += [took] if number or not seconds else []
             _check_finite(found, names)
@@ -93,6 +93,16 @@ def collect(
         reservoir.seen,
         median(seconds[1:] or seconds) / BATCH_SIZE,
     )
+
+
+def _only(x: object, inputs: int) -> object:
+    """Returns the array of a dict of one, whatever its network calls it.
+
+    A cascade has another name for the only input of its networks.
+    """
+    if isinstance(x, Mapping) and len(x) == inputs == 1:
+        return next(iter(x.values()))
+    return x
 
 
 def _run(cascade: Cascade, given: Arrays) -> tuple[Arrays, float]:

@@ -1,4 +1,7 @@
-"""Scores the features of a tap by each of the methods."""
+"""Scores the features of a tap by each of the methods.
+
+Tested by `tests/ranking/test_rank.py`.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass

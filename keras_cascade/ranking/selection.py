@@ -19,6 +19,8 @@ class Row(Protocol):
     """A row of a ranking."""
 
     path: str
+    network: str
+    flops: int | None
     scores: dict[str, float]
     errors: dict[str, float]
     bytes: int | None
