@@ -35,13 +35,13 @@ _SCHEMAS = {
 
 def lstm(
     original: Callable,
-    inputs: Any,
-    initial_state_h: Any,
-    initial_state_c: Any,
-    mask: Any,
-    kernel: Any,
-    recurrent_kernel: Any,
-    bias: Any,
+    inputs: "torch.Tensor",
+    initial_state_h: "torch.Tensor",
+    initial_state_c: "torch.Tensor",
+    mask: "torch.Tensor | None",
+    kernel: "torch.Tensor",
+    recurrent_kernel: "torch.Tensor",
+    bias: "torch.Tensor",
     activation: Callable,
     recurrent_activation: Callable,
     return_sequences: bool = False,
@@ -59,12 +59,12 @@ def lstm(
 
 def gru(
     original: Callable,
-    inputs: Any,
-    initial_state: Any,
-    mask: Any,
-    kernel: Any,
-    recurrent_kernel: Any,
-    bias: Any,
+    inputs: "torch.Tensor",
+    initial_state: "torch.Tensor",
+    mask: "torch.Tensor | None",
+    kernel: "torch.Tensor",
+    recurrent_kernel: "torch.Tensor",
+    bias: "torch.Tensor",
     activation: Callable,
     recurrent_activation: Callable,
     return_sequences: bool = False,
@@ -85,7 +85,13 @@ def translations() -> Mapping[Callable, Callable]:
     from onnxscript import opset18 as onnx
 
     def write_lstm(
-        x: Any, w: Any, r: Any, b: Any, h: Any, c: Any, activations: Any
+        x: Any,
+        w: Any,
+        r: Any,
+        b: Any,
+        h: Any,
+        c: Any,
+        activations: Any,
     ) -> Any:
         size = h.shape[-1]
         names = list(activations)
@@ -94,7 +100,13 @@ def translations() -> Mapping[Callable, Callable]:
         )
 
     def write_gru(
-        x: Any, w: Any, r: Any, b: Any, h: Any, activations: Any, after: Any
+        x: Any,
+        w: Any,
+        r: Any,
+        b: Any,
+        h: Any,
+        activations: Any,
+        after: Any,
     ) -> Any:
         return onnx.GRU(
             x,
@@ -120,7 +132,13 @@ def _operators() -> dict[str, Callable]:
     for name, schema in _SCHEMAS.items():
         torch.library.define(f"keras_cascade::{name}", schema)
 
-    def shapes(x: Any, w: Any, r: Any, b: Any, *rest: Any) -> Any:
+    def shapes(
+        x: "torch.Tensor",
+        w: "torch.Tensor",
+        r: "torch.Tensor",
+        b: "torch.Tensor",
+        *rest: Any,
+    ) -> Any:
         states = [tensor for tensor in rest if torch.is_tensor(tensor)]
         steps, batch, _ = x.shape
         every = x.new_empty((steps, 1, batch, r.shape[-1]))
@@ -132,7 +150,7 @@ def _operators() -> dict[str, Callable]:
     return {name: getattr(own, name).default for name in _SCHEMAS}
 
 
-def _names(mask: Any, *functions: Callable) -> list[str]:
+def _names(mask: "torch.Tensor | None", *functions: Callable) -> list[str]:
     """Returns the names of activations.
 
     Raises:
@@ -144,19 +162,22 @@ def _names(mask: Any, *functions: Callable) -> list[str]:
     return [_ACTIVATIONS[x] for x in functions]
 
 
-def _series(inputs: Any, go_backwards: bool) -> "torch.Tensor":
+def _series(inputs: "torch.Tensor", go_backwards: bool) -> "torch.Tensor":
     """Returns the inputs of each step."""
     series = inputs.permute(1, 0, 2)
     return series.flip(0) if go_backwards else series
 
 
 def _weights(
-    kernel: Any, recurrent: Any, bias: Any, gates: tuple[int, ...]
+    kernel: "torch.Tensor",
+    recurrent: "torch.Tensor",
+    bias: "torch.Tensor",
+    gates: tuple[int, ...],
 ) -> list["torch.Tensor"]:
     """Returns Keras's weights as ONNX has them."""
     import torch
 
-    def ordered(weight: Any) -> torch.Tensor:
+    def ordered(weight: torch.Tensor) -> torch.Tensor:
         # A layer hands over its variable. Slices are computed in advance by
         # torch's converter, which splitting is not.
         values = cast(torch.Tensor, keras.ops.convert_to_tensor(weight))
@@ -175,7 +196,9 @@ def _weights(
     return [kernel.T[None], recurrent.T[None], both.reshape(1, -1)]
 
 
-def _as_keras(every: Any, *states: Any, return_sequences: bool) -> "Recurrent":
+def _as_keras(
+    every: "torch.Tensor", *states: "torch.Tensor", return_sequences: bool
+) -> "Recurrent":
     """Returns the last output, the outputs, and the states."""
     last = states[0][0]
     outputs = last[:, None]

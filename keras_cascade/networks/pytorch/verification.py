@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 TOLERANCE = 1e-3
 
 
-def verify_network(network: keras.Model, module: Any, example: Example) -> None:
+def verify_network(
+    network: keras.Model, module: "torch.nn.Module", example: Example
+) -> None:
     """Raises an error if a network answers otherwise than its module.
 
     Args:
@@ -41,7 +43,7 @@ def verify_network(network: keras.Model, module: Any, example: Example) -> None:
 
 
 def differences(
-    network: keras.Model, module: Any, example: Example
+    network: keras.Model, module: "torch.nn.Module", example: Example
 ) -> dict[str, float]:
     """Returns by output how far a network is from its module.
 
@@ -53,7 +55,7 @@ def differences(
     return {name: _relative(x, y) for name, (x, y) in pairs.items()}
 
 
-def torch_outputs(module: Any, example: Example) -> Any:
+def torch_outputs(module: "torch.nn.Module", example: Example) -> Any:
     """Returns what a module answers in evaluation mode."""
     import torch
 

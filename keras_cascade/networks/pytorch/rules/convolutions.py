@@ -30,7 +30,7 @@ _TRANSPOSED = {
 }
 
 
-def each(setting: Any, count: int) -> tuple[int, ...]:
+def each(setting: int | Sequence[int], count: int) -> tuple[int, ...]:
     """Returns a setting for each axis of space: PyTorch writes [1] for all."""
     values = (setting,) if isinstance(setting, int) else tuple(setting)
     return values * count if len(values) == 1 else values
@@ -42,9 +42,9 @@ def convolution(
     input: Operand,
     weight: Operand,
     bias: Operand = None,
-    stride: Any = 1,
+    stride: int | Sequence[int] = 1,
     padding: Any = 0,
-    dilation: Any = 1,
+    dilation: int | Sequence[int] = 1,
     groups: int = 1,
 ) -> Value:
     """A convolution: a layer, or the function for a computed kernel."""
@@ -194,11 +194,11 @@ def transposed_convolution(
     input: Operand,
     weight: Parameter,
     bias: Operand = None,
-    stride: Any = 1,
+    stride: int | Sequence[int] = 1,
     padding: Any = 0,
-    output_padding: Any = 0,
+    output_padding: int | Sequence[int] = 0,
     groups: int = 1,
-    dilation: Any = 1,
+    dilation: int | Sequence[int] = 1,
 ) -> Value:
     """A transposed convolution: the layer without padding, then cropped."""
     rank = len(weight.shape) - 2
