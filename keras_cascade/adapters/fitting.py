@@ -14,7 +14,7 @@ from keras_cascade._reporting.console import progress
 from keras_cascade._reporting.messages import listed
 from keras_cascade.adapters import Adapter
 from keras_cascade.adapters.protocol import Learner, learn, learning_batches
-from keras_cascade.data.inputs import input_paths, sort_inputs
+from keras_cascade.data.inputs import check_strings, input_paths, sort_inputs
 from keras_cascade.graph.block import leaf_layers
 from keras_cascade.graph.graph import Graph, Reference, read_graph
 from keras_cascade.graph.layer_copying import to_numpy_copy
@@ -229,6 +229,7 @@ class InnerFeatures(keras.Model):
         self, inputs: Mapping[str, Any]
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Returns the tensors and masks as arrays, for inputs by name."""
+        check_strings(self.network.inputs)
         flat = [inputs[name] for name in self.needed_inputs]
         packed = keras.tree.pack_sequence_as(self.network.input, flat)
         return self.predict_on_batch(packed)

@@ -4,11 +4,10 @@ Tested by `tests/behaviour/test_mistakes.py` and
 `tests/behaviour/test_first_batches.py`.
 """
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
-
-import keras
 
 from keras_cascade import _keras_compat as compat
 from keras_cascade._keras_compat.first_batches import (
@@ -19,12 +18,13 @@ from keras_cascade.adapters.fitting import check_fitted
 from keras_cascade.cache.cached_names import are_cached
 from keras_cascade.cache.datasets import Dataset
 from keras_cascade.cascade.compiled import Compiled
-from keras_cascade.cascade.input_checks import ExpectedInputs
+from keras_cascade.cascade.input_checks import ExpectedInputs, is_symbolic
 from keras_cascade.data import to_numpy
 from keras_cascade.data.arrays import count_rows, map_arrays
 from keras_cascade.data.forms import are_arrays, check_fit_data, first_rows
 from keras_cascade.data.inputs import input_paths, sort_inputs
 from keras_cascade.data.sources import as_batch
+from keras_cascade.graph.flattening import as_program
 from keras_cascade.training.labels import (
     OutputLoss,
     check_has_labels,
@@ -32,6 +32,7 @@ from keras_cascade.training.labels import (
     check_labels,
     output_losses,
 )
+from keras_cascade.training.logits import doubts_about_logits
 from keras_cascade.values.first_batch import FirstBatches
 
 
@@ -44,13 +45,15 @@ class Checked(Compiled):
         self._all_fitted = False
         self._expected: ExpectedInputs | None = None
         self._first_batches = FirstBatches()
+        # The losses that were compared with the activations before them.
+        self._doubted: list[OutputLoss] = []
         # Waits for the first batch of the fit that is running.
         self._look: Callable[[Any], None] | None = None
 
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """Returns the outputs for inputs that fit, or for features."""
         if not are_cached(inputs):
-            if not _is_symbolic(inputs):
+            if not is_symbolic(inputs):
                 self._check_fitted("calling the cascade")
             inputs = self._arranged(inputs)
         return super().__call__(inputs, *args, **kwargs)
@@ -86,6 +89,61 @@ class Checked(Compiled):
         self._check_label_shapes(y, y_pred, "The data")
         return super().compute_loss(x, y, y_pred, sample_weight, training)
 
+    def train_on_batch(
+        self,
+        x: Any,
+        y: Any = None,
+        sample_weight: Any = None,
+        class_weight: Any = None,
+        return_dict: bool = False,
+    ) -> Any:
+        """Trains on one batch as Keras does, whose labels are checked before.
+
+        Args:
+            x: The inputs.
+            y: Labels. Defaults to `None`.
+            sample_weight: As Keras takes it. Defaults to `None`.
+            class_weight: As Keras takes it. Defaults to `None`.
+            return_dict: As Keras takes it. Defaults to `False`.
+
+        Returns:
+            The loss and metrics, as Keras returns them.
+
+        Raises:
+            ValueError: If inputs or labels do not fit the cascade and its
+                loss.
+        """
+        self._check_data(x, y, "train_on_batch", values=True)
+        self._warn_of_logits("train_on_batch")
+        return super().train_on_batch(
+            x, y, sample_weight, class_weight, return_dict
+        )
+
+    def test_on_batch(
+        self,
+        x: Any,
+        y: Any = None,
+        sample_weight: Any = None,
+        return_dict: bool = False,
+    ) -> Any:
+        """Evaluates one batch as Keras does, whose labels are checked before.
+
+        Args:
+            x: The inputs.
+            y: Labels. Defaults to `None`.
+            sample_weight: As Keras takes it. Defaults to `None`.
+            return_dict: As Keras takes it. Defaults to `False`.
+
+        Returns:
+            The loss and metrics, as Keras returns them.
+
+        Raises:
+            ValueError: If inputs or labels do not fit the cascade and its
+                loss.
+        """
+        self._check_data(x, y, "test_on_batch", values=True)
+        return super().test_on_batch(x, y, sample_weight, return_dict)
+
     def _check_data(self, x: Any, y: Any, call: str, values: bool) -> None:
         """Checks the form of data, and the labels if they are arrays."""
         check_fit_data(x, y, call, len(self.inputs))
@@ -114,6 +172,7 @@ class Checked(Compiled):
     @contextmanager
     def _looking(self, x: Any, batch_size: int) -> Iterator[None]:
         """Looks at the values of the first batch, before it is trained on."""
+        self._warn_of_logits("fit")
         if are_arrays(x):
             # The labels of all rows were looked at.
             first = first_rows(x, batch_size)
@@ -174,6 +233,16 @@ class Checked(Compiled):
             arrays = map_arrays(to_numpy, y)
             check_label_values(losses, arrays, self.output)
 
+    def _warn_of_logits(self, call: str) -> None:
+        """Warns once of a loss that takes its output for something else."""
+        losses = self._known_losses().values()
+        wanted = [loss for loss in losses if loss.from_logits is not None]
+        if wanted and wanted != self._doubted:
+            self._doubted = wanted
+            for doubt in doubts_about_logits(wanted, as_program(self)):
+                # The caller of `fit`.
+                warnings.warn(f"{call}: {doubt}", stacklevel=5)
+
     def _known_losses(self) -> dict[str, OutputLoss]:
         """Returns the losses that it was compiled with, by output."""
         if not self.compiled:
@@ -186,8 +255,3 @@ class Checked(Compiled):
         if not self._all_fitted:
             check_fitted(self, before)
             self._all_fitted = True
-
-
-def _is_symbolic(inputs: Any) -> bool:
-    leaves = keras.tree.flatten(inputs)
-    return any(isinstance(x, keras.KerasTensor) for x in leaves)

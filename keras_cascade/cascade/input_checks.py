@@ -10,7 +10,7 @@ from typing import Any
 import keras
 
 from keras_cascade._reporting.messages import listed
-from keras_cascade.data.inputs import fit_last_axis, input_paths
+from keras_cascade.data.inputs import check_strings, fit_last_axis, input_paths
 
 _Shape = tuple[int | None, ...]
 
@@ -26,6 +26,7 @@ class ExpectedInputs:
         structure = model.input
         self._name = model.name
         self._shapes = {x.name: tuple(x.shape) for x in model.inputs}
+        self._inputs = list(model.inputs)
         self._keys = list(structure) if isinstance(structure, Mapping) else None
         self._ordered = input_paths(structure).takes_lists
         self._said = False
@@ -38,10 +39,13 @@ class ExpectedInputs:
                 left out, after a warning.
 
         Raises:
-            ValueError: An input has another shape than the model takes.
+            ValueError: An input has another shape than the model takes, or
+                is of strings, and the backend has none.
         """
         arranged = self._by_key(given)
         flat = keras.tree.flatten(arranged)
+        if not is_symbolic(flat):
+            check_strings(self._inputs)
         without_names = isinstance(given, list | tuple) and len(flat) > 1
         if len(flat) == len(self._shapes):
             for x, name in zip(flat, self._shapes, strict=True):
@@ -87,6 +91,12 @@ class ExpectedInputs:
             f"the cascade '{self._name}' takes {wanted[1:]}."
             f"{_hint(shape, wanted)}{order * without_names}"
         )
+
+
+def is_symbolic(inputs: Any) -> bool:
+    """Whether there are symbolic tensors among inputs."""
+    leaves = keras.tree.flatten(inputs)
+    return any(isinstance(x, keras.KerasTensor) for x in leaves)
 
 
 def _fits(given: _Shape, wanted: _Shape) -> bool:

@@ -86,6 +86,19 @@ def sort_inputs(
     raise _mismatch(what, received, keys.values())
 
 
+def check_strings(inputs: Iterable[keras.KerasTensor]) -> None:
+    """Raises a ValueError for inputs of strings where the backend has none."""
+    backend = keras.config.backend()
+    texts = [x.name for x in inputs if x.dtype == "string"]
+    if texts and backend != "tensorflow":
+        raise ValueError(
+            f"Input '{texts[0]}' takes strings, which Keras has on the "
+            f"TensorFlow backend alone; the running backend is {backend}. Set "
+            "KERAS_BACKEND=tensorflow before Keras is imported, or look up the "
+            "words before the network. Saving and exporting work here too."
+        )
+
+
 def as_input(x: np.ndarray, shape: Sequence[int | None], dtype: str) -> Any:
     """Returns an array in the rank and dtype in which a Functional runs it."""
     numpy_s = "object" if dtype == "string" else dtype

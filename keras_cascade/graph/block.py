@@ -13,7 +13,7 @@ import keras
 from keras_cascade import _keras_compat as compat
 from keras_cascade.graph import low_rank
 from keras_cascade.graph.inference_inside import (
-    AUGMENTATIONS,
+    augments,
     frozen_in_inference_mode,
 )
 from keras_cascade.graph.layer_identity import (
@@ -302,8 +302,8 @@ def bind_training_mode(
         # Else a default of a layer before, such as Resizing's, counts here.
         if not isinstance(operation, Block):
             mode = bool(mode)
-        if not isinstance(operation, (Block, *AUGMENTATIONS)):
-            mode = mode and operation.trainable
+        if mode and not isinstance(operation, Block):
+            mode = operation.trainable or augments(operation)
         kwargs = {**kwargs, "training": mode}
         if not mode or isinstance(operation, Block):
             return operation(*args, **kwargs)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import keras
 
 from keras_cascade import _keras_compat as compat
-from keras_cascade.graph.inference_inside import AUGMENTATIONS
+from keras_cascade.graph.inference_inside import AUGMENTATIONS, augments
 from keras_cascade.graph.program import Program, Step
 
 _NONE: Mapping[str, str] = {}
@@ -98,6 +98,8 @@ def _why_not(program: Program, step: Step) -> str | None:
         return _TRAINS
     if isinstance(operation, AUGMENTATIONS):
         return "is augmentation, active whatever its flag"
+    if augments(operation):
+        return "has augmentation inside, active whatever its flag"
     takes_training = _takes_training(operation)
     if operation.trainable and takes_training:
         return "is not frozen, and may run otherwise in training"

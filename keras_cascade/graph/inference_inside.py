@@ -24,16 +24,23 @@ AUGMENTATIONS = tuple(
 )
 
 
+def augments(layer: keras.Layer) -> bool:
+    """Whether a layer is augmentation, or has some inside."""
+    return any(isinstance(x, AUGMENTATIONS) for x in compat.sublayers(layer))
+
+
 def frozen_in_inference_mode(
     layer: keras.Layer,
 ) -> AbstractContextManager[None]:
     """Has the frozen layers inside a layer run in inference mode.
 
     Within the context they get `training=False`, whatever the code around
-    them passes. Augmentation stays active.
+    them passes. Augmentation stays active, and what it is in gets `training`
+    to pass it on.
 
     Args:
-        layer: A layer that trains, as a whole or in part.
+        layer: A layer that trains, as a whole or in part, or has augmentation
+            inside.
     """
     frozen = _frozen_inside(layer, layer.trainable)
     return compat.with_methods(
@@ -48,8 +55,8 @@ def _frozen_inside(layer: keras.Layer, trains: bool) -> Iterator[keras.Layer]:
         inner_trains = trains and inner.trainable
         if (
             not inner_trains
-            and not isinstance(inner, AUGMENTATIONS)
             and _takes_training(type(inner).call)
+            and not augments(inner)
         ):
             yield inner
         yield from _frozen_inside(inner, inner_trains)

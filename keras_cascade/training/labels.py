@@ -53,12 +53,15 @@ class OutputLoss:
         kind: `"sparse"`, `"one-hot"`, `"binary"` or `"number"`.
         name: The name of the loss.
         ignored: The label that the loss leaves out.
+        from_logits: Whether the loss takes logits; None if it takes neither
+            these nor probabilities.
     """
 
     output: str
     kind: str
     name: str
     ignored: int | None
+    from_logits: bool | None = None
 
     def check_shape(self, labels: _Shape, outputs: _Shape) -> None:
         """Raises a ValueError for labels of a shape that the loss cannot take.
@@ -299,7 +302,10 @@ def _describe(output: str, loss: object) -> OutputLoss | None:
             name = loss if isinstance(loss, str) else default
             name = name or getattr(found, "name", kind)
             ignored = getattr(found, "ignore_class", None)
-            return OutputLoss(output, kind, str(name), ignored)
+            logits = None
+            if kind != "number":
+                logits = bool(getattr(found, "from_logits", False))
+            return OutputLoss(output, kind, str(name), ignored, logits)
     return None
 
 

@@ -68,6 +68,27 @@ def consumers_of(flat: Program, reference: Reference) -> Iterator[Step]:
             yield call
 
 
+def last_activation(flat: Program, reference: Reference) -> str | None:
+    """Returns the name of the activation that a tensor is the result of.
+
+    Layers after it that only move or average values are passed over. None if
+    it is none of Keras's.
+    """
+    call = flat.producers.get(flat.resolve(reference))
+    if call is None:
+        return None
+    if isinstance(call.operation, _ACTIVATED):
+        name = activation_name(call.operation)
+        if name != "linear" or not is_identity(call.operation):
+            return name
+    elif not is_identity(call.operation) and not isinstance(
+        call.operation, _REARRANGEMENTS
+    ):
+        return None
+    (before,) = call.data_inputs
+    return None if before is None else last_activation(flat, before)
+
+
 def is_identity(operation: keras.Operation) -> bool:
     """Whether an operation returns its input unchanged in inference mode."""
     if isinstance(operation, AsInput):

@@ -116,3 +116,49 @@ def test_ragged_is_kept(tmp_path):
     network = keras.Model(inputs, inputs * 2.0)
     for model in copies(network, tmp_path):
         assert all(x.ragged for x in model.inputs)
+
+
+class Lengths(layers.Layer):
+    """Stands for a layer of text, which needs TensorFlow to be made."""
+
+    def call(self, texts):
+        import tensorflow as tf
+
+        return tf.cast(tf.strings.length(texts), "float32")
+
+    def compute_output_spec(self, texts):
+        return keras.KerasTensor(texts.shape, "float32")
+
+
+TEXTS = np.array([["a", "bcd"], ["ef", ""]] * 2)
+TAKING_TEXTS = {
+    "call": lambda cascade, x: cascade(x),
+    "predict": lambda cascade, x: cascade.predict(x, verbose=0),
+    "fit": lambda cascade, x: cascade.fit(x, ROWS[:, :1], verbose=0),
+    "fit, cached": lambda cascade, x: cascade.fit(
+        x, ROWS[:, :1], verbose=0, cache_features=True
+    ),
+    "evaluate": lambda cascade, x: cascade.evaluate(x, ROWS[:, :1], verbose=0),
+    "train_on_batch": lambda cascade, x: cascade.train_on_batch(x, ROWS[:, :1]),
+    "adapt": lambda cascade, x: cascade.rebuild(
+        adapters=kc.adapters.PCAAdapter(1)
+    ).adapt(x, verbose=False),
+    "check_interface": lambda cascade, x: kc.check_interface(
+        text_network(), head=2, data=x
+    ),
+}
+
+
+def text_network():
+    inputs = keras.Input((2,), dtype="string", name="words")
+    return keras.Model(inputs, Lengths(name="lengths")(inputs), name="texts")
+
+
+@pytest.mark.skipif(BACKEND == "tensorflow", reason="it has strings")
+@pytest.mark.parametrize("kind", [str, object])
+@pytest.mark.parametrize("call", TAKING_TEXTS)
+def test_strings_are_refused_in_one_sentence_by_a_backend_without(call, kind):
+    cascade = kc.build_cascade(text_network(), head=1, loss="mse")
+    message = rf"'\w+' takes strings, .* alone; .* is {BACKEND}\. Set KERAS"
+    with pytest.raises(ValueError, match=message):
+        TAKING_TEXTS[call](cascade, TEXTS.astype(kind))

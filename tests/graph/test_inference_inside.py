@@ -186,20 +186,87 @@ def test_a_fit_computes_the_loss_of_inference(cached, x, tmp_path):
             np.testing.assert_array_equal(to_numpy(variable), value)
 
 
-def test_augmentation_inside_stays_active():
-    images = keras.Input((2, 6, 6, 1))
-    augment = keras.Sequential(
+class Augmenting(layers.Layer):
+    """A user's layer with augmentation, dropout and moments inside."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.move = layers.RandomFlip(seed=0, name="move")
+        self.rest = beside_augmentation()
+
+    def call(self, x, training=None):
+        return self.rest(self.move(x, training=training), training=training)
+
+    def compute_output_shape(self, shape):
+        return self.rest.compute_output_shape(shape)
+
+
+def beside_augmentation(*before):
+    return keras.Sequential(
         [
             keras.Input((6, 6, 1)),
-            layers.RandomTranslation(0.5, 0.5, seed=0, name="move"),
+            *before,
+            layers.Dropout(0.5, name="drop"),
+            layers.BatchNormalization(momentum=0.5, name="norm"),
             layers.Conv2D(2, 3, name="conv"),
         ],
         name="net",
     )
-    network = keras.Model(images, steps_of(augment)(images))
+
+
+def flipped():
+    return beside_augmentation(layers.RandomFlip(seed=0, name="move"))
+
+
+def flipped_deeper():
+    inner = keras.Sequential([layers.RandomFlip(seed=0, name="move")])
+    return beside_augmentation(inner)
+
+
+AUGMENTING = {
+    "steps": lambda: steps_of(flipped()),
+    "steps of a network in a network": lambda: steps_of(flipped_deeper()),
+    "steps of steps": lambda: steps_of(steps_of(flipped())),
+    "own": lambda: Augmenting(name="it"),
+}
+
+
+@pytest.mark.parametrize("pattern", [None, "upstream/**/conv"])
+@pytest.mark.parametrize("case", AUGMENTING)
+def test_augmentation_inside_stays_active_and_is_never_cached(case, pattern):
+    layer = AUGMENTING[case]()
+    steps = (2,) * (case.count("steps"))
+    images = keras.Input((*steps, 6, 6, 1))
+    network = keras.Model(images, layers.Flatten()(layer(images)))
     cascade = kc.build_cascade(
-        network, trainable={"upstream/it/net/conv": True}
+        network,
+        trainable=pattern and {pattern: True},
+        head=2,
+        loss="mse",
     )
+    x = np.random.default_rng(0).normal(size=(4, *steps, 6, 6, 1))
+    inference, training = both_modes(cascade, x.astype("float32"))
+    assert np.abs(inference - training).max() > 1e-2
+    # Flipped or not, these are the same: nothing else is active.
+    inference, training = both_modes(cascade, np.ones(x.shape, "float32"))
+    np.testing.assert_allclose(training, inference, atol=1e-5)
+    if pattern is None:
+        with pytest.warns(UserWarning, match="augmentation inside, which"):
+            cascade.fit(x, np.ones((4, 2)), verbose=0, cache_features=True)
+    before = {v.path: to_numpy(v) for v in cascade.variables}
+    cascade.fit(x, np.ones((4, 2)), verbose=0)
+    for variable in cascade.variables:
+        if "norm" in variable.path:
+            np.testing.assert_array_equal(
+                to_numpy(variable), before[variable.path]
+            )
+
+
+def test_augmentation_inside_is_active_in_a_network_that_is_tapped_inside():
+    images = keras.Input((2, 6, 6, 1))
+    network = keras.Model(images, steps_of(flipped())(images))
+    cascade = kc.build_cascade(network, taps=["it/net/move"], head=2)
     x = np.random.default_rng(0).normal(size=(4, 2, 6, 6, 1))
     inference, training = both_modes(cascade, x.astype("float32"))
+    np.testing.assert_allclose(inference, x, atol=1e-6)
     assert np.abs(inference - training).max() > 1e-2
