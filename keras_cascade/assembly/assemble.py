@@ -13,7 +13,7 @@ from keras_cascade.assembly.networks import (
     run_downstream,
 )
 from keras_cascade.assembly.preprocessing import prepare_inputs
-from keras_cascade.graph.replay import Replay
+from keras_cascade.graph.replay import Replay, called_in_several_places
 from keras_cascade.planning.inputs import make_inputs, packed, side_inputs
 from keras_cascade.planning.plan import Plan
 
@@ -27,7 +27,8 @@ def assemble(plan: Plan) -> tuple[Any, Any]:
     main, side = make_inputs(plan.inputs), side_inputs(plan.spec.extra_inputs)
     prepared = prepare_inputs(plan, main)
     # One for all networks: a layer that they share is one layer.
-    replay = Replay(share=plan.spec.shares)
+    several = called_in_several_places(plan.blocks.values())
+    replay = Replay(share=plan.spec.shares, several=several)
     features = read_taps(plan, prepared, replay)
     streams, feeds = run_adapters(plan, {**features, **side})
     inputs = [*main.values(), *side.values()]

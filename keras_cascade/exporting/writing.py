@@ -25,6 +25,7 @@ from keras_cascade.exporting.formats.convertible import (
     convertible_operations,
 )
 from keras_cascade.exporting.formats.litert_integers import IntegerType
+from keras_cascade.exporting.formats.steps import steps_as_samples
 from keras_cascade.exporting.inference_program import with_batch_size
 from keras_cascade.exporting.options import ExportOptions
 from keras_cascade.exporting.port_names import (
@@ -61,7 +62,7 @@ def write(
     program = renamed(frozen.program, names)
     program = with_batch_size(program, options.batch_size)
     own = _by_file_names(options, names)
-    with convertible_operations(options):
+    with convertible_operations(options), steps_as_samples(program):
         layers = _write(program, path, own, samples)
     return Written(frozen.counts, layers)
 

@@ -279,6 +279,9 @@ def _configs(
     for entry in config["layers"]:
         operation = operations[entry["name"]]
         yield operation, entry
+        # The network that a layer calls once per step has a config there.
+        while isinstance(operation, keras.layers.TimeDistributed):
+            operation, entry = operation.layer, entry["config"]["layer"]
         if isinstance(operation, Block):
             yield from _configs(operation, entry["config"])
 

@@ -55,7 +55,7 @@ def _frozen_inside(layer: keras.Layer, trains: bool) -> Iterator[keras.Layer]:
         inner_trains = trains and inner.trainable
         if (
             not inner_trains
-            and _takes_training(type(inner).call)
+            and takes_training(type(inner).call)
             and not augments(inner)
         ):
             yield inner
@@ -63,7 +63,8 @@ def _frozen_inside(layer: keras.Layer, trains: bool) -> Iterator[keras.Layer]:
 
 
 @lru_cache
-def _takes_training(call: Callable[..., Any]) -> bool:
+def takes_training(call: Callable[..., Any]) -> bool:
+    """Whether the `call` of a layer has an argument for the mode."""
     return "training" in inspect.signature(call).parameters
 
 

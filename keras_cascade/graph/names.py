@@ -15,6 +15,8 @@ _Segments = tuple[str, ...]
 _NO_NAMES: Mapping[int, str] = MappingProxyType({})
 # The path that a layer's variables were last named by.
 _paths: WeakKeyDictionary[keras.Layer, str] = WeakKeyDictionary()
+# The path of the layer that a layer is inside of.
+_outer: WeakKeyDictionary[keras.Layer, str] = WeakKeyDictionary()
 
 
 def stable_names(
@@ -85,7 +87,7 @@ def _name_level(network: keras.Model, prefix: str, named: set[int]) -> None:
         if compat.is_functional(operation):
             _name_level(operation, path, named)
         else:
-            _name_layer_variables(operation, path)
+            _name_layer_variables(operation, path, named)
 
 
 def restore_paths(network: keras.Model) -> None:
@@ -97,7 +99,7 @@ def restore_paths(network: keras.Model) -> None:
         if compat.is_functional(layer):
             restore_paths(layer)
         elif (path := _paths.get(layer)) is not None:
-            _name_layer_variables(layer, path)
+            _name_layer_variables(layer, path, set())
 
 
 def rename(operation: keras.Operation, name: str) -> None:
@@ -134,12 +136,20 @@ def _snake_case(name: str) -> str:
     return re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()
 
 
-def _name_layer_variables(layer: keras.Layer, path: str) -> None:
+def _name_layer_variables(
+    layer: keras.Layer, path: str, named: set[int]
+) -> None:
+    """Names the variables of a layer, but those that were `named` already."""
     bases = {"variable", "seed_generator"} | {
         _snake_case(type(inner).__name__) for inner in compat.sublayers(layer)
     }
-    prefixes = [x.split("/") for x in (_paths.get(layer, path), path)]
+    _, *layers = compat.sublayers(layer)
+    # Those inside may be in another layer as well.
+    others = dict.fromkeys(_outer[x] for x in layers if x in _outer)
+    known = (_paths.get(layer, path), *others, path)
+    prefixes = [x.split("/") for x in known]
     _paths[layer] = path
+    _outer.update(dict.fromkeys(layers, path))
     inside = [_inside(v.path.split("/"), prefixes) for v in layer.variables]
     taken: dict[_Segments, set[str]] = defaultdict(set)
     numbered = _number_again(inside, bases)
@@ -149,7 +159,10 @@ def _name_layer_variables(layer: keras.Layer, path: str) -> None:
         siblings = taken[tuple(parents)]
         name = numbered_name(last, siblings)
         siblings.add(name)
-        compat.set_variable_path(variable, "/".join((path, *parents, name)))
+        if id(variable) not in named:
+            named.add(id(variable))
+            whole = "/".join((path, *parents, name))
+            compat.set_variable_path(variable, whole)
 
 
 def _inside(

@@ -3,7 +3,8 @@
 Tested by `tests/graph/test_copying.py`.
 """
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -52,6 +53,8 @@ class Replay:
         sources: The network and the path in it that a layer comes from, if
             only that network's class can make it; by the ids of the original
             and of the copy.
+        several: The ids of networks' layers that are called once per step, in
+            several places: what one of them taps inside is the layer of all.
         made: The copy that the class made, until it is used, by the id of the
             original.
     """
@@ -68,6 +71,7 @@ class Replay:
     stepwise: dict[_View, Stepwise] = field(default_factory=dict)
     stated: set[int] = field(default_factory=set)
     sources: dict[int, tuple[dict, LayerPath]] = field(default_factory=dict)
+    several: frozenset[int] = frozenset()
     made: dict[int, keras.Operation] = field(default_factory=dict)
 
     def build(
@@ -206,6 +210,8 @@ class Replay:
         """Returns whether another layer calls the network once per step."""
         is_stock = not issubclass(self.network_class, Block)
         own = set(_own_outputs(node.step))
+        if id(node.operation) in self.several and not is_stock:
+            return True
         return (is_stock and isinstance(node.operation, Stepwise)) or (
             wanted is not None and set(wanted) != own
         )
@@ -311,6 +317,25 @@ class Replay:
         rename(copy, node.name)
         self.sources[id(copy)] = self.sources[key]
         return copy
+
+
+def called_in_several_places(graphs: Iterable[Graph]) -> frozenset[int]:
+    """Returns the ids of layers that call a network once per step, in several.
+
+    Those of a single call are left out.
+    """
+    calls = Counter(_steps_of(graphs))
+    return frozenset(key for key, count in calls.items() if count > 1)
+
+
+def _steps_of(graphs: Iterable[Graph]) -> Iterator[int]:
+    """Yields the ids of such layers, a time for each call in a graph."""
+    for graph in graphs:
+        for node in graph.nodes:
+            if node.step is not None:
+                yield id(node.operation)
+            elif node.inner is not None:
+                yield from _steps_of([node.inner])
 
 
 def _own_outputs(graph: Graph | None) -> list[Reference]:

@@ -102,8 +102,8 @@ def call_in_stock_layers(
         The symbolic outputs of all steps, by name.
 
     Raises:
-        ValueError: If there are several outputs and their sizes are not known,
-            their dtypes differ, or there is a mask.
+        NotImplementedError: If there are several outputs and their sizes are
+            not known, their dtypes differ, or there is a mask.
     """
     outputs: dict[str, keras.KerasTensor] = dict(network.output)
     options = {"dtype": like.dtype_policy, "name": like.name}
@@ -114,7 +114,7 @@ def call_in_stock_layers(
     sizes = {name: tuple(y.shape[1:]) for name, y in outputs.items()}
     dtypes = {y.dtype for y in outputs.values()}
     if None in sum(sizes.values(), ()) or len(dtypes) > 1 or mask is not None:
-        raise ValueError(
+        raise NotImplementedError(
             f"Several tensors inside '{like.name}' are wanted. Stock layers "
             "can give them where their sizes are known, their dtypes are the "
             "same, and the steps have no mask; here they are "

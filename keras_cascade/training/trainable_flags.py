@@ -78,6 +78,19 @@ def _set_flag(lookup: LayerLookup, path: LayerPath, flag: bool) -> None:
         low_rank.set_flag(layer, flag)
     else:
         set_flag_inside(holder, layer, flag, "/".join(path))
+    _set_in_others(lookup, path, flag)
+
+
+def _set_in_others(lookup: LayerLookup, path: LayerPath, flag: bool) -> None:
+    """Sets the flag where other layers call the same network once per step."""
+    layer = lookup.layers[path]
+    own = (layer, lookup.holders.get(path))
+    inside = set(map(id, compat.sublayers(layer)))
+    for other in lookup.layers.values():
+        if isinstance(other, keras.layers.TimeDistributed) and other not in own:
+            for inner in list(compat.sublayers(other)):
+                if id(inner) in inside:
+                    set_flag_inside(other, inner, flag, "/".join(path))
 
 
 def _set_all(lookup: LayerLookup, flag: bool) -> None:

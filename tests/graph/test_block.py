@@ -4,13 +4,13 @@ import pytest
 
 import keras_cascade as kc
 from keras_cascade.graph.block import (
-    AUGMENTATIONS,
     Block,
     apply_flags,
     leaf_layers,
     read_flags,
 )
 from keras_cascade.graph.copying import copy_network
+from keras_cascade.graph.inference_inside import AUGMENTATIONS
 
 layers = keras.layers
 

@@ -27,8 +27,18 @@ from keras_cascade.graph.program import Program
 if TYPE_CHECKING:
     import onnx
     import onnx_ir
+    import torch
 
 Shape = tuple[int | None, ...]
+# Torch's converter makes the arguments of an operation one dtype, but not those
+# of its other names, which Keras calls: `x * 2` would multiply a float by an
+# integer, which ONNX does not have.
+_OTHER_NAMES = {
+    "multiply": "mul",
+    "subtract": "sub",
+    "divide": "div",
+    "true_divide": "div",
+}
 # All runtimes of recent years read this version of the operators.
 OPSET = 18
 
@@ -105,8 +115,10 @@ def _by_torch(program: Program, path: Path) -> None:
     # They are arguments of a function before they are tensors of the file.
     outputs = {name: name for name in program.outputs}
     names = PortNames(_identifiers(program), outputs)
+    traced_by_torch = exported(renamed(program, names))
+    _use_first_names(traced_by_torch.graph)
     found: Any = torch.onnx.export(
-        exported(renamed(program, names)),
+        traced_by_torch,
         (),
         input_names=[port.name for port in program.inputs],
         output_names=list(program.outputs),
@@ -116,6 +128,19 @@ def _by_torch(program: Program, path: Path) -> None:
         verbose=False,
     )
     _save(found.model, path)
+
+
+def _use_first_names(graph: "torch.fx.Graph") -> None:
+    """Replaces operations by those of which they are other names."""
+    import torch
+
+    first_names = {}
+    for name, first in _OTHER_NAMES.items():
+        old, new = (getattr(torch.ops.aten, x) for x in (name, first))
+        for overload in old.overloads():
+            first_names[getattr(old, overload)] = getattr(new, overload)
+    for node in graph.nodes:
+        node.target = first_names.get(node.target, node.target)
 
 
 def _save(model: "onnx_ir.Model", path: Path) -> None:

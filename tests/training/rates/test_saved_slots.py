@@ -138,7 +138,8 @@ def test_layers_that_are_not_there_are_named(tmp_path):
     other.optimizer.build(other.trainable_variables)
     with pytest.warns(UserWarning, match=r"slots of 'head/first/kernel'"):
         other.load_weights(tmp_path / "a.weights.h5")
-    fit(other, 2, since=1, stage=9)
+    # Without its head, the cascade gives no probabilities.
+    fit(other, 2, since=1, stage=9, check_values=False)
 
 
 def test_an_optimizer_that_is_not_built_says_so(tmp_path):
