@@ -251,7 +251,7 @@ def test_augmentation_inside_stays_active_and_is_never_cached(case, pattern):
     inference, training = both_modes(cascade, np.ones(x.shape, "float32"))
     np.testing.assert_allclose(training, inference, atol=1e-5)
     if pattern is None:
-        with pytest.warns(UserWarning, match="augmentation inside, which"):
+        with pytest.warns(UserWarning, match="augmentation inside, active"):
             cascade.fit(x, np.ones((4, 2)), verbose=0, cache_features=True)
     before = {v.path: to_numpy(v) for v in cascade.variables}
     cascade.fit(x, np.ones((4, 2)), verbose=0)
