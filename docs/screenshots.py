@@ -108,7 +108,10 @@ def write_notebook(folder: Path) -> None:
         "language": "python",
     }
     client = NotebookClient(
-        notebook, timeout=PATIENCE, resources={"metadata": {"path": folder}}
+        notebook,
+        timeout=PATIENCE,
+        startup_timeout=PATIENCE,
+        resources={"metadata": {"path": folder}},
     )
     client.execute()
     # JupyterLab shows the HTML of notebooks that are trusted.

@@ -37,6 +37,7 @@ TINY = {
         "epochs": 1,
     },
     "bench_cache_memory": {"gigabytes": 0.01, "batch_size": 2},
+    "bench_checks": {"samples": 4, "pairs": 1, "batch_size": 2, "size": 32},
     "bench_export": {"networks": ("glyph_encoder",), "pairs": 1, "runs": 2},
     "bench_forgetting": {
         "seeds": (0,),
@@ -89,6 +90,7 @@ def test_a_benchmark_needs_no_arguments(path):
 QUICK = ("bench_cache_maps", "bench_cache_memory", "bench_pca")
 QUICK_ON_TENSORFLOW = (
     "bench_build",
+    "bench_checks",
     "bench_export",
     "bench_forgetting",
     "bench_step",

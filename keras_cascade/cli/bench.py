@@ -23,7 +23,7 @@ from keras_cascade.cli.commands import (
 )
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from keras_cascade._reporting.tables import Table
 
 Row = dict[str, Any]
 # The heading and the format of a row of each column: ("ratio", "{ratio:.3g}").
@@ -96,10 +96,10 @@ def _bench(arguments: argparse.Namespace) -> int:
         show(every, as_json=True)
         return 0
     # Imported late: --help prints no table.
-    from rich.console import Console
+    from keras_cascade._reporting.tables import Tables
 
-    for (title, columns), rows in tables.items():
-        Console().print(_table(title, columns, rows))
+    shown = [_table(*kind, rows) for kind, rows in tables.items()]
+    show(Tables(*shown), as_json=False)
     return 0
 
 
@@ -195,14 +195,16 @@ def _run_file(path: Path, settings: Mapping[str, object]) -> Report:
 
 
 def _table(title: str, columns: Columns, rows: Sequence[Row]) -> "Table":
-    from rich.table import Table
+    from keras_cascade._reporting.tables import Table
 
-    table = Table("benchmark", "case", title=title)
-    for column, _ in columns:
-        table.add_column(column, justify="right")
-    table.add_column("holds")
-    for row in rows:
-        cells = [template.format(**row) for _, template in columns]
-        holds = "yes" if row["holds"] else "no"
-        table.add_row(row["benchmark"], row["name"], *cells, holds)
-    return table
+    headings = [heading for heading, _ in columns]
+    cells = [
+        (
+            *(row["benchmark"], row["name"]),
+            *(template.format(**row) for _, template in columns),
+            "yes" if row["holds"] else "no",
+        )
+        for row in rows
+    ]
+    names = ("benchmark", "case", *headings, "holds")
+    return Table(title, names, cells, right=headings)

@@ -8,8 +8,8 @@ from typing import Any
 
 import keras
 from rich.console import Console
-from rich.table import Table
 
+from keras_cascade._reporting.tables import Table, Tables
 from keras_cascade.cli.demo.exports import Check, write_files
 from keras_cascade.cli.demo.strategies import (
     LABELS_PER_DIGIT,
@@ -83,19 +83,19 @@ def _report(
     checks: Mapping[str, Check],
     seconds: float,
 ) -> None:
-    ways = Table("way", "what learns", "accuracy", title="On the test images")
-    for name, share in accuracies.items():
-        ways.add_row(name, STRATEGIES[name].learns, f"{share:.3f}")
-    files = Table("file", "bytes", "largest difference", "same digit")
-    files.title = "The files' answers and the cascade's"
-    for check in checks.values():
-        files.add_row(
-            check.path.name,
-            f"{check.size:,}",
-            f"{check.difference:.1e} σ",
-            f"{check.agreement:.1%}",
-        )
-    console.print("", ways, "", files, "")
+    ways = Table(
+        "On the test images",
+        ("way", "what learns", "accuracy"),
+        [(n, STRATEGIES[n].learns, f"{x:.3f}") for n, x in accuracies.items()],
+        right=("accuracy",),
+    )
+    files = Table(
+        "The files' answers and the cascade's",
+        ("file", "bytes", "largest difference", "same digit"),
+        [_file_row(check) for check in checks.values()],
+        right=("bytes", "largest difference", "same digit"),
+    )
+    Tables(ways, files).show()
     first = next(iter(checks.values())).path
     lines = [
         f"Files in {first.parent}. {seconds:.0f} seconds. What to do next:",
@@ -105,6 +105,11 @@ def _report(
     ]
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _file_row(check: Check) -> tuple[str, ...]:
+    found = f"{check.difference:.1e} σ", f"{check.agreement:.1%}"
+    return check.path.name, f"{check.size:,}", *found
 
 
 def _as_json(
