@@ -67,7 +67,7 @@ def marked(path: Path):
     return pytest.param(path, marks=marks, id=path.stem)
 
 
-@pytest.mark.parametrize("path", map(marked, NOTEBOOKS))
+@pytest.mark.parametrize("path", [marked(path) for path in NOTEBOOKS])
 def test_a_tutorial_runs_and_writes_no_files(path):
     if path.stem not in EVERYWHERE and BACKEND != "tensorflow":
         pytest.skip("it does the same on every backend: run on TensorFlow")
