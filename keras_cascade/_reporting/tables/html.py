@@ -10,10 +10,11 @@ from collections.abc import Iterable
 
 from keras_cascade._reporting.tables.table import Note, Part, Table
 
-# Lines may break after a slash, and after more in words that are long.
+# Lines may break after a slash. In words that are long they may break after
+# more, and before a capital: `BatchNormalization`.
 _SLASHES = re.compile(r"(/)(?=.)")
-_LONG = re.compile(r"\S{25,}")
-_JOINTS = re.compile(r"([_.,(=:])(?=.)")
+_LONG = re.compile(r"\S{16,}")
+_JOINTS = re.compile(r"([_.,(=:](?=.)|[a-z](?=[A-Z][a-z]))")
 _LINE = "var(--jp-border-color2, rgba(128, 128, 128, 0.5))"
 # The class is said three times to go before the styles of JupyterLab.
 _CLASS = ".keras-cascade" * 3

@@ -79,3 +79,11 @@ def test_a_table_scrolls_in_its_own_box():
 
 def test_a_width_limits_the_lines():
     assert 'style="max-width: 70ch"' in as_html([Note("x")], 70)
+
+
+def test_long_words_may_break_where_a_reader_would_break_them():
+    rows = [["(BatchNormalization"], ["PCAAdapter(n_components=32)"], ["short"]]
+    text = as_html([Table("t", ["a"], rows)])
+    assert "Batch<wbr>Normalization<" in text
+    assert "PCAAdapter(<wbr>n_<wbr>components=<wbr>32)<" in text
+    assert ">short<" in text
