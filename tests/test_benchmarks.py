@@ -55,6 +55,13 @@ TINY = {
         "size": 32,
     },
     "bench_taps": {"bounds": {"chain of 20": 2.0}},
+    "bench_torch": {
+        "pairs": 1,
+        "steps": 1,
+        "batch_size": 2,
+        "size": 32,
+        "conversions": 1,
+    },
     "bench_unfreeze": {
         "stages": {"all of it joined": ["upstream"]},
         "pairs": 1,
@@ -98,6 +105,9 @@ QUICK_ON_TENSORFLOW = (
 # These read how much memory a process has.
 ONLY_ON_LINUX = ("bench_cache_memory",)
 ON_LINUX = sys.platform == "linux"
+# These convert modules.
+NEED_TORCH = ("bench_torch",)
+HAS_TORCH = importlib.util.find_spec("torch") is not None
 # These compare with something that Keras does on one backend only.
 ONLY_ON_TENSORFLOW = ("bench_export",)
 ON_TENSORFLOW = os.environ.get("KERAS_BACKEND") == "tensorflow"
@@ -114,6 +124,9 @@ def slow_where_it_compiles(path: Path):
     if path.stem in ONLY_ON_LINUX:
         reason = "reads anonymous memory where Linux tells of it"
         marks.append(pytest.mark.skipif(not ON_LINUX, reason=reason))
+    if path.stem in NEED_TORCH:
+        reason = "modules are PyTorch's, not installed here"
+        marks.append(pytest.mark.skipif(not HAS_TORCH, reason=reason))
     return pytest.param(path, id=path.stem, marks=marks)
 
 

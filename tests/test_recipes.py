@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[1]
 RECIPES = ROOT / "docs" / "recipes"
 LENGTH = 15  # lines of code on a page
 HAS_TENSORFLOW = importlib.util.find_spec("tensorflow") is not None
+HAS_TORCH = importlib.util.find_spec("torch") is not None
 
 
 def code_of(page: Path) -> str:
@@ -52,6 +53,21 @@ def student() -> keras.Model:
             layers.Conv2D(8, 3, strides=4, activation="relu"),
             layers.GlobalAveragePooling2D(),
         ]
+    )
+
+
+def backbone() -> object:
+    """Returns a module of the form of timm's that give features."""
+    if not HAS_TORCH:
+        return None
+    from torch import nn
+
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 7, 4, 3, bias=False),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
     )
 
 
@@ -97,6 +113,11 @@ GIVEN: dict[str, Callable[[], dict[str, object]]] = {
         "images": glyphs(),
         "labels": classes(32, 10),
     },
+    "timm-and-application": lambda: {
+        "backbone": backbone(),
+        "images": photos(8),
+        "labels": classes(8, 2),
+    },
 }
 
 
@@ -136,12 +157,33 @@ def test_there_is_no_other_page():
 @pytest.mark.parametrize(
     "page",
     sorted(
-        GIVEN.keys() - {"anomaly-map", "application-to-phone", "image-folder"}
+        GIVEN.keys()
+        - {
+            "anomaly-map",
+            "application-to-phone",
+            "image-folder",
+            "timm-and-application",
+        }
     ),
 )
 def test_it_trains(page):
     names = run(page)
     assert np.isfinite(names["cascade"].history.history["loss"]).all()
+
+
+@pytest.mark.skipif(not HAS_TORCH, reason="the backbone is PyTorch's")
+def test_a_backbone_of_pytorch_reads_the_same_pixels():
+    names = run("timm-and-application")
+    cascade, images = names["cascade"], names["images"]
+    assert np.isfinite(cascade.history.history["loss"]).all()
+    import torch
+
+    mean, std = np.array(names["mean"]), np.array(names["std"])
+    pixels = np.moveaxis((images / 255 - mean) / std, -1, 1)
+    with torch.no_grad():
+        own = names["backbone"].eval()(torch.tensor(pixels).float())
+    found = names["network"].predict(images, verbose=0)
+    np.testing.assert_allclose(found, own.numpy(), atol=1e-4)
 
 
 def test_a_folder_is_read_to_its_end_which_keras_warns_of():

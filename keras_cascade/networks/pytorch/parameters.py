@@ -60,7 +60,8 @@ class Weight:
             source.array if isinstance(source, Parameter) else source
             for source in self.sources
         )
-        self.find().assign(self.to_keras(*arrays))
+        # JAX keeps NumPy's memory, which may be the module's own.
+        self.find().assign(np.array(self.to_keras(*arrays)))
 
 
 def table_layer(array: np.ndarray, name: str, trainable: bool) -> keras.Layer:

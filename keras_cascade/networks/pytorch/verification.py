@@ -67,12 +67,15 @@ def torch_outputs(module: "torch.nn.Module", example: Example) -> Any:
 
 def keras_outputs(network: keras.Model, example: Example) -> Any:
     """Returns what a network answers in inference mode."""
+    # Not network.inputs, which Keras sorts by name.
+    own = network.input
+    several = isinstance(own, dict)
+    places = list(own.values()) if several else [own]
     given = [
         to_keras_input(tensor, place)
-        for tensor, place in zip(example.tensors(), network.inputs, strict=True)
+        for tensor, place in zip(example.tensors(), places, strict=True)
     ]
-    several = isinstance(network.input, dict)
-    data = dict(zip(network.input, given, strict=True)) if several else given[0]
+    data = dict(zip(own, given, strict=True)) if several else given[0]
     return network(data, training=False)
 
 

@@ -482,3 +482,28 @@ def test_preprocessing_is_in_the_graph(preprocess):
     ready = torch.tensor(np.moveaxis(ready, -1, 1), dtype=torch.float32)
     found = network.predict(pixels.astype("float32"), verbose=0)
     assert_close(found, answers(module, ready), 1e-3)
+
+
+def test_arguments_need_not_be_in_the_order_of_their_names():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3)
+
+        def forward(self, picture, added):
+            return self.conv(picture).mean((2, 3)) + added
+
+    network = kc.from_torch(Two(), ((3, 8, 8), (4,)))
+    assert network.input["picture"].shape == (None, 8, 8, 3)
+    assert network.input["added"].shape == (None, 4)
+
+
+def test_a_module_that_trains_on_leaves_its_network_as_it_is():
+    module = nn.Sequential(nn.Linear(64, 64), nn.BatchNorm1d(64))
+    network = kc.from_torch(module, (64,))
+    before = [x.copy() for x in network.get_weights()]
+    with torch.no_grad():
+        for value in (*module.parameters(), *module.buffers()):
+            value.add_(1)
+    for found, wanted in zip(network.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(found, wanted)
