@@ -22,6 +22,7 @@ from keras_cascade.networks.pytorch.operation import Operation
 from keras_cascade.networks.pytorch.parameters import Parameter, Uses
 from keras_cascade.networks.pytorch.preprocessing import Steps
 from keras_cascade.networks.pytorch.registry import Rule, find_rule
+from keras_cascade.networks.pytorch.reshaping import with_part
 from keras_cascade.networks.pytorch.values import (
     Value,
     channels_last,
@@ -314,14 +315,43 @@ class Interpreter:
         if not _name_of(node).split(".")[1].endswith("_"):
             return
         written = node.args[0]
-        if isinstance(self._values[written], Value):
-            self._values[written] = result
-            if _reads_later(self._nodes, node, _views_of(written)):
-                raise ValueError(
-                    f"{_name_of(node)} at '{self._modules.path_of(node)}' "
-                    "writes into a part of a tensor that is read later. "
-                    "Have the module compute a new tensor instead."
-                )
+        if not isinstance(self._values[written], Value):
+            return
+        self._values[written] = result
+        bases = self._sliced_bases(written)
+        if bases:
+            whole = self._values[bases[0]]
+            dim, start = written.args[1], written.args[2] or 0
+            part = self._builder.for_each_sample(result)
+            whole = with_part(whole, part, dim, start)
+            self._builder.name_new(whole.tensor, self._modules.name_of(node))
+            self._values.update(dict.fromkeys(bases, whole))
+        views = _views_of(written).difference(bases)
+        if _reads_later(self._nodes, node, views):
+            raise ValueError(
+                f"{_name_of(node)} at '{self._modules.path_of(node)}' "
+                "writes into a part of a tensor that is read later. "
+                "Have the module compute a new tensor instead."
+            )
+
+    def _sliced_bases(self, written: "Node") -> list[Any]:
+        """Returns the tensor of which one is a range along an axis.
+
+        With it come the views of it that are the same, as `x[:]`. There is
+        none if what is written is no such range.
+        """
+        if str(written.target) != "aten.slice.Tensor" or written.args[4:]:
+            return []
+        found = [written.all_input_nodes[0]]
+        while _is_view(found[-1]):
+            parent = found[-1].all_input_nodes[0]
+            if (
+                self._values[parent].tensor
+                is not self._values[found[-1]].tensor
+            ):
+                return []
+            found.append(parent)
+        return found
 
     def _finish_modules(self, node: "Node") -> None:
         """Gives the output of each module that ends here the module's name."""
@@ -447,5 +477,9 @@ def _views_of(node: "Node") -> set[Any]:
 
 
 def _reads_later(nodes: list[Any], node: "Node", views: set[Any]) -> bool:
-    later = nodes[nodes.index(node) + 1 :]
-    return any(views.intersection(x.all_input_nodes) for x in later)
+    """Returns whether a view made before a node is read after it."""
+    place = nodes.index(node)
+    stale = views.intersection(nodes[:place])
+    return any(
+        stale.intersection(x.all_input_nodes) for x in nodes[place + 1 :]
+    )

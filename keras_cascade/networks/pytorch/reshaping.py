@@ -18,6 +18,7 @@ from keras_cascade.networks.pytorch.values import (
     in_plain_order,
     is_one,
     plain,
+    tensor_in,
     with_axis,
 )
 
@@ -45,6 +46,30 @@ def reshaped(value: Value, shape: Sequence[Size], name: str) -> Value:
         value, order = in_plain_order(value), plain(len(shape))
     sizes = [shape[dim] for dim in order]
     return Value(_reshape(value, sizes, name), shape, order)
+
+
+def with_part(value: Value, part: Value, dim: int, start: int) -> Value:
+    """Returns a value with a range along an axis replaced.
+
+    Args:
+        value: The value.
+        part: What stands there, with the same axes.
+        dim: The axis of PyTorch's.
+        start: Where it begins; counted from the end if it is negative.
+    """
+    size = value.shape[dim]
+    start = start % size if start < 0 else start
+    end = start + part.shape[dim]
+    axis = value.axis(dim)
+    before, after = [slice(None)] * value.rank, [slice(None)] * value.rank
+    before[axis], after[axis] = slice(0, start), slice(end, None)
+    pieces = [tensor_in(part, value.order)]
+    if start:
+        pieces.insert(0, value.tensor[tuple(before)])
+    if end < size:
+        pieces.append(value.tensor[tuple(after)])
+    tensor = pieces[0] if len(pieces) == 1 else ops.concatenate(pieces, axis)
+    return value.with_tensor(tensor)
 
 
 def _reshape(value: Value, sizes: Sequence[Size], name: str):

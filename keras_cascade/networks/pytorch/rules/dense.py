@@ -3,6 +3,7 @@
 Tested by `tests/networks/pytorch/rules/test_rules.py`.
 """
 
+from string import ascii_lowercase
 from typing import Any
 
 from keras import layers, ops
@@ -154,5 +155,12 @@ def einsum(
 ) -> Value:
     """A sum of products by an equation."""
     given = [in_plain_order(op.value(x)).tensor for x in tensors]
-    result = ops.einsum(equation.replace(" ", ""), *given)
+    result = ops.einsum(_lower(equation), *given)
     return Value(result, op.shape, plain(len(op.shape)))
+
+
+def _lower(equation: str) -> str:
+    """Returns an equation in small letters: Keras reads "J" as a number."""
+    used = dict.fromkeys(x for x in equation if x.isalpha())
+    letters = dict(zip(used, ascii_lowercase, strict=False))
+    return "".join(letters.get(x, x) for x in equation if x != " ")

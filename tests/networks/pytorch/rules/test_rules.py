@@ -177,6 +177,13 @@ def test_activations(module):
     check(module, numbers(*MAPS))
 
 
+def _written_into(x):
+    y = x * 2
+    y[:, 1:3].mul_(0.5)
+    y[:, -1:].zero_()
+    return y
+
+
 FUNCTIONS = {
     "arithmetic": lambda x: (2 - x) * x / 3 + x**2 - x.abs().sqrt(),
     "scaled": lambda x: torch.add(x, x.exp(), alpha=0.5).sub(x.sin(), alpha=2),
@@ -187,6 +194,7 @@ FUNCTIONS = {
     "clamped": lambda x: x.clamp(-0.5, 1) + x.clamp(min=0) + x.clamp_max(0.3),
     "cast": lambda x: x.int().float() + (x > 0).to(x.dtype),
     "in place": lambda x: x.mul(2).add_(1).relu_(),
+    "written into": lambda x: _written_into(x),
     "blended": lambda x: torch.lerp(x, x.cos(), 0.3).addcmul(x, x, value=0.5),
     "like": lambda x: x + torch.ones_like(x) * 2 + x.new_full((8,), 3.0),
     "sums": lambda x: x.sum(-1) + x.mean(-1) + x.amax(-1) - x.amin(-1),
@@ -222,7 +230,7 @@ FUNCTIONS = {
     "rolled": lambda x: x.roll(2, 1).flip(2),
     "triangle": lambda x: torch.tril(x) + torch.triu(x, 1) * 2,
     "product": lambda x: x @ x.transpose(1, 2) + torch.bmm(x, x.mT),
-    "einsum": lambda x: torch.einsum("b i d, b j d -> b i j", x, x),
+    "einsum": lambda x: torch.einsum("B i d, B J d -> B i J", x, x),
     "attention": lambda x: F.scaled_dot_product_attention(
         *[x.view(x.shape[0], 6, 2, 4).transpose(1, 2)] * 3
     ),
