@@ -436,7 +436,7 @@ def producer(
     A tensor alone does not show it; `functional_calls` needs the network,
     which does not exist while it is being built.
     """
-    history = tensor._keras_history
+    history: Any = getattr(tensor, "_keras_history")  # noqa: B009
     node = history.operation._inbound_nodes[history.node_index]
     return history.operation, list(node.input_tensors)
 

@@ -49,7 +49,9 @@ def _symbolic(step: Step, values: Mapping[Reference, Any]) -> Any:
     """Returns the symbolic outputs of a step, without adding it to a graph."""
 
     def value(x: Any) -> Any:
-        return values.get(x.reference) if isinstance(x, Source) else x
+        if not isinstance(x, Source):
+            return x
+        return None if x.reference is None else values.get(x.reference)
 
     given = step.map_arguments(value)
     # A function of `keras.ops` has no such method.

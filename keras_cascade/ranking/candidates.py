@@ -36,7 +36,7 @@ class Networks:
     several: bool
 
     @classmethod
-    def of(cls, network: object) -> "Networks":
+    def of(cls, network: Network | Mapping[str, Network]) -> "Networks":
         """Returns the networks in the argument `network` of `rank_taps`.
 
         Raises:

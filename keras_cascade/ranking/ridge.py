@@ -62,8 +62,8 @@ def leave_one_out(
     targets = np.asarray(targets, "float64")
     vectors, squares = directions(x)
     count = len(targets)
-    if penalties is None:
-        penalties = PENALTIES * max(squares.sum() / count, _TINY)
+    usual = PENALTIES * max(squares.sum() / count, _TINY)
+    grid = usual if penalties is None else penalties
     y = targets - targets.mean(axis=0)
     along, own = vectors.T @ y, vectors**2
 
@@ -74,8 +74,8 @@ def leave_one_out(
         # Without a penalty a sample may be alone in a direction.
         return residual / np.maximum(1.0 - leverage, _TINY)[:, None]
 
-    errors = np.array([np.mean(errors_at(x) ** 2) for x in penalties])
-    penalty = float(penalties[errors.argmin()])
+    errors = np.array([np.mean(errors_at(x) ** 2) for x in grid])
+    penalty = float(grid[errors.argmin()])
     return LeftOut(targets - errors_at(penalty), penalty, errors)
 
 

@@ -18,13 +18,40 @@ from keras_cascade.ranking.ridge import leave_one_out
 class Row(Protocol):
     """A row of a ranking."""
 
-    path: str
-    network: str
-    flops: int | None
-    scores: dict[str, float]
-    errors: dict[str, float]
-    bytes: int | None
-    tap: Tap
+    @property
+    def path(self) -> str:
+        """Returns the tap's path."""
+        ...
+
+    @property
+    def network(self) -> str:
+        """Returns the name of its network."""
+        ...
+
+    @property
+    def flops(self) -> int | None:
+        """Returns the operations up to the tap."""
+        ...
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """Returns the scores by name."""
+        ...
+
+    @property
+    def errors(self) -> dict[str, float]:
+        """Returns the standard errors of the scores."""
+        ...
+
+    @property
+    def bytes(self) -> int | None:
+        """Returns the bytes of a sample in a cache."""
+        ...
+
+    @property
+    def tap(self) -> Tap:
+        """Returns the tap."""
+        ...
 
     @property
     def cost(self) -> int:

@@ -181,7 +181,8 @@ def it_learns_the_same_alone(adapter: Adapter, samples: Samples) -> None:
     what = (
         f"{type(adapter).__name__}: outputs when adapted alone, and as a part"
     )
-    found = keras.ops.convert_to_numpy(alone(samples.x, training=False))
+    answers = keras.ops.convert_to_numpy(alone(samples.x, training=False))
+    found = np.asarray(answers)
     expect_close(found, outputs(_cascade(adapter, samples), samples.x), what)
 
 

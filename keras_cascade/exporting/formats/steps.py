@@ -64,13 +64,15 @@ def _all_at_once(
 ) -> Any:
     if mask is not None:
         return original(inputs, training=training, mask=mask)
-    batch, steps, *sizes = ops.shape(inputs)
+    shape: Any = ops.shape(inputs)
+    batch, steps, *sizes = shape
     call = layer.layer.call
     how = {"training": training} if takes_training(call) else {}
     found = call(ops.reshape(inputs, (-1, *sizes)), **how)
 
     def apart(x: Any) -> Any:
+        inner: Any = ops.shape(x)[1:]  # type: ignore[index]
         first = (-1, steps) if isinstance(steps, int) else (batch, steps)
-        return ops.reshape(x, (*first, *ops.shape(x)[1:]))
+        return ops.reshape(x, (*first, *inner))
 
     return keras.tree.map_structure(apart, found)

@@ -21,7 +21,12 @@ from keras_cascade.networks.pytorch.parameters import (
     rows_and_columns,
     table_layer,
 )
-from keras_cascade.networks.pytorch.values import Size, Value, plain
+from keras_cascade.networks.pytorch.values import (
+    Size,
+    Tensor,
+    Value,
+    plain,
+)
 
 
 @dataclass
@@ -45,7 +50,7 @@ class Builder:
     _layers: dict[Hashable, keras.Layer] = field(default_factory=dict)
     _tables: dict[Any, Value] = field(default_factory=dict)
     _seen: dict[int, keras.KerasTensor] = field(default_factory=dict)
-    _zero: keras.KerasTensor | None = None
+    _zero: Tensor = None
 
     def name_new(self, tensor: keras.KerasTensor, path: str) -> None:
         """Names the operations that made a tensor and have no name yet.
@@ -137,7 +142,7 @@ class Builder:
             name=self.names.new(path),
             trainable=any(parameter.trainable for parameter in sources),
         )
-        entries = [(name, (p,), convert) for name, p, convert in kernels]
+        entries: list[Any] = [(name, (p,), make_) for name, p, make_ in kernels]
         if bias is not None:
             entries.append((bias[0], tuple(bias[1]), bias[2]))
         for name, parameters, convert in entries:
@@ -221,7 +226,7 @@ class Builder:
         tensor = ops.broadcast_to(ops.reshape(one, [1] * len(sizes)), sizes)
         return Value(tensor, tuple(shape), plain(len(sizes)))
 
-    def zero(self) -> keras.KerasTensor:
+    def zero(self) -> Tensor:
         """Returns an integer that is 0 whatever the input is, of shape (1,)."""
         if self._zero is None:
             tensor = next(iter(self.entries.values()))

@@ -116,7 +116,7 @@ class Interpreter:
         name = self._builder.names.new(node.name)
         open_ = [s if isinstance(s, int) else None for s in sizes[1:]]
         steps = self._preprocess if is_image else None
-        entry = keras.Input(
+        entry: Any = keras.Input(
             steps[1](open_) if steps else open_, name=name, dtype=dtype
         )
         self._builder.entries[name] = entry

@@ -78,7 +78,7 @@ def table_layer(array: np.ndarray, name: str, trainable: bool) -> keras.Layer:
 
 def read_table(
     layer: keras.Layer, shape: tuple[int, ...], zero: keras.KerasTensor
-) -> keras.KerasTensor:
+) -> Any:
     """Returns what a layer of `table_layer` holds, in the array's shape.
 
     Args:

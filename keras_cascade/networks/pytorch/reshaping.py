@@ -14,6 +14,7 @@ from keras import layers, ops
 from keras_cascade.networks.pytorch.values import (
     Order,
     Size,
+    Tensor,
     Value,
     in_plain_order,
     is_one,
@@ -63,7 +64,7 @@ def with_part(value: Value, part: Value, dim: int, start: int) -> Value:
     axis = value.axis(dim)
     before, after = [slice(None)] * value.rank, [slice(None)] * value.rank
     before[axis], after[axis] = slice(0, start), slice(end, None)
-    pieces = [tensor_in(part, value.order)]
+    pieces: list[Tensor] = [tensor_in(part, value.order)]
     if start:
         pieces.insert(0, value.tensor[tuple(before)])
     if end < size:

@@ -75,7 +75,7 @@ def read_example(example: object) -> Example:
             "example is empty: give what the module is called with, such as "
             "an array of images or the shape of one, (3, 224, 224)."
         )
-    given = example.values() if isinstance(example, Mapping) else example
+    given: Any = example.values() if isinstance(example, Mapping) else example
     sizes = {
         len(tensor)
         for (tensor, _), source in zip(found, given, strict=False)
@@ -179,7 +179,7 @@ def _tensor(
         generator = torch.Generator().manual_seed(0)
         tensor = torch.randn((2, *sizes), generator=generator)
         return tensor, (True, *(size is None for size in given))  # type: ignore[union-attr]
-    tensor = given if isinstance(given, torch.Tensor) else None
+    tensor: Any = given if isinstance(given, torch.Tensor) else None
     if tensor is None:
         array = np.asarray(given)
         if array.dtype.kind not in "fiub":

@@ -19,6 +19,8 @@ from keras import ops
 # which torch.export writes them).
 Size = Any
 Order = tuple[int, ...]
+# A symbolic tensor; the functions of `keras.ops` say that they return others.
+Tensor = Any
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Value:
         order: For each axis of `tensor`, the axis of PyTorch's that it holds.
     """
 
-    tensor: keras.KerasTensor
+    tensor: Tensor
     shape: tuple[Size, ...]
     order: Order
 
@@ -50,7 +52,7 @@ class Value:
         """Returns the axis of the tensor that holds an axis of PyTorch's."""
         return self.order.index(dim % self.rank)
 
-    def with_tensor(self, tensor: keras.KerasTensor) -> "Value":
+    def with_tensor(self, tensor: Tensor) -> "Value":
         """Returns a value of the same axes."""
         return replace(self, tensor=tensor)
 
@@ -96,7 +98,7 @@ def is_one(size: Size) -> bool:
     return isinstance(size, int) and size == 1
 
 
-def tensor_in(value: Value, order: Order) -> keras.KerasTensor:
+def tensor_in(value: Value, order: Order) -> Tensor:
     """Returns the tensor with its axes in an order.
 
     Axes of size 1 move by a reshape, which runtimes do for nothing.

@@ -71,6 +71,7 @@ def keras_outputs(network: keras.Model, example: Example) -> Any:
     own = network.input
     several = isinstance(own, dict)
     places = list(own.values()) if several else [own]
+    places: list[Any] = network.inputs
     given = [
         to_keras_input(tensor, place)
         for tensor, place in zip(example.tensors(), places, strict=True)
@@ -119,7 +120,7 @@ def _flat(outputs: Any) -> dict[str, np.ndarray]:
 def _array(x: Any) -> np.ndarray:
     if hasattr(x, "detach"):
         return x.detach().cpu().numpy()
-    return keras.ops.convert_to_numpy(x)
+    return np.asarray(keras.ops.convert_to_numpy(x))
 
 
 def _paired(

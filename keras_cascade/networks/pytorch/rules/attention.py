@@ -36,13 +36,12 @@ def attention(
 ) -> Value:
     """Scaled dot-product attention."""
     parts = [op.for_each_sample(op.value(x)) for x in (query, key, value)]
-    if scale is None:
-        scale = float(parts[0].shape[-1]) ** -0.5
+    factor = float(parts[0].shape[-1]) ** -0.5 if scale is None else scale
     if parts[0].rank != 4 or enable_gqa:
-        return _by_hand(op, parts, attn_mask, is_causal, scale)
+        return _by_hand(op, parts, attn_mask, is_causal, factor)
     tensors = [tensor_in(part, _KERAS) for part in parts]
     mask = _mask(op, attn_mask, parts, is_causal)
-    result = ops.dot_product_attention(*tensors, scale=scale, **mask)
+    result = ops.dot_product_attention(*tensors, scale=factor, **mask)
     return Value(result, op.shape, _KERAS)
 
 

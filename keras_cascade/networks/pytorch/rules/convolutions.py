@@ -179,7 +179,7 @@ def _function(
     return tensor if bias is None else ops.add(tensor, op.operand(bias, (0,)))
 
 
-def _in_groups(tensor: Any, groups: int) -> Sequence[Any]:
+def _in_groups(tensor: Any, groups: int) -> Any:
     return [tensor] if groups == 1 else ops.split(tensor, groups, axis=-1)
 
 

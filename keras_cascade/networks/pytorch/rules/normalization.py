@@ -77,7 +77,8 @@ def _by_hand(
     shape = [1] * value.rank
     shape[value.axis(1)] = -1
     if mean is None or training:
-        mean, variance = ops.moments(value.tensor, axes, keepdims=True)
+        moments: Any = ops.moments(value.tensor, axes, keepdims=True)
+        mean, variance = moments
     else:
         mean = op.array(mean).reshape(shape)
         variance = op.array(variance).reshape(shape)
@@ -117,11 +118,12 @@ def layer_norm(
     """LayerNormalization over the last axes."""
     value = op.value(input)
     count = len(normalized_shape)
+    axes: Any = list(range(-count, 0))
     value = last_in_place(value) if count == 1 else in_plain_order(value)
     if op.makes_layer and weight is not None:
         layer = op.layer(
             lambda **names: layers.LayerNormalization(
-                axis=list(range(-count, 0)) if count > 1 else -1,
+                axis=axes if count > 1 else -1,
                 epsilon=eps,
                 center=bias is not None,
                 **names,
@@ -129,7 +131,6 @@ def layer_norm(
             {"gamma": weight, "beta": bias},
         )
         return Value(layer(value.tensor), op.shape, value.order)
-    axes = list(range(-count, 0))
     result = ops.layer_normalization(value.tensor, axis=axes, epsilon=eps)
     result = _scaled(op, result, normalized_shape, weight, bias)
     return value.with_tensor(result)

@@ -174,7 +174,8 @@ def topk(
         raise ValueError(
             f"'{op.path}' sorts along an axis that is not the last."
         )
-    values, places = ops.top_k(value.tensor, k)
+    found: Any = ops.top_k(value.tensor, k)
+    values, places = found
     return (
         Value(values, op.shape[0], value.order),
         Value(places, op.shape[1], value.order),

@@ -158,7 +158,8 @@ def im2col(
     from keras_cascade.networks.pytorch.values import in_plain_order, plain
 
     value = in_plain_order(op.value(input))
-    result = ops.unfold(
+    unfold: Any = ops.unfold  # says that it takes one number for both axes
+    result = unfold(
         value.tensor,
         tuple(kernel_size),
         tuple(dilation),
