@@ -37,6 +37,7 @@ LAZY = BACKENDS | {
     "onnx_ir",
     "onnxruntime",
     "onnxscript",
+    "pandas",
     "scipy",
     "sklearn",
     "tf2onnx",

@@ -41,7 +41,8 @@ def check_mode(mode: str | None, downstream: object) -> None:
     """Raises a ValueError for a `downstream_input` that is not possible."""
     if mode is None:
         return
-    if mode not in MODES:
+    # An array compared with names gives an array.
+    if not isinstance(mode, str) or mode not in MODES:
         raise ValueError(
             f"Unknown downstream_input {mode!r}. Possible: {listed(MODES)}, or "
             "None, which is 'inputs' if every tap is injected."

@@ -68,10 +68,9 @@ def torch_outputs(module: "torch.nn.Module", example: Example) -> Any:
 def keras_outputs(network: keras.Model, example: Example) -> Any:
     """Returns what a network answers in inference mode."""
     # Not network.inputs, which Keras sorts by name.
-    own = network.input
+    own: Any = network.input
     several = isinstance(own, dict)
-    places = list(own.values()) if several else [own]
-    places: list[Any] = network.inputs
+    places: list[Any] = list(own.values()) if several else [own]
     given = [
         to_keras_input(tensor, place)
         for tensor, place in zip(example.tensors(), places, strict=True)
