@@ -19,6 +19,7 @@ from keras_cascade.cache.cached_names import are_cached
 from keras_cascade.cache.datasets import Dataset
 from keras_cascade.cascade.compiled import Compiled
 from keras_cascade.cascade.input_checks import ExpectedInputs, is_symbolic
+from keras_cascade.cascade.logits import doubts_about_logits
 from keras_cascade.data import to_numpy
 from keras_cascade.data.arrays import count_rows, map_arrays
 from keras_cascade.data.forms import are_arrays, check_fit_data, first_rows
@@ -32,7 +33,6 @@ from keras_cascade.training.labels import (
     check_labels,
     output_losses,
 )
-from keras_cascade.training.logits import doubts_about_logits
 from keras_cascade.values.first_batch import FirstBatches
 
 

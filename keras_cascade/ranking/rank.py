@@ -7,11 +7,12 @@ import keras
 import numpy as np
 
 from keras_cascade._reporting.console import progress
-from keras_cascade.build import build_cascade
+from keras_cascade.cascade.cascade import Cascade
 from keras_cascade.data import labelled_batches, to_numpy
 from keras_cascade.data.inputs import input_paths, sort_inputs
 from keras_cascade.graph.taps import Tap, Taps
 from keras_cascade.networks.loading import as_network, load_network
+from keras_cascade.planning.arguments import Arguments
 from keras_cascade.ranking.candidates import Network, Networks, bytes_of
 from keras_cascade.ranking.features import (
     BATCH_SIZE,
@@ -107,9 +108,13 @@ def rank_taps(
     networks = Networks.of(network)
     found = {f"tap_{i}": tap for i, tap in enumerate(networks.find(taps))}
     paths = {name: tap.path for name, tap in found.items()}
-    cascade = build_cascade(
-        networks.as_upstream, taps=paths, fusion=None, preprocess=preprocess
+    arguments = Arguments(
+        upstream=networks.as_upstream,
+        taps=paths,
+        fusion=None,
+        preprocess=preprocess,
     )
+    cascade = Cascade.from_arguments(arguments)
     if downstream is not None:
         data = _labelled_by(downstream, data, max_samples)
     collected = collect(cascade, data, paths, max_features, max_samples)

@@ -2,7 +2,7 @@
 
 Both train, towards something else, without a word from Keras.
 
-Tested by `tests/training/test_logits.py`.
+Tested by `tests/cascade/test_logits.py`.
 """
 
 from collections.abc import Iterable, Iterator
