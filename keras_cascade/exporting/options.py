@@ -153,8 +153,9 @@ def _checked_format(path: Path, format: str | None) -> str:
                 f"SavedModel; or pass format=, one of {listed(FORMATS)}."
             )
         return ENDINGS[ending]
-    format = _KERAS_NAMES.get(format, format)
-    if format not in FORMATS:
+    if isinstance(format, str):
+        format = _KERAS_NAMES.get(format, format)
+    if not isinstance(format, str) or format not in FORMATS:
         raise ValueError(
             f"There is no format {format!r}. There are: {listed(FORMATS)}."
         )

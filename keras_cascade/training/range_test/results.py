@@ -136,7 +136,7 @@ class FoundLearningRates(tables.Tabular):
 
 def check_rule(rule: str) -> None:
     """Raises a ValueError if there is no such rule."""
-    if rule not in RULES:
+    if not isinstance(rule, str) or rule not in RULES:
         raise ValueError(f"rule={rule!r} is none of {listed(RULES)}.")
 
 
