@@ -210,7 +210,7 @@ RULES: dict[Rule, list[str]] = {
         "from matplotlib import pyplot",
         "class A:\n    import torch",
     ],
-    undeclared: ["import pandas", "def f():\n    import tensorflw"],
+    undeclared: ["import polars", "def f():\n    import tensorflw"],
     private_keras: [
         "import keras.src",
         "from keras.src.models import functional",

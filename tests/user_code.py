@@ -45,6 +45,8 @@ def data() -> tuple[dict[str, np.ndarray], np.ndarray]:
 
 def look(upstream: keras.Model, downstream: keras.Model) -> None:
     print(kc.stages(upstream))
+    ranking = kc.rank_taps(upstream, data(), max_samples=100)
+    print(ranking.best(2, max_flops=10**7), ranking.to_dict())
     for tap in kc.list_taps(upstream, "stage*"):
         print(tap.path, tap.shape, tap.parameters)
     report = kc.check_interface(upstream, downstream, head=10)

@@ -522,7 +522,9 @@ def test_ten_times_the_reference_data_take_no_more_memory():
         finally:
             tracemalloc.stop()
 
-    assert peak(20) < 1.2 * peak(2)
+    # The smaller of two: when Python collects its garbage is by chance.
+    few, many = (min(peak(n), peak(n)) for n in (2, 20))
+    assert many < 1.2 * few
 
 
 def test_the_plot_has_a_panel_for_each_kind_with_named_lines():
