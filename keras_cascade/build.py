@@ -56,7 +56,9 @@ def build_cascade(
             weights; `keras.models.clone_model` makes two. A network is a
             `keras.Model` with a defined input shape, the name of a Keras
             application (`"MobileNetV3Small"`), the path of a `.keras` file,
-            or a KerasHub preset (`"hub:resnet_18_imagenet"`).
+            a KerasHub preset (`"hub:resnet_18_imagenet"`), or a network of
+            timm or transformers (`"timm:resnet18"`, `"hf:user/model"`). A
+            PyTorch module becomes one by `from_torch`.
         downstream: The network that receives them; `None` ends the cascade
             after the fusion, or with `head`. Defaults to `None`.
         taps: The outputs that are read: a path, a list of paths, `{tap name:

@@ -73,8 +73,9 @@ def test_an_unknown_name_is_an_error_that_says_what_strings_mean():
         ValueError,
         match=r"upstream='mobilenetv3small' is no network\. Closest: "
         r"'MobileNetV3Small'.* A string is the name of a Keras application "
-        r"\('MobileNetV3Small'\), the path of a '\.keras' file, or a KerasHub "
-        r"preset \('hub:resnet_18_imagenet'\)\.",
+        r"\('MobileNetV3Small'\), the path of a '\.keras' file, a KerasHub "
+        r"preset \('hub:resnet_18_imagenet'\), or a network of timm or "
+        r"transformers \('timm:resnet18', 'hf:user/model'\)\.",
     ):
         load_network("mobilenetv3small", "upstream")
 

@@ -5,7 +5,7 @@ Tested by `tests/networks/pytorch/test_conversion.py`.
 
 import inspect
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -43,8 +43,14 @@ class Example:
 
     def like(self, batch: int) -> "Example":
         """Returns another example of some number of samples, by repetition."""
-        args = tuple(_with_batch(x, batch) for x in self.args)
-        kwargs = {k: _with_batch(x, batch) for k, x in self.kwargs.items()}
+        return self.map(lambda tensor: _with_batch(tensor, batch))
+
+    def map(
+        self, change: "Callable[[torch.Tensor], torch.Tensor]"
+    ) -> "Example":
+        """Returns an example with each tensor changed."""
+        args = tuple(change(x) for x in self.args)
+        kwargs = {k: change(x) for k, x in self.kwargs.items()}
         return Example(args, kwargs, self.is_open)
 
 
