@@ -2,7 +2,6 @@
 
 import gc
 import importlib.util
-import mmap
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,25 +38,6 @@ def _unoptimized() -> Iterator[str]:
     does not know.
     """
     yield "--xla_backend_optimization_level=0"
-    # The older emitters of LLVM compile in half the time of those of MLIR.
-    older = "xla_cpu_use_fusion_emitters"
-    if _is_in_jaxlib(older.encode()):
-        yield f"--{older}=false"
-
-
-def _is_in_jaxlib(text: bytes) -> bool:
-    """Whether the compiled library of JAX contains a text."""
-    spec = importlib.util.find_spec("jaxlib")
-    folders = spec.submodule_search_locations or [] if spec else []
-    for folder in folders:
-        for path in Path(folder).glob("*jax_common*"):
-            with (
-                path.open("rb") as file,
-                mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
-            ):
-                if content.find(text) >= 0:
-                    return True
-    return False
 
 
 _configure_frameworks()
