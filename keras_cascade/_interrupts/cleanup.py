@@ -59,3 +59,14 @@ def interrupts_put_off() -> Iterator[None]:
         yield
     if came:
         raise KeyboardInterrupt
+
+
+@contextmanager
+def put_off_and_finally(action: Callable[[], object]) -> Iterator[None]:
+    """Has an interrupt wait for the end of the block and of an action there.
+
+    Args:
+        action: As in `finally_twice`.
+    """
+    with interrupts_put_off(), finally_twice(action):
+        yield

@@ -127,13 +127,16 @@ _STATES = {
 
 
 def keep_arrays_of_steps(
-    model: Any, attribute: str, put_off: Callable[[], Any]
+    model: Any,
+    attribute: str,
+    put_off: Callable[[Callable[[], object]], Any],
 ) -> None:
     """Makes an interrupted step on JAX leave the model its arrays.
 
     Keras takes them from the variables before the first step and gives them
     back in the end, if it knows of a step that was done. `put_off` is a context
-    in which interrupts wait: the arrays that a step was given are deleted.
+    in which interrupts wait, as the arrays that a step was given are deleted,
+    and that calls its argument however the block ends.
     """
     step = getattr(model, attribute)
     if keras.config.backend() != "jax" or hasattr(step, "keeps_arrays"):
@@ -142,12 +145,13 @@ def keep_arrays_of_steps(
 
     def run(state: Any, iterator: Any) -> Any:
         latest = state
-        try:
-            with put_off():
-                logs, latest = step(state, iterator)
-            return logs, latest
-        finally:
+
+        def keep() -> None:
             model._jax_state = dict(zip(names, latest, strict=True))
+
+        with put_off(keep):
+            logs, latest = step(state, iterator)
+        return logs, latest
 
     vars(run)["keeps_arrays"] = True
     setattr(model, attribute, run)

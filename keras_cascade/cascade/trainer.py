@@ -8,7 +8,7 @@ from contextlib import contextmanager, nullcontext
 from os import PathLike
 from typing import Any, Self
 
-from keras_cascade._interrupts.cleanup import finally_twice, interrupts_put_off
+from keras_cascade._interrupts.cleanup import finally_twice, put_off_and_finally
 from keras_cascade._keras_compat import give_arrays_back, keep_arrays_of_steps
 from keras_cascade.adapters.fitting import fit_adapters
 from keras_cascade.cache.feature_cache import FeatureCache, as_cache
@@ -364,20 +364,20 @@ class Trainer(Checked):
         """
         self._check_fitted("training")
         super().make_train_function(self._retrace_if_stale() or force)
-        keep_arrays_of_steps(self, "train_function", interrupts_put_off)
+        keep_arrays_of_steps(self, "train_function", put_off_and_finally)
         self._await_first_batch()
 
     def make_test_function(self, force: bool = False) -> None:
         """Implements Keras's hook: `evaluate` needs fitted adapters."""
         self._check_fitted("evaluation")
         super().make_test_function(force)
-        keep_arrays_of_steps(self, "test_function", interrupts_put_off)
+        keep_arrays_of_steps(self, "test_function", put_off_and_finally)
 
     def make_predict_function(self, force: bool = False) -> Any:
         """Implements Keras's hook: `predict` needs fitted adapters."""
         self._check_fitted("prediction")
         super().make_predict_function(force)
-        keep_arrays_of_steps(self, "predict_function", interrupts_put_off)
+        keep_arrays_of_steps(self, "predict_function", put_off_and_finally)
         return self.predict_function
 
     def _set_flags(self, patterns: str | Sequence[str], flag: bool) -> Self:

@@ -225,3 +225,20 @@ def test_an_interrupted_evaluation_leaves_the_weights(network):
         after = numbers(cascade.variables)
         for one, other in zip(before, after, strict=True):
             np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("call", ["evaluate", "predict"])
+def test_an_interrupt_beside_a_step_leaves_the_weights(network, call):
+    cascade = build(network)
+    fit(cascade)
+    function = getattr(cascade, call)
+    arguments = (X, Y, 8, 0) if call == "evaluate" else (X, 8, 0)
+    lines = Interrupt().run(function, *arguments).lines
+    lines += Interrupt().run(function, *arguments).lines
+    beside = ("fitting_and_saving.py", "cleanup.py")
+    known = {line for line in lines if not line[0].endswith(beside)}
+    before = numbers(cascade.variables)
+    for at in range(1, len(set(lines) - known) + 1):
+        Interrupt(at, known).run(function, *arguments)
+        for one, other in zip(before, numbers(cascade.variables), strict=True):
+            np.testing.assert_array_equal(one, other)
