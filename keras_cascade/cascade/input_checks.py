@@ -94,7 +94,7 @@ class ExpectedInputs:
 
 
 def is_symbolic(inputs: Any) -> bool:
-    """Whether there are symbolic tensors among inputs."""
+    """Returns whether there are symbolic tensors among inputs."""
     leaves = keras.tree.flatten(inputs)
     return any(isinstance(x, keras.KerasTensor) for x in leaves)
 

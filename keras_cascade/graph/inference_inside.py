@@ -25,7 +25,7 @@ AUGMENTATIONS = tuple(
 
 
 def augments(layer: keras.Layer) -> bool:
-    """Whether a layer is augmentation, or has some inside."""
+    """Returns whether a layer is augmentation, or has some inside."""
     return any(isinstance(x, AUGMENTATIONS) for x in compat.sublayers(layer))
 
 
@@ -64,7 +64,7 @@ def _frozen_inside(layer: keras.Layer, trains: bool) -> Iterator[keras.Layer]:
 
 @lru_cache
 def takes_training(call: Callable[..., Any]) -> bool:
-    """Whether the `call` of a layer has an argument for the mode."""
+    """Returns whether the `call` of a layer has an argument for the mode."""
     return "training" in inspect.signature(call).parameters
 
 

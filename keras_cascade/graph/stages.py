@@ -205,7 +205,7 @@ class _Reductions:
     def _is_map(
         self, sizes: Sequence[int], given: Sequence[Reference], shapes: Shapes
     ) -> bool:
-        """Whether a tensor has positions: pooling to a single point has none.
+        """Returns whether a tensor has positions: one that is pooled has none.
 
         The last map of a small image may be a point, if its size was halved.
         """

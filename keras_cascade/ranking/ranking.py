@@ -195,7 +195,7 @@ class TapRanking(tables.Tabular):
 
     @property
     def beats_baselines(self) -> bool:
-        """Whether the best tap is better than each baseline.
+        """Returns whether the best tap is better than each baseline.
 
         Better is by more than a standard error, where the score has one.
         """

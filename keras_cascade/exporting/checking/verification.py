@@ -165,7 +165,7 @@ def borrowed_operators(operators: Iterable[str]) -> list[str]:
 
 
 def is_roughly_right(expected: Answers, found: Answers) -> bool:
-    """Whether a file answers as the model to two digits.
+    """Returns whether a file answers as the model to two digits.
 
     Made-up inputs may be divided by zero: what is infinite or undefined in the
     one is so in the other.

@@ -226,6 +226,12 @@ class Builder:
         tensor = ops.broadcast_to(ops.reshape(one, [1] * len(sizes)), sizes)
         return Value(tensor, tuple(shape), plain(len(sizes)))
 
+    def batch_sizes(self) -> set[Any]:
+        """Returns the symbols that stand for the batch's size."""
+        sizes = (value.shape[0] for value in self.inputs.values())
+        symbols = (getattr(size, "free_symbols", set()) for size in sizes)
+        return set().union(*symbols)
+
     def zero(self) -> Tensor:
         """Returns an integer that is 0 whatever the input is, of shape (1,)."""
         if self._zero is None:

@@ -9,7 +9,6 @@ import keras
 
 from keras_cascade.networks.pytorch.interpreter import Interpreter
 from keras_cascade.networks.pytorch.outputs import named_results
-from keras_cascade.networks.pytorch.parameters import Weight
 from keras_cascade.networks.pytorch.preprocessing import (
     Steps,
     preprocessing,
@@ -20,7 +19,10 @@ from keras_cascade.networks.pytorch.values import (
     channels_last,
     in_plain_order,
 )
-from keras_cascade.networks.pytorch.verification import verify_network
+from keras_cascade.networks.pytorch.verification import (
+    Converted,
+    verify_network,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -101,15 +103,12 @@ def from_torch(
     _check(module, name, data_format)
     given = read_example(example)
     steps = preprocessing(preprocess, data_format)
-    network, _ = convert(
+    converted = convert(
         module, given, name=name, data_format=data_format, preprocess=steps
     )
-    if verify and steps is None:
-        verify_network(network, module, given)
-    elif verify:
-        bare, _ = convert(module, given, name=name, data_format=data_format)
-        verify_network(bare, module, given)
-    return network
+    if verify:
+        verify_network(converted, module, given)
+    return converted.network
 
 
 def _check(module: object, name: object, data_format: object) -> None:
@@ -138,8 +137,8 @@ def convert(
     name: str | None = None,
     data_format: str | None = None,
     preprocess: Steps | None = None,
-) -> tuple[keras.Model, list[Weight]]:
-    """Returns the network, and what each of its weights holds."""
+) -> Converted:
+    """Returns the network, and what of it stands for what of the module."""
     import torch
 
     program = (
@@ -147,33 +146,44 @@ def convert(
         if isinstance(module, torch.export.ExportedProgram)
         else trace(module, example)
     )
-    channels_first = (
-        data_format or keras.config.image_data_format()
-    ) == "channels_first"
+    data_format = data_format or keras.config.image_data_format()
+    channels_first = data_format == "channels_first"
     interpreter = Interpreter(program, channels_first, preprocess)
-    results = interpreter.run()
-    outputs = named_results(program, results)
+    named, are_named = named_results(program, interpreter.run())
     builder = interpreter.builder
-    tensors = keras.tree.map_structure(
-        lambda x: _output(builder.for_each_sample(x), channels_first), outputs
-    )
-    inputs = builder.entries
+    if preprocess and not any(x.rank > 3 for x in builder.inputs.values()):
+        raise ValueError(
+            "preprocess is for images, and the module takes none: no argument "
+            "has floats of four axes."
+        )
+    outputs = {
+        k: _output(builder.for_each_sample(value), channels_first)
+        for k, value in named.items()
+    }
     network = keras.Model(
-        inputs if len(inputs) > 1 else next(iter(inputs.values())),
-        tensors,
+        _one_or_all(builder.entries),
+        _structure(outputs, are_named),
         name=name or type(module).__name__.lower(),
     )
     for weight in builder.weights:
         weight.load()
-    return network, builder.weights
+    inputs = list(builder.inputs.values())
+    return Converted(network, builder.weights, inputs, outputs)
 
 
-def _output(value: Value, channels_first: bool) -> keras.KerasTensor:
+def _output(value: Value, channels_first: bool) -> Value:
     """Returns an output: a map in Keras's data format, else PyTorch's axes."""
-    if (
-        value.order == channels_last(value.rank)
-        and not channels_first
-        and value.rank > 3
-    ):
-        return value.tensor
-    return in_plain_order(value).tensor
+    is_map = value.order == channels_last(value.rank) and value.rank > 3
+    return value if is_map and not channels_first else in_plain_order(value)
+
+
+def _one_or_all(named: dict[str, keras.KerasTensor]) -> Any:
+    return named if len(named) > 1 else next(iter(named.values()))
+
+
+def _structure(outputs: dict[str, Value], are_named: bool) -> Any:
+    """Returns a dict if the module names its outputs, else one or a list."""
+    tensors = {k: value.tensor for k, value in outputs.items()}
+    if are_named:
+        return tensors
+    return list(tensors.values()) if len(tensors) > 1 else tensors.popitem()[1]

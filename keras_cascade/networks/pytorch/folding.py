@@ -7,7 +7,7 @@ for each sample.
 Tested by `tests/networks/pytorch/test_conversion.py`.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
 from keras_cascade.networks.pytorch.values import Size
@@ -48,15 +48,20 @@ def takes_shapes_only(node: "Node") -> bool:
     return _kind(node) in _FILLED
 
 
-def fold_filled(node: "Node") -> Any:
-    """Returns what a node of `takes_shapes_only` gives, for a batch of 1."""
+def fold_filled(node: "Node", batch: Collection[Any]) -> Any:
+    """Returns what a node of `takes_shapes_only` gives, for a batch of 1.
+
+    Args:
+        node: The node.
+        batch: As in `fold`.
+    """
     import torch
 
     example = node.meta["val"]
     number = _FILLED[_kind(node)]
     if number is None:
         number = node.kwargs.get("fill_value", node.args[-1])
-    sizes = [_with_batch_of_one(size) for size in sizes_in(example.shape)]
+    sizes = [_for_one(size, batch) for size in sizes_in(example.shape)]
     return torch.full(sizes, number, dtype=example.dtype)
 
 
@@ -64,24 +69,34 @@ def _kind(node: "Node") -> str:
     return str(node.target).removeprefix("aten.").split(".")[0]
 
 
-def fold(node: "Node", args: Any, kwargs: Any) -> Any:
+def fold(node: "Node", args: Any, kwargs: Any, batch: Collection[Any]) -> Any:
     """Returns what a node gives for constants.
 
     Args:
         node: The node.
         args: Its arguments: constants of PyTorch's, numbers, sizes.
         kwargs: Those by name.
+        batch: The symbols that stand for the batch's size.
+
+    Raises:
+        ValueError: If it depends on another size that stays free.
     """
     import torch
     from torch.fx.node import map_aggregate
 
-    args, kwargs = map_aggregate((args, kwargs), _with_batch_of_one)
+    args, kwargs = map_aggregate((args, kwargs), lambda x: _for_one(x, batch))
     with torch.no_grad():
         return node.target(*args, **kwargs)  # type: ignore[operator]
 
 
-def _with_batch_of_one(x: Any) -> Any:
+def _for_one(x: Any, batch: Collection[Any]) -> Any:
+    """Returns a size for a batch of 1."""
     symbols = getattr(x, "free_symbols", None)
     if not symbols:
         return x
+    if not symbols.issubset(batch):
+        raise ValueError(
+            "The module computes a constant of a size that the example leaves "
+            "free: give the example with this size, rather than None."
+        )
     return int(x.subs(dict.fromkeys(symbols, 1)))

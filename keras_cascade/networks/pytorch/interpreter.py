@@ -3,7 +3,7 @@
 Tested by `tests/networks/pytorch/test_conversion.py`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -18,16 +18,31 @@ from keras_cascade.networks.pytorch.folding import (
     takes_shapes_only,
 )
 from keras_cascade.networks.pytorch.modules import Modules
+from keras_cascade.networks.pytorch.nodes import (
+    bind,
+    is_node,
+    is_number,
+    keras_dtype,
+    leaves,
+    name_of,
+    nodes_in,
+)
 from keras_cascade.networks.pytorch.operation import Operation
-from keras_cascade.networks.pytorch.parameters import Parameter, Uses
+from keras_cascade.networks.pytorch.parameters import Parameter
 from keras_cascade.networks.pytorch.preprocessing import Steps
 from keras_cascade.networks.pytorch.registry import Rule, find_rule
 from keras_cascade.networks.pytorch.reshaping import with_part
+from keras_cascade.networks.pytorch.uses import Uses
 from keras_cascade.networks.pytorch.values import (
     Value,
     channels_last,
     in_plain_order,
     plain,
+)
+from keras_cascade.networks.pytorch.writing import (
+    reads_later,
+    sliced_bases,
+    views_of,
 )
 
 if TYPE_CHECKING:
@@ -58,7 +73,6 @@ class Interpreter:
         self._modules = Modules(self._nodes)
         self._values: dict[Any, Any] = {}
         self._uses = Uses()
-        self._keys: dict[Any, Any] = {}
 
     @property
     def builder(self) -> Builder:
@@ -69,13 +83,13 @@ class Interpreter:
         """Builds the network and returns the values of its outputs."""
         self._read_placeholders()
         self._refuse_unknown()
-        self._note_uses()
+        self._uses.note(self._live_nodes(), self._values)
         for node in self._nodes:
             if node.op == "call_function":
                 self._values[node] = self._result(node)
                 self._finish_modules(node)
         (output,) = (node for node in self._nodes if node.op == "output")
-        return [self._values[x] if _is_node(x) else x for x in output.args[0]]
+        return [self._values[x] if is_node(x) else x for x in output.args[0]]
 
     # Placeholders.
 
@@ -108,7 +122,7 @@ class Interpreter:
         if not hasattr(example, "shape"):
             return example
         shape = sizes_in(example.shape)
-        dtype = _keras_dtype(example.dtype)
+        dtype = keras_dtype(example.dtype)
         is_image = len(shape) >= 4 and dtype.startswith("float")
         last = is_image and not self._channels_first
         order = channels_last(len(shape)) if last else plain(len(shape))
@@ -131,7 +145,7 @@ class Interpreter:
         """Raises an error that names each operation without a rule."""
         missing: dict[str, set[str]] = {}
         for node in self._live_nodes():
-            name = _name_of(node)
+            name = name_of(node)
             if find_rule(name) is None:
                 missing.setdefault(name, set()).add(
                     self._modules.path_of(node) or "the module itself"
@@ -156,77 +170,33 @@ class Interpreter:
             if isinstance(value, Value | Parameter)
         }
         for node in self._nodes:
-            is_call = node.op == "call_function" and not _is_number(node)
+            is_call = node.op == "call_function" and not is_number(node)
             if not is_call or takes_shapes_only(node):
                 continue
             if live.intersection(node.all_input_nodes):
                 live.add(node)
                 yield node
 
-    def _note_uses(self) -> None:
-        """Notes of each parameter which calls use it, and how."""
-        for node in self._live_nodes():
-            found = find_rule(_name_of(node))
-            bound = self._bind(node, node.args, node.kwargs)
-            slots = found.weights if found else ()
-            weights = {k: _flat(bound.get(k)) for k in slots}
-            others = {k: x for k, x in bound.items() if k not in slots}
-            self._keys[node] = (
-                _name_of(node),
-                str({k: self._setting(x) for k, x in others.items()}),
-                tuple(
-                    self._values[n].name
-                    for ns in weights.values()
-                    for n in ns
-                    if isinstance(self._values.get(n), Parameter)
-                ),
-            )
-            in_slots = {n for nodes in weights.values() for n in nodes}
-            whole = all(
-                not isinstance(self._values.get(n), type(None))
-                for n in in_slots
-            )
-            for parameter in node.all_input_nodes:
-                value = self._values.get(parameter)
-                if isinstance(value, Parameter):
-                    direct = parameter in in_slots and whole
-                    elsewhere = any(
-                        parameter in _flat(x) for x in others.values()
-                    )
-                    kind = (
-                        self._keys[node] if direct and not elsewhere else None
-                    )
-                    self._uses.add(value, kind)
-
-    def _setting(self, argument: Any) -> Any:
-        """Returns an argument without what differs from call to call."""
-        if _is_node(argument):
-            value = self._values.get(argument)
-            return value.name if isinstance(value, Parameter) else "tensor"
-        if isinstance(argument, list | tuple):
-            return [self._setting(x) for x in argument]
-        return str(argument)
-
     # One node.
 
     def _result(self, node: "Node") -> Any:
-        if _is_number(node):
+        if is_number(node):
             return sizes_in([node.meta.get("val")])[0]
         if takes_shapes_only(node):
-            return fold_filled(node)
+            return fold_filled(node, self._builder.batch_sizes())
         from torch.fx.node import map_aggregate
 
         args, kwargs = map_aggregate(
             (node.args, node.kwargs),
-            lambda x: self._values[x] if _is_node(x) else x,
+            lambda x: self._values[x] if is_node(x) else x,
         )
         if not any(
-            isinstance(x, Value | Parameter) for x in _leaves((args, kwargs))
+            isinstance(x, Value | Parameter) for x in leaves((args, kwargs))
         ):
-            return fold(node, args, kwargs)
+            return fold(node, args, kwargs, self._builder.batch_sizes())
         args, kwargs = map_aggregate(
             (node.args, node.kwargs),
-            lambda x: self._given(x) if _is_node(x) else x,
+            lambda x: self._given(x) if is_node(x) else x,
         )
         return self._apply(node, args, kwargs)
 
@@ -254,21 +224,20 @@ class Interpreter:
         return self._builder.repeated(given, shape, rows[0], path)
 
     def _apply(self, node: "Node", args: Any, kwargs: Any) -> Any:
-        name = _name_of(node)
+        name = name_of(node)
         found = find_rule(name)
         if found is None:
             raise ValueError(f"There is no rule for {name}.")
         operation = self._operation(node, found)
         try:
-            arguments = self._bind(node, args, kwargs)
-            result = _call(found, operation, arguments)
+            result = _call(found, operation, node, args, kwargs)
         except (IndexError, KeyError, TypeError, ValueError) as error:
             error.add_note(
                 f"In the rule of {name} at {operation.path!r}, for shapes "
-                f"{[getattr(x, 'shape', x) for x in _leaves((args, kwargs))]}."
+                f"{[getattr(x, 'shape', x) for x in leaves((args, kwargs))]}."
             )
             raise
-        for x in _leaves(result):
+        for x in leaves(result):
             if isinstance(x, Value):
                 self._builder.name_new(x.tensor, operation.path)
         self._write_in_place(node, result)
@@ -281,77 +250,46 @@ class Interpreter:
             if isinstance(example, list | tuple)
             else sizes_in(getattr(example, "shape", ()))
         )
-        bound = self._bind(node, node.args, node.kwargs)
-        weights = [n for k in found.weights for n in _flat(bound.get(k))]
+        bound = bind(node, node.args, node.kwargs)
+        weights = [n for k in found.weights for n in nodes_in(bound.get(k))]
         values = [self._values[n] for n in weights]
         return Operation(
             self._builder,
             self._modules.name_of(node),
-            _name_of(node),
+            name_of(node),
             shape,
-            _keras_dtype(getattr(example, "dtype", None)),
-            self._keys.get(node, ()),
-            bool(values)
-            and not any(isinstance(x, Value) for x in values)
-            and all(
-                self._uses.is_layers(x)
-                for x in values
-                if isinstance(x, Parameter)
-            ),
+            keras_dtype(getattr(example, "dtype", None)),
+            self._uses.key_of(node),
+            self._uses.make_a_layer(values),
         )
-
-    def _bind(
-        self, node: "Node", args: Sequence[Any], kwargs: Any
-    ) -> dict[str, Any]:
-        """Returns arguments by the names of PyTorch's schema."""
-        schema = getattr(node.target, "_schema", None)
-        if schema is None:
-            return {str(i): x for i, x in enumerate(args)} | dict(kwargs)
-        names = [argument.name for argument in schema.arguments]
-        return dict(zip(names, args, strict=False)) | dict(kwargs)
 
     def _write_in_place(self, node: "Node", result: Any) -> None:
         """Has later readers of a tensor that was written see the new values."""
-        if not _name_of(node).split(".")[1].endswith("_"):
-            return
-        written = node.args[0]
-        if not isinstance(self._values[written], Value):
+        written: Any = node.args[0] if node.args else None
+        is_written = name_of(node).split(".")[1].endswith("_")
+        if not is_written or not isinstance(self._values[written], Value):
             return
         self._values[written] = result
-        bases = self._sliced_bases(written)
+        bases = sliced_bases(written, self._values)
         if bases:
-            whole = self._values[bases[0]]
-            dim, start = written.args[1], written.args[2] or 0
-            part = self._builder.for_each_sample(result)
-            whole = with_part(whole, part, dim, start)
-            self._builder.name_new(whole.tensor, self._modules.name_of(node))
-            self._values.update(dict.fromkeys(bases, whole))
-        views = _views_of(written).difference(bases)
-        if _reads_later(self._nodes, node, views):
+            self._write_into(bases, written, result, node)
+        views = views_of(written).difference(bases)
+        if reads_later(self._nodes, node, views):
             raise ValueError(
-                f"{_name_of(node)} at '{self._modules.path_of(node)}' "
+                f"{name_of(node)} at '{self._modules.path_of(node)}' "
                 "writes into a part of a tensor that is read later. "
                 "Have the module compute a new tensor instead."
             )
 
-    def _sliced_bases(self, written: "Node") -> list[Any]:
-        """Returns the tensor of which one is a range along an axis.
-
-        With it come the views of it that are the same, as `x[:]`. There is
-        none if what is written is no such range.
-        """
-        if str(written.target) != "aten.slice.Tensor" or written.args[4:]:
-            return []
-        found = [written.all_input_nodes[0]]
-        while _is_view(found[-1]):
-            parent = found[-1].all_input_nodes[0]
-            if (
-                self._values[parent].tensor
-                is not self._values[found[-1]].tensor
-            ):
-                return []
-            found.append(parent)
-        return found
+    def _write_into(
+        self, bases: list[Any], written: "Node", result: Value, node: "Node"
+    ) -> None:
+        dim: Any = written.args[1]
+        start: Any = written.args[2] or 0
+        part = self._builder.for_each_sample(result)
+        whole = with_part(self._values[bases[0]], part, dim, start)
+        self._builder.name_new(whole.tensor, self._modules.name_of(node))
+        self._values.update(dict.fromkeys(bases, whole))
 
     def _finish_modules(self, node: "Node") -> None:
         """Gives the output of each module that ends here the module's name."""
@@ -365,24 +303,28 @@ class Interpreter:
                 self._values[output] = value
 
 
-def _call(found: Rule, operation: Operation, arguments: dict[str, Any]) -> Any:
+def _call(
+    found: Rule, operation: Operation, node: "Node", args: Any, kwargs: Any
+) -> Any:
     if found.plain:
-        return _call_users(found, operation, arguments)
-    arguments = {k.replace("self", "input"): x for k, x in arguments.items()}
-    return found.function(operation, **arguments)
+        return _call_users(found, operation, args, kwargs)
+    given = bind(node, args, kwargs)
+    given = {k.replace("self", "input"): x for k, x in given.items()}
+    return found.function(operation, **given)
 
 
 def _call_users(
-    found: Rule, operation: Operation, arguments: dict[str, Any]
+    found: Rule, operation: Operation, args: Any, kwargs: Any
 ) -> Any:
+    from torch.fx.node import map_aggregate
+
     def given(x: Any) -> Any:
         if isinstance(x, Value | Parameter):
             return in_plain_order(operation.value(x)).tensor
         return operation.array(x) if hasattr(x, "detach") else x
 
-    result = found.function(
-        *(keras.tree.map_structure(given, x) for x in arguments.values())
-    )
+    args, kwargs = map_aggregate((args, kwargs), given)
+    result = found.function(*args, **kwargs)
     several = isinstance(result, list | tuple)
     shapes = operation.shape if several else [operation.shape]
     values = [
@@ -392,94 +334,3 @@ def _call_users(
         )
     ]
     return tuple(values) if several else values[0]
-
-
-def _is_number(node: "Node") -> bool:
-    """Returns whether a node gives a size, or nothing."""
-    value = node.meta.get("val")
-    if isinstance(value, list | tuple):
-        return False
-    return not hasattr(value, "shape")
-
-
-def _is_node(x: Any) -> bool:
-    from torch.fx import Node
-
-    return isinstance(x, Node)
-
-
-def _name_of(node: "Node") -> str:
-    target = node.target
-    if hasattr(target, "_schema"):
-        return str(target)
-    return f"python.{getattr(target, '__name__', target)}"
-
-
-def _flat(argument: Any) -> list[Any]:
-    return [x for x in _leaves(argument) if _is_node(x)]
-
-
-def _leaves(arguments: Any) -> Iterator[Any]:
-    if isinstance(arguments, dict):
-        arguments = list(arguments.values())
-    if isinstance(arguments, list | tuple):
-        for x in arguments:
-            yield from _leaves(x)
-    else:
-        yield arguments
-
-
-def _keras_dtype(dtype: Any) -> str:
-    name = str(dtype).removeprefix("torch.")
-    return {
-        "int64": "int32",
-        "float64": "float32",
-        "None": "float32",
-    }.get(name, name)
-
-
-_VIEWS = (
-    "view",
-    "select",
-    "slice",
-    "transpose",
-    "permute",
-    "unsqueeze",
-    "squeeze",
-    "expand",
-    "unbind",
-    "chunk",
-    "split",
-    "narrow",
-    "flatten",
-    "getitem",
-)
-
-
-def _is_view(node: "Node") -> bool:
-    return node.op == "call_function" and any(
-        _name_of(node).split(".")[1].startswith(kind) for kind in _VIEWS
-    )
-
-
-def _views_of(node: "Node") -> set[Any]:
-    """Returns the tensors that share memory with one, itself left out."""
-    base = node
-    while _is_view(base):
-        base = base.all_input_nodes[0]
-    found, new = {base}, [base]
-    while new:
-        for user in new.pop().users:
-            if _is_view(user) and user not in found:
-                found.add(user)
-                new.append(user)
-    return found - {node}
-
-
-def _reads_later(nodes: list[Any], node: "Node", views: set[Any]) -> bool:
-    """Returns whether a view made before a node is read after it."""
-    place = nodes.index(node)
-    stale = views.intersection(nodes[:place])
-    return any(
-        stale.intersection(x.all_input_nodes) for x in nodes[place + 1 :]
-    )

@@ -12,8 +12,10 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
 
-def named_results(program: "ExportedProgram", results: list[Any]) -> Any:
-    """Returns a module's outputs: one, a list, or a dict by their names.
+def named_results(
+    program: "ExportedProgram", results: list[Any]
+) -> tuple[dict[str, Value], bool]:
+    """Returns a module's outputs by name, and whether it names them itself.
 
     Args:
         program: The exported module.
@@ -29,29 +31,31 @@ def named_results(program: "ExportedProgram", results: list[Any]) -> Any:
     given = _pytree.tree_unflatten(list(range(len(results))), spec)
     named = {
         name: results[place]
-        for name, place in _leaves(given, "")
-        if isinstance(results[place], Value)
+        for name, place in named_leaves(given).items()
+        if place is not None and isinstance(results[place], Value)
     }
     if not named:
         raise ValueError(
             "No output of the module is a tensor that depends on its input."
         )
-    if "" in named:
-        return named[""]
-    if isinstance(given, Mapping):
-        return named
-    values = list(named.values())
-    return values if len(values) > 1 else values[0]
+    return named, isinstance(given, Mapping)
 
 
-def _leaves(given: Any, name: str) -> Iterator[tuple[str, int]]:
+def named_leaves(given: Any) -> dict[str, Any]:
+    """Returns what a module returned, by names: `hidden_states_0`.
+
+    The only output is `output`, those of a tuple are `0`, `1` and so on.
+    """
+    return {name or "output": x for name, x in _leaves(given, "")}
+
+
+def _leaves(given: Any, name: str) -> Iterator[tuple[str, Any]]:
     if isinstance(given, Mapping):
         entries = [(str(k), x) for k, x in given.items()]
     elif isinstance(given, list | tuple):
         entries = [(str(i), x) for i, x in enumerate(given)]
     else:
-        if isinstance(given, int):
-            yield name, given
+        yield name, given
         return
     for key, x in entries:
         yield from _leaves(x, f"{name}_{key}" if name else key)

@@ -9,7 +9,7 @@ Tested by `tests/networks/pytorch/test_conversion.py`.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -96,24 +96,3 @@ def rows_and_columns(shape: tuple[int, ...]) -> tuple[int, int]:
     """Returns the sizes of the matrix in which an array is kept."""
     columns = shape[-1] if shape else 1
     return max(prod(shape[:-1]), 1), columns
-
-
-@dataclass
-class Uses:
-    """How the calls of a module use its parameters.
-
-    Attributes:
-        kinds: For each parameter's name, the kinds of calls that use it. A
-            kind is an operation, its settings, and the parameters beside it.
-    """
-
-    kinds: dict[str, set[Any]] = field(default_factory=dict)
-
-    def add(self, parameter: Parameter, kind: object) -> None:
-        """Notes a use."""
-        self.kinds.setdefault(parameter.name, set()).add(kind)
-
-    def is_layers(self, parameter: Parameter) -> bool:
-        """Returns whether one layer is all that uses a parameter."""
-        kinds = self.kinds.get(parameter.name, set())
-        return len(kinds) == 1 and None not in kinds

@@ -3,13 +3,16 @@
 Tested by `tests/networks/pytorch/test_conversion.py`.
 """
 
-from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 
+from keras_cascade.networks.pytorch.outputs import named_leaves
+from keras_cascade.networks.pytorch.parameters import Weight
 from keras_cascade.networks.pytorch.tracing import Example, in_evaluation_mode
+from keras_cascade.networks.pytorch.values import Value
 
 if TYPE_CHECKING:
     import torch
@@ -18,41 +21,65 @@ if TYPE_CHECKING:
 TOLERANCE = 1e-3
 
 
+@dataclass(frozen=True)
+class Converted:
+    """A network that was made of a module.
+
+    Attributes:
+        network: The network.
+        weights: Its variables, and the parameters that they hold.
+        inputs: The tensors that are the module's arguments, in their order;
+            preprocessing lies before them.
+        outputs: The network's outputs, by the module's names.
+    """
+
+    network: keras.Model
+    weights: list[Weight]
+    inputs: list[Value]
+    outputs: dict[str, Value]
+
+    def without_preprocessing(self) -> keras.Model:
+        """Returns the part that does what the module does, with lists."""
+        return keras.Model(
+            [value.tensor for value in self.inputs],
+            [value.tensor for value in self.outputs.values()],
+        )
+
+
 def verify_network(
-    network: keras.Model, module: "torch.nn.Module", example: Example
+    converted: Converted, module: "torch.nn.Module", example: Example
 ) -> None:
     """Raises an error if a network answers otherwise than its module.
 
     Args:
-        network: The network.
+        converted: The network.
         module: The module, or its exported program.
-        example: What to try it on, and on one sample more.
+        example: What to try it on, as two samples and as three.
 
     Raises:
         ValueError: If an output differs by more than 1e-3 of its spread.
     """
     for batch in (2, 3):
         tried = example.like(batch)
-        for name, wrong in differences(network, module, tried).items():
+        for name, wrong in differences(converted, module, tried).items():
             if not wrong <= TOLERANCE:
                 raise ValueError(
-                    f"The network differs from the module in {name}: by "
+                    f"The network differs from the module in '{name}': by "
                     f"{wrong:.2g} of the spread of the module's output, for "
                     f"{batch} samples. verify=False leaves this check out."
                 )
 
 
 def differences(
-    network: keras.Model, module: "torch.nn.Module", example: Example
+    converted: Converted, module: "torch.nn.Module", example: Example
 ) -> dict[str, float]:
     """Returns by output how far a network is from its module.
 
     The largest difference, in spreads of the module's output.
     """
-    wanted = _flat(torch_outputs(module, example))
-    found = _flat(keras_outputs(network, example))
-    pairs = _paired(wanted, found)
-    return {name: _relative(x, y) for name, (x, y) in pairs.items()}
+    wanted = named_leaves(torch_outputs(module, example))
+    found = _keras_outputs(converted, example)
+    return {name: _relative(wanted[name], x) for name, x in found.items()}
 
 
 def torch_outputs(module: "torch.nn.Module", example: Example) -> Any:
@@ -65,74 +92,29 @@ def torch_outputs(module: "torch.nn.Module", example: Example) -> Any:
         return run(*example.args, **example.kwargs)
 
 
-def keras_outputs(network: keras.Model, example: Example) -> Any:
-    """Returns what a network answers in inference mode."""
-    # Not network.inputs, which Keras sorts by name.
-    own: Any = network.input
-    several = isinstance(own, dict)
-    places: list[Any] = list(own.values()) if several else [own]
+def _keras_outputs(
+    converted: Converted, example: Example
+) -> dict[str, np.ndarray]:
+    """Returns what a network answers in inference mode, in PyTorch's axes."""
     given = [
-        to_keras_input(tensor, place)
-        for tensor, place in zip(example.tensors(), places, strict=True)
+        tensor.numpy().transpose(value.order).astype(value.dtype)
+        for tensor, value in zip(
+            example.tensors(), converted.inputs, strict=True
+        )
     ]
-    data = dict(zip(own, given, strict=True)) if several else given[0]
-    return network(data, training=False)
+    run = converted.without_preprocessing()
+    # Keras takes a single tensor out of its list.
+    answers = keras.tree.flatten(run(given, training=False))
+    return {
+        name: np.asarray(keras.ops.convert_to_numpy(answer)).transpose(
+            np.argsort(value.order)
+        )
+        for (name, value), answer in zip(
+            converted.outputs.items(), answers, strict=True
+        )
+    }
 
 
-def to_keras_input(
-    tensor: "torch.Tensor", place: keras.KerasTensor
-) -> np.ndarray:
-    """Returns a tensor as the network's input wants it."""
-    array = tensor.detach().cpu().numpy()
-    if array.ndim >= 4 and array.dtype.kind == "f":
-        moved = np.moveaxis(array, 1, -1)
-        if _fits(moved.shape, place.shape) and not _is_first(place):
-            array = moved
-    return array.astype(keras.backend.standardize_dtype(place.dtype))
-
-
-def _is_first(place: keras.KerasTensor) -> bool:
-    return keras.config.image_data_format() == "channels_first"
-
-
-def _fits(shape: tuple[int, ...], place: tuple[int | None, ...]) -> bool:
-    return all(p in (None, s) for s, p in zip(shape, place, strict=True))
-
-
-def _flat(outputs: Any) -> dict[str, np.ndarray]:
-    if isinstance(outputs, Mapping):
-        items = list(outputs.items())
-    elif isinstance(outputs, list | tuple):
-        items = [(str(i), x) for i, x in enumerate(outputs)]
-    else:
-        return {"output": _array(outputs)}
-    found = {}
-    for key, x in items:
-        if x is None:
-            continue
-        inner = _flat(x)
-        for name, array in inner.items():
-            found[key if name == "output" else f"{key}_{name}"] = array
-    return found
-
-
-def _array(x: Any) -> np.ndarray:
-    if hasattr(x, "detach"):
-        return x.detach().cpu().numpy()
-    return np.asarray(keras.ops.convert_to_numpy(x))
-
-
-def _paired(
-    wanted: Any, found: Any
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    if set(wanted) >= set(found):
-        return {name: (wanted[name], found[name]) for name in found}
-    return {"output": (next(iter(wanted.values())), next(iter(found.values())))}
-
-
-def _relative(wanted: np.ndarray, found: np.ndarray) -> float:
-    if wanted.shape != found.shape:
-        found = np.moveaxis(found, -1, 1)
-    difference = np.abs(wanted.astype("float64") - found).max()
-    spread = wanted.astype("float64").std(0).mean() or 1.0
-    return float(difference / spread)
+def _relative(wanted: "torch.Tensor", found: np.ndarray) -> float:
+    array = wanted.numpy().astype("float64")
+    return float(np.abs(array - found).max() / (array.std(0).mean() or 1.0))

@@ -70,8 +70,8 @@ def test_a_network_answers_as_its_module(package, name):
     module, given = make(name)
     example = read_example(given)
     settle(module, example)
-    network, _ = convert(module, example)
-    found = max(differences(network, module, example).values())
+    converted = convert(module, example)
+    found = max(differences(converted, module, example).values())
     assert found < max(1e-4, 3 * rounding(module, example))
 
 

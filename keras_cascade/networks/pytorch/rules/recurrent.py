@@ -3,7 +3,7 @@
 Tested by `tests/networks/pytorch/rules/test_rules.py`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,8 @@ from keras_cascade.networks.pytorch.registry import rule
 from keras_cascade.networks.pytorch.values import Value, plain, tensor_in
 
 
-@rule("lstm.input", weights=("params",))
-def lstm(
+@rule("lstm.input", "gru.input", weights=("params",))
+def recurrent(
     op: Operation,
     input: Operand,
     hx: Any,
@@ -28,61 +28,27 @@ def lstm(
     bidirectional: bool,
     batch_first: bool,
 ) -> tuple[Value, ...]:
-    """LSTM layers, one of Keras for each layer and direction."""
-    return _recurrent(
-        op,
-        input,
-        params,
-        has_biases,
-        num_layers,
-        dropout,
-        bidirectional,
-        batch_first,
-        "lstm",
-        hx,
+    """LSTM or GRU layers, one of Keras for each layer and direction."""
+    _check(op, hx)
+    order = (0, 1, 2) if batch_first else (1, 0, 2)
+    tensor = tensor_in(op.value(input), order)
+    finals: list[list[Any]] = []
+    for weights in _of_layers(params, num_layers, bidirectional):
+        if finals and dropout:
+            name = op.builder.names.new(f"{op.path}.dropout")
+            tensor = layers.Dropout(dropout, name=name)(tensor)
+        tensor, *states = _both_ways(op, weights, tensor, len(finals))
+        finals.extend(states)
+    ends = (
+        Value(ops.stack(states, axis=0), shape, plain(3))
+        for states, shape in zip(
+            zip(*finals, strict=True), op.shape[1:], strict=True
+        )
     )
+    return Value(tensor, op.shape[0], order), *ends
 
 
-@rule("gru.input", weights=("params",))
-def gru(
-    op: Operation,
-    input: Operand,
-    hx: Any,
-    params: Sequence[Parameter],
-    has_biases: bool,
-    num_layers: int,
-    dropout: float,
-    train: bool,
-    bidirectional: bool,
-    batch_first: bool,
-) -> tuple[Value, ...]:
-    """GRU layers, one of Keras for each layer and direction."""
-    return _recurrent(
-        op,
-        input,
-        params,
-        has_biases,
-        num_layers,
-        dropout,
-        bidirectional,
-        batch_first,
-        "gru",
-        hx,
-    )
-
-
-def _recurrent(
-    op: Operation,
-    input: Operand,
-    params: Sequence[Any],
-    has_biases: bool,
-    num_layers: int,
-    dropout: float,
-    bidirectional: bool,
-    batch_first: bool,
-    kind: str,
-    states: Any,
-) -> tuple[Value, ...]:
+def _check(op: Operation, states: Any) -> None:
     if not op.makes_layer:
         raise ValueError(
             f"'{op.path}' has weights that are used elsewhere too."
@@ -93,52 +59,45 @@ def _recurrent(
                 f"'{op.path}' begins with a state of its own; states that are "
                 "0 are possible."
             )
-    value = op.value(input)
-    order = (0, 1, 2) if batch_first else (1, 0, 2)
-    tensor = tensor_in(value, order)
+
+
+def _of_layers(
+    params: Sequence[Parameter], count: int, bidirectional: bool
+) -> Iterator[list[Sequence[Parameter]]]:
+    """Yields for each layer the weights of each direction."""
     directions = 2 if bidirectional else 1
-    size = 4 if has_biases else 2
-    finals: list[list[Any]] = []
-    for layer in range(num_layers):
-        if layer and dropout:
-            tensor = layers.Dropout(
-                dropout, name=op.builder.names.new(f"{op.path}.dropout")
-            )(tensor)
-        outputs = []
-        for direction in range(directions):
-            start = (layer * directions + direction) * size
-            made = _layer(
-                op,
-                params[start : start + size],
-                kind,
-                direction,
-                (layer, direction),
-            )
-            sequence, *final = made(tensor)
-            finals.append(final)
-            if direction:
-                sequence = ops.flip(sequence, axis=1)
-            outputs.append(sequence)
-        tensor = (
-            outputs[0] if directions == 1 else ops.concatenate(outputs, axis=-1)
-        )
-    shapes = op.shape
-    result = [Value(tensor, shapes[0], order)]
-    for index, shape in enumerate(shapes[1:]):
-        stacked = ops.stack([final[index] for final in finals], axis=0)
-        result.append(Value(stacked, shape, plain(3)))
-    return tuple(result)
+    size = len(params) // (count * directions)
+    for start in range(0, len(params), size * directions):
+        yield [
+            params[start + size * i : start + size * (i + 1)]
+            for i in range(directions)
+        ]
+
+
+def _both_ways(
+    op: Operation, weights: list[Sequence[Parameter]], tensor: Any, place: int
+) -> tuple[Any, ...]:
+    """Returns the sequence of a layer, and the last states by direction."""
+    outputs, finals = [], []
+    for direction, of_direction in enumerate(weights):
+        made = _layer(op, of_direction, direction, (place, direction))
+        sequence, *states = made(tensor)
+        outputs.append(ops.flip(sequence, axis=1) if direction else sequence)
+        finals.append(states)
+    if len(outputs) == 1:
+        return outputs[0], *finals
+    return ops.concatenate(outputs, axis=-1), *finals
 
 
 def _layer(
     op: Operation,
     weights: Sequence[Any],
-    kind: str,
     direction: int,
     place: tuple[int, int],
 ) -> Any:
     kernel, recurrent, *biases = weights
     units = recurrent.shape[1]
+    kind = op.kind.split(".")[1]
     cls = layers.LSTM if kind == "lstm" else layers.GRU
     # PyTorch's gates of a GRU are reset, update, new; Keras's update, reset.
     gates = [0, 1, 2, 3] if kind == "lstm" else [1, 0, 2]

@@ -31,8 +31,13 @@ def nearest(op: Operation, input: Operand, *_: Any, **__: Any) -> Value:
     return _resized(op, value, lambda n, o: _nearest_matrix(n, o, exact))
 
 
-@rule("upsample_bilinear2d", "_upsample_bilinear2d_aa")
-def bilinear(
+@rule(
+    "upsample_bilinear2d",
+    "_upsample_bilinear2d_aa",
+    "upsample_bicubic2d",
+    "_upsample_bicubic2d_aa",
+)
+def interpolated(
     op: Operation,
     input: Operand,
     output_size: Any = None,
@@ -40,33 +45,16 @@ def bilinear(
     *_: Any,
     **__: Any,
 ) -> Value:
-    """Bilinear, as a product with a matrix for each axis."""
+    """Bilinear or bicubic, as a product with a matrix for each axis."""
     value = in_order(op.value(input), channels_last(4))
     antialias = "_aa" in op.kind
+    # PIL's and TensorFlow's cubic kernel where there is antialiasing.
+    cubic = _cubic(-0.5 if antialias else -0.75), 2.0
+    kernel, support = cubic if "bicubic" in op.kind else (_triangle, 1.0)
     return _resized(
         op,
         value,
-        lambda n, o: _matrix(n, o, _triangle, 1.0, align_corners, antialias),
-    )
-
-
-@rule("upsample_bicubic2d", "_upsample_bicubic2d_aa")
-def bicubic(
-    op: Operation,
-    input: Operand,
-    output_size: Any = None,
-    align_corners: bool = False,
-    *_: Any,
-    **__: Any,
-) -> Value:
-    """Bicubic, as a product with a matrix for each axis."""
-    value = in_order(op.value(input), channels_last(4))
-    antialias = "_aa" in op.kind
-    kernel = _cubic(-0.5 if antialias else -0.75)
-    return _resized(
-        op,
-        value,
-        lambda n, o: _matrix(n, o, kernel, 2.0, align_corners, antialias),
+        lambda n, o: _matrix(n, o, kernel, support, align_corners, antialias),
     )
 
 
