@@ -9,6 +9,7 @@ import pytest
 
 import keras_cascade as kc
 from keras_cascade.networks import torch_presets
+from tests.networks.pytorch.families import define_operators
 
 torch = pytest.importorskip("torch", reason="modules are PyTorch's")
 nn = torch.nn
@@ -99,6 +100,7 @@ def test_a_folder_of_transformers(tmp_path):
     transformers = pytest.importorskip(
         "transformers", reason="not in the test environments"
     )
+    _operators = define_operators()
     config = transformers.ViTConfig(
         hidden_size=16,
         num_hidden_layers=1,
@@ -116,7 +118,10 @@ def test_a_folder_of_transformers(tmp_path):
         image_std=[0.25] * 3,
     ).save_pretrained(tmp_path)
     cascade = kc.build_cascade(
-        f"hf:{tmp_path}", taps="last_hidden_state", fusion=None
+        f"hf:{tmp_path}",
+        taps="last_hidden_state",
+        adapters=None,
+        fusion=None,
     )
     pixels = np.random.default_rng(0).uniform(0, 255, (3, 16, 16, 3))
     ready = torch.tensor(np.moveaxis((pixels / 255 - 0.5) / 0.25, -1, 1))

@@ -3,6 +3,8 @@
 Each entry makes a module and what it is called with.
 """
 
+import importlib.util
+
 from tests.networks.pytorch.comparing import numbers
 
 _SMALL = {
@@ -273,3 +275,23 @@ MAKERS = {
     "torchvision": (of_torchvision, TORCHVISION),
     "timm": (of_timm, TIMM),
 }
+
+
+def define_operators():
+    """Defines two operators for which torchvision's import asks.
+
+    PyPI's torchvision has compiled ones, which a PyTorch for CPUs cannot load.
+    No network of classification calls them. transformers imports it as well.
+    """
+    import torch
+
+    if importlib.util.find_spec("torchvision") is None:
+        return None
+    library = torch.library.Library("torchvision", "FRAGMENT")
+    for name in ("nms", "qnms"):
+        if not hasattr(torch.ops.torchvision, name):
+            library.define(
+                f"{name}(Tensor dets, Tensor scores, float iou_threshold) "
+                "-> Tensor"
+            )
+    return library

@@ -4,7 +4,6 @@ The packages are in no test environment; installed beside PyTorch, all run:
 `pip install torchvision timm transformers`.
 """
 
-import importlib.util
 from copy import deepcopy
 
 import pytest
@@ -15,7 +14,7 @@ from keras_cascade.networks.pytorch.verification import (
     differences,
     torch_outputs,
 )
-from tests.networks.pytorch.families import MAKERS
+from tests.networks.pytorch.families import MAKERS, define_operators
 
 torch = pytest.importorskip("torch", reason="modules are PyTorch's")
 
@@ -25,22 +24,8 @@ CASES = [
 
 
 @pytest.fixture(scope="module", autouse=True)
-def without_compiled_operators():
-    """PyPI's torchvision has operators that a PyTorch for CPUs lacks.
-
-    No network of classification calls them, but the import asks for two.
-    """
-    if importlib.util.find_spec("torchvision") is None:
-        yield
-        return
-    library = torch.library.Library("torchvision", "FRAGMENT")
-    for name in ("nms", "qnms"):
-        if not hasattr(torch.ops.torchvision, name):
-            library.define(
-                f"{name}(Tensor dets, Tensor scores, float iou_threshold) "
-                "-> Tensor"
-            )
-    yield
+def operators():
+    yield define_operators()
 
 
 def settle(module, example):
