@@ -35,6 +35,7 @@ def add_convert(commands: Subcommands) -> None:
     )
     parser.add_argument(
         "module",
+        type=_place,
         metavar="MODULE:FACTORY",
         help="where the module is made: package.module:factory, a function or "
         "class that is called without arguments, or a module itself",
@@ -60,7 +61,7 @@ def _convert(arguments: argparse.Namespace) -> int:
     # Imported late, as it imports Keras, which --help does not need.
     from keras_cascade.networks.pytorch import from_torch
 
-    network = from_torch(_module(arguments.module), _given(arguments.example))
+    network = from_torch(_module(*arguments.module), _given(arguments.example))
     network.save(arguments.path)
     result = {
         "path": str(arguments.path),
@@ -76,13 +77,22 @@ def _convert(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _module(place: str) -> Any:
+def _place(text: str) -> tuple[str, str]:
+    """Reads `package.module:factory`, as argparse's `type`."""
+    package, _, name = text.partition(":")
+    if not package or not name:
+        raise argparse.ArgumentTypeError(
+            f"expected package.module:factory, not {text!r}"
+        )
+    return package, name
+
+
+def _module(package: str, name: str) -> Any:
     """Returns the module that a factory makes."""
-    package, _, name = place.partition(":")
     sys.path.insert(0, str(Path.cwd()))
-    found = getattr(importlib.import_module(package), name or "model", None)
+    found = getattr(importlib.import_module(package), name, None)
     if found is None:
-        raise ValueError(f"'{package}' has no '{name or 'model'}'.")
+        raise ValueError(f"'{package}' has no '{name}'.")
     is_maker = isinstance(found, type) or not hasattr(found, "state_dict")
     return found() if is_maker else found
 

@@ -107,7 +107,7 @@ def _automatic(
         preset = source.removeprefix(presets.PREFIX)
         return scaling and _scaled(preset, scaling, role, network)
     if isinstance(source, str) and source.startswith(torch_presets.PREFIXES):
-        scaling = torch_presets.torch_preset_scaling(source, role)
+        scaling = torch_presets.torch_preset_scaling(source, role, network)
         return scaling and _scaled(source, scaling, role, network)
     if isinstance(source, str) and source in APPLICATIONS:
         return _of_module(APPLICATIONS[source][0], role, network)

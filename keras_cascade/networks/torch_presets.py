@@ -45,16 +45,21 @@ def load_torch_preset(name: str, role: str, weights: bool) -> keras.Model:
     return _from_transformers(name, role)
 
 
-def torch_preset_scaling(name: str, role: str) -> Scaling | None:
+def torch_preset_scaling(
+    name: str, role: str, network: keras.Model
+) -> Scaling | None:
     """Returns the scaling of images that a network was trained with.
 
     Args:
         name: As in `load_torch_preset`.
         role: As in `load_torch_preset`.
+        network: The loaded network.
 
     Returns:
-        The scaling; None if its configuration states none, as for text.
+        The scaling; None for text, and if its configuration states none.
     """
+    if not any(len(x.shape) == 4 for x in network.inputs):
+        return None
     if name.startswith(TIMM):
         timm = _package("timm", name, role)
         config = timm.get_pretrained_cfg(name.removeprefix(TIMM), True)
@@ -65,6 +70,8 @@ def torch_preset_scaling(name: str, role: str) -> Scaling | None:
         config, _ = transformers.ImageProcessingMixin.get_image_processor_dict(
             name.removeprefix(TRANSFORMERS)
         )
+    if not config.get("do_normalize", True):
+        return Scaling("pixels / 255", 1 / 255)
     return _scaling(config.get("image_mean"), config.get("image_std"))
 
 

@@ -68,6 +68,7 @@ def test_arguments_by_name(capsys):
         (["m:f", "no/out.keras", "--example", "1,3"], "there is no folder"),
         (["m:f", "out.keras", "--example", "1,x"], "expected a shape"),
         (["m:f", "out.keras"], "--example"),
+        (["m", "out.keras", "--example", "1,3"], "package.module:factory"),
     ],
 )
 def test_bad_usage(argv, message, capsys):

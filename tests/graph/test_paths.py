@@ -192,3 +192,20 @@ def test_a_pattern_that_matches_in_many_ways_is_quick():
     ]
     assert _select(model, "**/*/" * 500 + "leaf") == []
     assert time.monotonic() - start < 20
+
+
+@pytest.mark.parametrize(
+    ("pattern", "selected"),
+    [
+        ("block.0.conv", ["block-0-conv"]),
+        ("block.*", ["block-0-conv", "block-1"]),
+        ("block.0.conv..block.1", ["block-0-conv", "block-1"]),
+        ("block-1", ["block-1"]),
+        ("block..1", []),
+    ],
+)
+def test_paths_of_pytorch_have_dots(pattern, selected):
+    x = keras.Input((3,), name="x")
+    y = keras.layers.Dense(3, name="block-0-conv")(x)
+    network = keras.Model(x, keras.layers.ReLU(name="block-1")(y))
+    assert _select(network, pattern) == selected

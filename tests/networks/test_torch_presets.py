@@ -131,3 +131,37 @@ def test_a_folder_of_transformers(tmp_path):
         cascade.predict(pixels.astype("float32"), verbose=0)
     )
     np.testing.assert_allclose(found, wanted, atol=1e-4)
+
+
+@pytest.mark.large
+def test_a_folder_of_a_text_network(tmp_path):
+    transformers = pytest.importorskip(
+        "transformers", reason="not in the test environments"
+    )
+    _operators = define_operators()
+    config = transformers.BertConfig(
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        vocab_size=100,
+        max_position_embeddings=6,
+    )
+    torch.manual_seed(0)
+    module = transformers.BertModel(config).eval()
+    module.save_pretrained(tmp_path)
+    cascade = kc.build_cascade(
+        f"hf:{tmp_path}",
+        taps="last_hidden_state",
+        adapters=None,
+        fusion=None,
+    )
+    ids = np.random.default_rng(0).integers(3, 99, (3, 6))
+    mask = np.ones_like(ids)
+    mask[1, 4:] = 0
+    with torch.no_grad():
+        wanted = module(torch.tensor(ids), torch.tensor(mask))[0].numpy()
+    (found,) = keras.tree.flatten(
+        cascade.predict({"input_ids": ids, "attention_mask": mask}, verbose=0)
+    )
+    np.testing.assert_allclose(found, wanted, atol=1e-4)
