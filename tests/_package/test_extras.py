@@ -46,4 +46,9 @@ def test_the_extra_has_the_package_of_the_module(module):
 def test_every_module_that_is_imported_late_is_known():
     known = {*extras._EXTRA_OF, *extras._PACKAGE_OF}
     # They come with others, or are the names of their packages.
-    assert LAZY - known == {"IPython", "flatbuffers", "grain"}
+    assert LAZY - known == {
+        "IPython",
+        "flatbuffers",
+        "grain",
+        "pandas",
+    }
