@@ -16,7 +16,9 @@ from tests.notebook_shell import make_shell, run
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "tutorials"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
-EVERYWHERE = {"01_quickstart", "03_fine_tuning", "04_cached_features"}
+# On every backend by default; the others on one, and on all in `large`.
+EVERYWHERE = {"01_quickstart"}
+ON_ALL_IN_LARGE = {"03_fine_tuning", "04_cached_features"}
 # KerasHub's tokenizers import TensorFlow's, on every backend: only the
 # environment with all backends has both.
 NEED_HUB = {"06_text_and_image"}
@@ -66,13 +68,15 @@ def test_there_are_tutorials():
 
 def marked(path: Path):
     marks = [pytest.mark.interop] if path.stem in NEED_HUB else []
+    if path.stem in ON_ALL_IN_LARGE and BACKEND != "tensorflow":
+        marks.append(pytest.mark.large)
     return pytest.param(path, marks=marks, id=path.stem)
 
 
 @pytest.mark.parametrize("path", [marked(path) for path in NOTEBOOKS])
 def test_a_tutorial_runs_and_writes_no_files(path):
     backend = "torch" if path.stem in ON_TORCH else "tensorflow"
-    if path.stem not in EVERYWHERE and backend != BACKEND:
+    if path.stem not in EVERYWHERE | ON_ALL_IN_LARGE and backend != BACKEND:
         pytest.skip(f"it does the same on every backend: run on {backend}")
     before = {p: p.stat().st_mtime_ns for p in FOLDER.rglob("*")}
     # In its own process: the tests' settings are for tests.

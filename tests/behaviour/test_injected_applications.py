@@ -50,6 +50,8 @@ SMALLEST = {
 # Tested on backends other than TensorFlow; every merge is tested on a small
 # network besides.
 QUICKEST = ("VGG16",)
+# Tested in `large` only: each takes as long as five others.
+SLOWEST = ("InceptionResNetV2", "NASNetMobile")
 # Their branches are scaled down before they are added: three steps then change
 # the loss by less than the precision of float32.
 SCALED = ("InceptionResNetV2",)
@@ -62,13 +64,13 @@ NO_NASNET = pytest.mark.skipif(
 pytestmark = pytest.mark.filterwarnings("ignore:[^(]*shares layers")
 
 
-def _marked(names, large=False):
+def _marked(names, large=SLOWEST):
     return [
         pytest.param(
             name,
             marks=[
                 *([NO_NASNET] if name.startswith("NASNet") else []),
-                *([pytest.mark.large] if large else []),
+                *([pytest.mark.large] if name in large else []),
             ],
         )
         for name in names
@@ -118,7 +120,7 @@ def convolution(x, filters, strides=1):
     return keras.layers.ReLU()(keras.layers.BatchNormalization()(y))
 
 
-@pytest.mark.parametrize("name", _marked(SIDES, large=True))
+@pytest.mark.parametrize("name", _marked(SIDES, large=SIDES))
 def test_every_network_works_with_every_merge(name, record_property, tmp_path):
     # Fewer leave some channels hardly any variance after a hundred layers,
     # and normalisations that divide by it make huge features for `replace`.
