@@ -6,6 +6,7 @@ from keras_cascade.adapters.label_map import LabelMapAdapter
 from keras_cascade.adapters.logits import LogitsAdapter
 from keras_cascade.adapters.pca import PCAAdapter
 from keras_cascade.adapters.spatial import SpatialAdapter
+from keras_cascade.adapters.stitch import StitchAdapter
 from keras_cascade.adapters.tokens import TokenAdapter
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "LogitsAdapter",
     "PCAAdapter",
     "SpatialAdapter",
+    "StitchAdapter",
     "TokenAdapter",
 ]
 

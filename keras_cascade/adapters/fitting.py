@@ -10,9 +10,9 @@ import numpy as np
 
 from keras_cascade import data as user_data
 from keras_cascade._keras_compat.annotations import Tensor
-from keras_cascade._reporting.console import progress
+from keras_cascade._reporting.console import progress, say
 from keras_cascade._reporting.messages import listed
-from keras_cascade.adapters import Adapter
+from keras_cascade.adapters import Adapter, StitchAdapter
 from keras_cascade.adapters.protocol import Learner, learn, learning_batches
 from keras_cascade.data.inputs import check_strings, input_paths, sort_inputs
 from keras_cascade.graph.block import leaf_layers
@@ -78,6 +78,7 @@ def fit_adapters(
     batch_size: int,
     verbose: bool,
     look: Look | None = None,
+    targets: "InnerFeatures | None" = None,
 ) -> list[LayerPath]:
     """Fits every adapter that learns from data.
 
@@ -92,6 +93,8 @@ def fit_adapters(
         verbose: Whether to show a progress bar.
         look: Called with the inputs of the first batch, by their names.
             Defaults to `None`.
+        targets: Computes the values for stitched taps from inputs of the
+            cascade. Defaults to `None`: there are none.
 
     Returns:
         The paths of the fitted adapters.
@@ -102,6 +105,7 @@ def fit_adapters(
             are needed.
     """
     found = learners(cascade)
+    _check_have_values(found, targets)
     # Names in a cascade are stable, and paths address layers by them.
     graph = read_graph(cascade, keep_names=True)
     levels = _levels(graph, list(found))
@@ -114,13 +118,34 @@ def fit_adapters(
     with _all_or_nothing(list(found.values())):
         for number, level in enumerate(levels):
             wanted = {"/".join(path): _input_of(graph, path) for path in level}
-            features = InnerFeatures(graph, wanted)
+            features = InnerFeatures.inside(graph, wanted)
             layers = {"/".join(path): found[path] for path in level}
             seen = None if number else look
-            _one_pass(
-                cascade, features, layers, data, batch_size, verbose, seen
-            )
+            given = (data, batch_size, verbose, seen, targets)
+            _one_pass(cascade, features, layers, *given)
+    if verbose:
+        for layer in found.values():
+            if isinstance(layer, StitchAdapter):
+                say(f"adapt: '{layer.name}' has an R² of {layer.r2_:.3f}")
     return list(found)
+
+
+def _check_have_values(
+    found: Mapping[LayerPath, keras.Layer], targets: "InnerFeatures | None"
+) -> None:
+    """Raises a ValueError for a stitched tap without values to map it to."""
+    known = targets.network.output if targets is not None else {}
+    for path, layer in found.items():
+        if not isinstance(layer, StitchAdapter):
+            continue
+        if path[:-1] != ("adapters",) or path[-1] not in known:
+            raise ValueError(
+                f"The StitchAdapter '{'/'.join(path)}' learns what the "
+                "original downstream computes where its output enters, and "
+                "that part is in no file and in no copy of the cascade. Pass "
+                "the original network, cascade.rebuild(downstream=network), "
+                "and adapt the result; or adapt before saving or copying."
+            )
 
 
 @contextmanager
@@ -210,10 +235,18 @@ class InnerFeatures(keras.Model):
     the layers of the network.
     """
 
-    def __init__(self, graph: Graph, wanted: Mapping[str, Reference]):
+    def __init__(self, network: keras.Model):
         super().__init__(name="features")
+        self.network = network
+
+    @classmethod
+    def inside(
+        cls, graph: Graph, wanted: Mapping[str, Reference]
+    ) -> "InnerFeatures":
+        """Returns the model of some tensors of a graph, by their names."""
         # Not copies, so that a pass sees the adapters fitted in earlier ones.
-        self.network, _ = Replay(share=True).build(graph, "features", wanted)
+        network, _ = Replay(share=True).build(graph, "features", wanted)
+        return cls(network)
 
     @property
     def needed_inputs(self) -> list[str]:
@@ -243,21 +276,32 @@ def _one_pass(
     batch_size: int,
     verbose: bool,
     look: Look | None,
+    targets: InnerFeatures | None,
 ) -> None:
     """Fits the layers on the features of their names."""
     learning = {name: _started(layer) for name, layer in layers.items()}
     inputs = input_paths(cascade.input)
     batches = user_data.length(data, batch_size)
-    stream = learning_batches(layers, data, batch_size)
+    # Stitched taps have values in place of labels.
+    stitched = {n for n, x in layers.items() if isinstance(x, StitchAdapter)}
+    labelled = {n: x for n, x in layers.items() if n not in stitched}
+    stream = learning_batches(labelled, data, batch_size)
+    targets = targets if stitched else None
     with progress(batches, verbose) as show:
         for done, (batch, labels) in enumerate(stream, start=1):
-            names = features.needed_inputs
+            names = [*features.needed_inputs]
+            names += targets.needed_inputs if targets else []
+            names = list(dict.fromkeys(names))
             given = sort_inputs(batch, inputs, "The data of adapt", names)
             if look is not None and done == 1:
                 look(given)
             tensors, masks = features.of_batch(given)
+            values = targets.of_batch(given)[0] if targets else {}
             for name, learner in learning.items():
-                learn(learner, tensors[name], labels, masks.get(name))
+                wanted = labels
+                if name in stitched:
+                    wanted = values[layers[name].name]
+                learn(learner, tensors[name], wanted, masks.get(name))
             show("adapt: batches", done)
     for learner in learning.values():
         learner.finalize_state()

@@ -60,6 +60,13 @@ class Moments:
         self._reduce()
         return self._scatter / (self._count - 1)
 
+    @property
+    def scatter(self) -> np.ndarray:
+        """The sum of the outer products of the centred rows with themselves."""
+        self._reduce()
+        lower = np.tril(self._scatter)
+        return lower + np.tril(lower, -1).T
+
     def update(self, rows: np.ndarray) -> None:
         """Adds rows, of shape `(any, width)`."""
         while len(rows):

@@ -11,6 +11,7 @@ from keras_cascade._reporting.messages import listed
 from keras_cascade.adapters.adapter import Adapter
 from keras_cascade.adapters.automatic import automatic_adapter
 from keras_cascade.adapters.pooling import channel_axis
+from keras_cascade.adapters.stitch import StitchAdapter
 from keras_cascade.graph.layers import call_copy
 
 Tensors = Mapping[str, keras.KerasTensor]
@@ -159,6 +160,7 @@ def _settled(
     stream: Stream, inputs: Tensors, width: int | None
 ) -> keras.Layer | None:
     """Returns the layer for an open choice; None if shapes fit as they are."""
+    shape = tuple(inputs[stream.name].shape[1:])
     if stream.choice != "auto":
         if width is None:
             raise ValueError(
@@ -166,8 +168,8 @@ def _settled(
                 f"'{stream.name}' is open, and there is no downstream whose "
                 "width settles it: give it units."
             )
-        return stream.choice.with_units(width)
-    shape, target = tuple(inputs[stream.name].shape[1:]), stream.target
+        return _of_open_width(stream, shape, width)
+    target = stream.target
     _check_formats(stream, shape)
     return automatic_adapter(
         shape,
@@ -178,6 +180,13 @@ def _settled(
         or target.data_format
         or keras.config.image_data_format(),
     )
+
+
+def _of_open_width(stream: Stream, shape: Shape, width: int) -> keras.Layer:
+    wanted = stream.target.shape_for(shape, width)
+    if isinstance(stream.choice, StitchAdapter) and wanted is not None:
+        return stream.choice.for_values(wanted, stream.target.data_format)
+    return stream.choice.with_units(width)
 
 
 def _check_formats(stream: Stream, shape: Shape) -> None:

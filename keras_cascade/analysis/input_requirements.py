@@ -38,6 +38,8 @@ def with_preprocess(
     """
     fed = chain.from_iterable(one.feeds for one in plan.inputs)
     readers = list(dict.fromkeys(x.network for x in fed))
+    if any(x.is_downstream for x in plan.targets.values()):
+        readers.append("downstream")
     silent = {
         role: None
         for role in readers

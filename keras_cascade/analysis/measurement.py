@@ -146,7 +146,7 @@ def _fit(cascade: Cascade, data: object) -> list[Finding]:
         advice = "Pass an array, a data set or a PyDataset."
         return [Finding("note", waiting, what, advice)]
     try:
-        fit_adapters(cascade, data, BATCH_SIZE, verbose=False)
+        fit_adapters(cascade, data, BATCH_SIZE, False, targets=cascade.targets)
     except ValueError as error:
         what = f"adapt would fail on these data: {error}"
         return [Finding("warning", waiting, what)]
@@ -226,7 +226,7 @@ def _run(
     names = {ref: str(i) for i, ref in enumerate(dict.fromkeys(wanted))}
     axes = {names[x.reference]: x.trained.axis for x in comparisons}
     inner = {name: ref for ref, name in names.items()}
-    features = InnerFeatures(trial.graph, inner)
+    features = InnerFeatures.inside(trial.graph, inner)
     paths = input_paths(trial.cascade.input)
     found: dict[str, ChannelMoments] = {}
     for batch in user_data.batches(data, BATCH_SIZE):

@@ -48,10 +48,27 @@ def _preparation(
 ) -> keras.Model | None:
     """Returns the network that prepares an input for a network, if any."""
     chosen = plan.spec.preprocess.get(fed.network)
-    layers = (*_resizing(given, fed), *(chosen.layers if chosen else ()))
     # Names of the block's outputs, each of one input of one network.
     alone = len(plan.graphs[fed.network].inputs) == 1
     name = fed.network if alone else f"{fed.network}_{fed.name}"
+    return preparation(given, fed, chosen, name)
+
+
+def preparation(
+    given: CascadeInput,
+    fed: NetworkInput,
+    chosen: Preprocess | None,
+    name: str,
+) -> keras.Model | None:
+    """Returns a network that resizes and preprocesses, or None for nothing.
+
+    Args:
+        given: The input of the cascade.
+        fed: The input of the network.
+        chosen: The preprocessing of the network.
+        name: The name of the model.
+    """
+    layers = (*_resizing(given, fed), *(chosen.layers if chosen else ()))
     return preprocessing_network(Preprocess(name, layers), given.tensor, name)
 
 

@@ -10,6 +10,7 @@ import keras
 from keras_cascade._reporting.tables import as_html
 from keras_cascade.adapters import Adapter
 from keras_cascade.assembly.assemble import assemble
+from keras_cascade.assembly.targets import build_targets
 from keras_cascade.cascade.rebuilding import rebuild
 from keras_cascade.cascade.saving import Saved
 from keras_cascade.display.picture.picture import CascadePicture, draw_cascade
@@ -78,6 +79,7 @@ class Cascade(Saved):
         inputs, outputs = assemble(plan)
         cascade = cls(inputs, outputs, spec=plan.spec, name=arguments.name)
         cascade.set_up(plan)
+        cascade.stitch_to(build_targets(plan))
         if arguments.loss is not None:
             cascade.compile(
                 optimizer=arguments.optimizer,

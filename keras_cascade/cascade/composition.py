@@ -11,6 +11,7 @@ from typing import Any, Self, cast
 import keras
 
 from keras_cascade._reporting.messages import listed
+from keras_cascade.adapters.fitting import InnerFeatures
 from keras_cascade.cascade.layer_paths import find_block, find_layer, no_block
 from keras_cascade.graph.block import Block
 from keras_cascade.graph.graph import Graph, read_graph
@@ -45,6 +46,7 @@ class Composition(Block):
         # At most one keeper. Keras forgets a layer that leaves a list, but
         # not one that was an attribute. Files know it by the attribute's name.
         self._kept: list[Keeper] = []
+        self._stitching = Stitching()
 
     @property
     def spec(self) -> CascadeSpec:
@@ -170,6 +172,16 @@ class Composition(Block):
         }
         self.retain(plan.spec.retention, plan.blocks)
 
+    @property
+    def targets(self) -> InnerFeatures | None:
+        """Computes the values for stitched taps; not in files or copies."""
+        return self._stitching.targets
+
+    def stitch_to(self, targets: keras.Model | None) -> None:
+        """Sets the network that computes the values for stitched taps."""
+        if targets is not None:
+            self._stitching.targets = InnerFeatures(targets)
+
     def remember_reinitialized(self, paths: tuple[str, ...]) -> None:
         """Keeps the paths of weights that a rebuild could not carry over."""
         self._spec = self._spec.with_changes(reinitialized=paths)
@@ -289,6 +301,12 @@ class Composition(Block):
             taps={tap: tap for tap in taps},
             adapters=dict.fromkeys(adapters, "auto"),
         )
+
+
+class Stitching:
+    """Holds a network that is no part of the cascade: Keras would track it."""
+
+    targets: InnerFeatures | None = None
 
 
 class Blocks(dict[str, keras.Layer]):

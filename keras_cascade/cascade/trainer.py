@@ -68,7 +68,8 @@ class Trainer(Checked):
                 `(x, y)`. Defaults to `None`.
             batch_size: Rows at a time where the data are arrays. Defaults to
                 `32`.
-            verbose: Whether to show a progress bar. Defaults to `True`.
+            verbose: Whether to show a progress bar, and how well stitched
+                taps fit. Defaults to `True`.
             check_values: As in `fit`. Defaults to `True`.
 
         Returns:
@@ -90,7 +91,7 @@ class Trainer(Checked):
             )
         given = data if y is None else (data, y)
         look = self._look_at_inputs if check_values else None
-        fit_adapters(self, given, batch_size, verbose, look)
+        fit_adapters(self, given, batch_size, verbose, look, self.targets)
         # Traced functions may contain the old state as constants.
         self.train_function = None
         self.test_function = None

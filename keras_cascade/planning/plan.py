@@ -44,6 +44,7 @@ from keras_cascade.planning.sharing import (
 )
 from keras_cascade.planning.spec import BLOCKS, CascadeSpec, NetworkInfo
 from keras_cascade.planning.streams import check_adapters_are_used, plan_streams
+from keras_cascade.planning.targets import Values, plan_targets
 from keras_cascade.planning.wiring import (
     Wiring,
     check_mode,
@@ -68,6 +69,7 @@ class Plan:
         wiring: The tensors that feed the downstream.
         streams: The path of each tap and extra input through its adapter to
             its target.
+        targets: The values that stitched streams are mapped to, by stream.
         apart: Whether the downstream has copies of its own of layers that
             upstreams have too.
     """
@@ -80,6 +82,7 @@ class Plan:
     inputs: Sequence[CascadeInput]
     wiring: Wiring
     streams: Sequence[Stream]
+    targets: Mapping[str, Values]
     apart: bool = False
 
     @property
@@ -143,25 +146,40 @@ def make_plan(arguments: Arguments) -> Plan:
     wiring = _wire(graphs, tapped, spec)
     spec = spec.with_changes(inject=_resolved(spec, wiring))
     needed = _needed_inputs(graphs, known, tapped, wiring, spec)
-    readers = list(dict.fromkeys(one.network for one in needed))
+    taken = _blocks(graphs)
+    taken |= {name: f"the extra input '{name}'" for name in extras}
+    cascade_inputs = plan_inputs(needed, named, taken)
+    streams = plan_streams(graphs, tapped, spec, wiring)
+    check_adapters_are_used(arguments.adapters, streams)
+    targets = plan_targets(
+        streams, wiring.sites, graphs.get("downstream"), spec, cascade_inputs
+    )
+    readers = _readers(needed, targets)
     spec = spec.with_preprocess(
         resolve_preprocess(arguments.preprocess, readers, given, networks)
     )
-    streams = plan_streams(graphs, tapped, spec, wiring)
-    check_adapters_are_used(arguments.adapters, streams)
-    taken = _blocks(graphs)
-    taken |= {name: f"the extra input '{name}'" for name in extras}
     return Plan(
         spec=spec,
         sources=sources,
         networks=networks,
         graphs=graphs,
         taps=tapped,
-        inputs=plan_inputs(needed, named, taken),
+        inputs=cascade_inputs,
         wiring=wiring,
         streams=streams,
+        targets=targets,
         apart=_is_apart(graphs, wiring, arguments.copy),
     )
+
+
+def _readers(
+    needed: Sequence[NetworkInput], targets: Mapping[str, Values]
+) -> list[str]:
+    """Returns the networks that read the cascade's inputs, or do in `adapt`."""
+    readers = dict.fromkeys(one.network for one in needed)
+    if any(x.is_downstream for x in targets.values()):
+        readers["downstream"] = None
+    return list(readers)
 
 
 def _functional(sources: Mapping[str, keras.Model]) -> dict[str, keras.Model]:

@@ -7,6 +7,7 @@ Tested by `tests/assembly/test_adapters.py` and
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from keras_cascade.adapters import StitchAdapter
 from keras_cascade.adapters.streams import Stream, Target
 from keras_cascade.graph.data_formats import data_format_at
 from keras_cascade.graph.graph import Graph
@@ -81,16 +82,17 @@ def _streams_of(
 def _injected_streams(
     name: str, choice: AdapterChoice, sites: Sequence[Site]
 ) -> list[Stream]:
-    """Returns a stream for each shape that an automatic adapter must give."""
+    """Returns a stream for each result that the adapter must give."""
     targets: dict[tuple, Target] = {}
     labels: dict[tuple, list[str]] = {}
     for site in sites:
         target = _site_target(site)
-        key = (
-            (target.shape, target.data_format, target.broadcasts)
-            if choice == "auto"
-            else ()
-        )
+        key: tuple = ()
+        if isinstance(choice, StitchAdapter):
+            # Each place has values of its own.
+            key = (site.label,)
+        elif choice == "auto":
+            key = (target.shape, target.data_format, target.broadcasts)
         targets.setdefault(key, target)
         labels.setdefault(key, []).append(site.label)
     return [
