@@ -145,6 +145,8 @@ class ResizingAdapter(ProjectedAdapter):
         rank = len(shape)
         if channel_axis(rank, self.data_format) == rank - 1:
             return [self._plain_dense(shape, self.name, weights)]
+        if self.use_bias and shape[-1] in (None, self.kernel.shape[1]):
+            return self._plain_last_channels(shape, weights)
         # `Dense` projects the last axis only.
         layer = keras.layers.EinsumDense(
             "abcd,bz->azcd",
@@ -156,6 +158,18 @@ class ResizingAdapter(ProjectedAdapter):
             **self._rule_configs(),
         )
         return [with_weights(layer, shape, weights)]
+
+    def _plain_last_channels(self, shape: Shape, weights: list) -> Layers:
+        # Keras 3.15 on TensorFlow adds a bias of the channels to the last
+        # axis if that has as many entries (`ops.add`).
+        last = (shape[0], *shape[2:], shape[1])
+        names = [f"{self.name}_channels_{x}" for x in ("last", "first")]
+        dtype = self.dtype_policy
+        there = keras.layers.Permute((2, 3, 1), dtype=dtype, name=names[0])
+        back = keras.layers.Permute((3, 1, 2), dtype=dtype, name=names[1])
+        there.build(shape)
+        back.build((*last[:-1], self.kernel.shape[1]))
+        return [there, self._plain_dense(last, self.name, weights), back]
 
     def _plain_activation(self) -> Layers:
         # A layer of its own, as the resampling may come after the projection.

@@ -297,9 +297,19 @@ def test_save_and_load_give_the_same_outputs(shape, tmp_path):
     [
         (SpatialAdapter((3, 2), 4, "tanh"), (5, 4, 3)),
         (SpatialAdapter((3, 2), data_format="channels_first"), (3, 5, 4)),
+        # As wide as it has channels: their bias is not of the last axis.
+        (
+            SpatialAdapter(
+                (3, 4),
+                4,
+                bias_initializer="normal",
+                data_format="channels_first",
+            ),
+            (3, 5, 5),
+        ),
         (SpatialAdapter((3, 2), 4), (6,)),
     ],
-    ids=["map", "channels first", "vector"],
+    ids=["map", "channels first", "as many channels", "vector"],
 )
 def test_cascades_can_rely_on_it(adapter, shape):
     assert "stock_layers_give_the_same" in check_adapter(adapter, shape, 8)

@@ -165,6 +165,7 @@ OPERATIONS = [
     "keras_cascade.adapters.pca.PCAAdapter",
     "keras_cascade.adapters.size_matching.MatchSize",
     "keras_cascade.adapters.spatial.SpatialAdapter",
+    "keras_cascade.adapters.stitch.StitchAdapter",
     "keras_cascade.adapters.tokens.TokenAdapter",
     "keras_cascade.graph.as_input.AsInput",
     "keras_cascade.injection.gate.Gate",
