@@ -99,6 +99,7 @@ def adapters() -> list[keras.layers.Layer]:
         kc.adapters.LabelMapAdapter({0: 0, 1: 0, 2: 1, 3: 1}),
         kc.adapters.LogitsAdapter(),
         kc.adapters.SpatialAdapter(8),
+        kc.adapters.StitchAdapter(penalty=0.1),
         kc.adapters.TokenAdapter("map", channels=16),
     ]
 

@@ -1,6 +1,8 @@
 """Computes affine maps between features in closed form, and compares features.
 
 Pure NumPy in float64, from the joint moments of the features and the targets.
+
+Tested by `tests/adapters/test_stitch.py`.
 """
 
 from dataclasses import dataclass

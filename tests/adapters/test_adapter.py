@@ -133,6 +133,7 @@ def test_completion_shows_the_public_adapters_alone():
         "LogitsAdapter",
         "PCAAdapter",
         "SpatialAdapter",
+        "StitchAdapter",
         "TokenAdapter",
     ]
 
@@ -141,6 +142,7 @@ def test_completion_shows_the_public_adapters_alone():
     "module",
     [
         "adapters.adapter",
+        "adapters.affine",
         "adapters.automatic",
         "adapters.calibration",
         "adapters.dense",
@@ -149,6 +151,7 @@ def test_completion_shows_the_public_adapters_alone():
         "adapters.moments",
         "adapters.pca",
         "adapters.spatial",
+        "adapters.stitch",
         "adapters.tokens",
         "cache.fingerprint",
         "data.reading",
