@@ -47,6 +47,12 @@ TINY = {
         "EPOCHS": 1,
     },
     "bench_pca": {"WIDTH": 32, "COMPONENTS": 4, "PAIRS": 1},
+    "bench_rank_cost": {
+        "samples": 32,
+        "size": 32,
+        "streamed": 32,
+        "SINGLE": 1,
+    },
     "bench_rates": {
         "only": {"a rate a block": ({"upstream": 1e-4}, {})},
         "pairs": 1,

@@ -41,6 +41,7 @@ LAZY = BACKENDS | {
     "scipy",
     "sklearn",
     "tf2onnx",
+    "threadpoolctl",
     "timm",
     "transformers",
 }

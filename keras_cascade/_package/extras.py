@@ -15,6 +15,7 @@ _EXTRA_OF = {
     "sklearn": "analysis",
     "tensorflow": "tensorflow",
     "tf2onnx": "onnx",
+    "threadpoolctl": "analysis",
     "timm": "torch-hub",
     "torch": "torch",
     "transformers": "torch-hub",

@@ -5,16 +5,17 @@ Pure NumPy in float64.
 
 import numpy as np
 
-from keras_cascade.ranking.ridge import directions
+from keras_cascade.ranking.spectrum import Spectrum
 
 # The ratios of precisions that are tried, as powers of ten around the largest
-# squared singular value; the interval around the best is divided again.
+# squared singular value; then those around the best, ever closer.
 _DECADES = 12.0
-_POINTS = 97
-_ROUNDS = 6
+_COARSE, _FINE = 97, 9
+_ROUNDS = 8
+_TINY = np.finfo("float64").tiny
 
 
-def log_evidence(features: np.ndarray, targets: np.ndarray) -> float:
+def log_evidence(features: np.ndarray | Spectrum, targets: np.ndarray) -> float:
     """Returns the mean log evidence of a sample's label: LogME.
 
     Each target is a Bayesian linear model of the features without an
@@ -24,7 +25,7 @@ def log_evidence(features: np.ndarray, targets: np.ndarray) -> float:
     features than samples.
 
     Args:
-        features: `(samples, features)`.
+        features: `(samples, features)`, or their decomposition.
         targets: `(samples, targets)`; for classes a column of zeros and ones
             for each. Their evidence is averaged.
 
@@ -39,41 +40,67 @@ def log_evidence(features: np.ndarray, targets: np.ndarray) -> float:
     >>> log_evidence(x, related) > log_evidence(x, unrelated)
     True
     """
-    x, y = np.asarray(features, "float64"), np.asarray(targets, "float64")
-    # Powers of tiny or huge features would leave the range of numbers.
-    x = x / max(np.abs(x).max(), 1e-300)
-    vectors, squares = directions(x)
-    along = (vectors.T @ y) ** 2
-    outside = np.maximum((y**2).sum(axis=0) - along.sum(axis=0), 0.0)
-    evidences = [
-        _greatest(squares, one, rest, len(x))
-        for one, rest in zip(along.T, outside, strict=True)
-    ]
-    return float(np.mean(evidences))
-
-
-def _greatest(
-    squares: np.ndarray, along: np.ndarray, outside: float, count: int
-) -> float:
-    """Returns the greatest evidence of one target, for a sample.
-
-    Args:
-        squares: The squared singular values of the features.
-        along: The squared products of the target and the singular vectors.
-        outside: The squared norm of the target that no feature explains.
-        count: The number of samples.
-    """
-    tiny = np.finfo("float64").tiny
-    center = np.log10(max(squares.max(initial=0.0), tiny))
-    low, high = center - _DECADES, center + _DECADES
-    values = np.zeros(1)
+    y = np.asarray(targets, "float64")
+    posterior = _Posterior(Spectrum.of(features), y)
+    points = np.linspace(-_DECADES, _DECADES, _COARSE)
+    points = np.tile(points, (y.shape[1], 1))
     for _ in range(_ROUNDS):
-        points = np.linspace(low, high, _POINTS)
+        values = posterior.evidences(10.0**points)
+        best = values.argmax(axis=1)[:, None]
+        steps = (np.maximum(best - 1, 0), best + 1)
+        low, high = (
+            np.take_along_axis(
+                points, np.minimum(x, points.shape[1] - 1), axis=1
+            )
+            for x in steps
+        )
+        points = low + (high - low) * np.linspace(0.0, 1.0, _FINE)
+    return float(values.max(axis=1).mean())
+
+
+class _Posterior:
+    """Bayesian linear models without an intercept, one for each target.
+
+    In the coordinates of the singular vectors of the centred features and of
+    the constant vector, the products of the features as they are form an
+    arrow: a diagonal, and the row and column of the constant. Its inverse
+    and determinant are sums of positive terms.
+    """
+
+    def __init__(self, spectrum: Spectrum, targets: np.ndarray):
+        self._count = len(targets)
+        means = spectrum.mean_along**2
+        rest = spectrum.mean_rest
+        largest = spectrum.squares.max(initial=0.0)
+        largest = max(largest, self._count * (means.sum() + rest)) or 1.0
+        # Powers of tiny or huge features would leave the range of numbers.
+        self._squares = spectrum.squares / largest
+        self._means, self._rest = means / largest, rest / largest
+        # The row of the constant.
+        factor = np.sqrt(self._count / largest)
+        self._row = np.sqrt(self._squares) * spectrum.mean_along * factor
+        self._along = (spectrum.vectors.T @ targets).T
+        self._constant = targets.sum(axis=0) / np.sqrt(self._count)
+        norms = (targets**2).sum(axis=0)
+        known = (self._along**2).sum(axis=1) + self._constant**2
+        self._outside = np.maximum(norms - known, 0.0)
+
+    def evidences(self, ratios: np.ndarray) -> np.ndarray:
+        """Returns the log evidence for a sample at the best noise.
+
+        Args:
+            ratios: The precision of the weights over that of the noise, in
+                units of the largest squared singular value,
+                `(targets, ratios)`.
+        """
         # The share of each direction that the prior takes away.
-        ratios = 10.0 ** points[:, None]
-        shrunk = ratios / (ratios + squares)
-        noise = np.maximum(shrunk @ along + outside, tiny) / count
-        values = np.log(shrunk).sum(axis=1) / count - np.log(noise)
-        best = int(values.argmax())
-        low, high = points[max(best - 1, 0)], points[min(best + 1, _POINTS - 1)]
-    return 0.5 * float(values.max() - 1.0 - np.log(2 * np.pi))
+        shrunk = ratios[..., None] / (ratios[..., None] + self._squares)
+        mean = self._count * (shrunk @ self._means + self._rest)
+        constant = 1.0 / (1.0 + mean / ratios)
+        rows = (shrunk @ (self._row * self._along)[..., None])[..., 0]
+        left = self._constant[:, None] - rows / ratios
+        along = (shrunk @ (self._along**2)[..., None])[..., 0]
+        squares = along + constant * left**2 + self._outside[:, None]
+        noise = np.log(np.maximum(squares, _TINY) / self._count)
+        volume = np.log(shrunk).sum(axis=-1) + np.log(constant)
+        return 0.5 * (volume / self._count - noise - 1.0 - np.log(2 * np.pi))

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from keras_cascade.ranking.spectrum import Spectrum
+
 _TINY = 1e-12
 # Penalties, as multiples of the mean squared norm of a sample: the result
 # does not depend on the scale of the features.
@@ -30,7 +32,7 @@ class LeftOut:
 
 
 def leave_one_out(
-    features: np.ndarray,
+    features: np.ndarray | Spectrum,
     targets: np.ndarray,
     penalties: np.ndarray | None = None,
 ) -> LeftOut:
@@ -42,7 +44,7 @@ def leave_one_out(
     divided by one minus its leverage.
 
     Args:
-        features: `(samples, features)`.
+        features: `(samples, features)`, or their decomposition.
         targets: `(samples, targets)`.
         penalties: Those to choose from. Defaults to `None`: `PENALTIES` times
             the mean squared norm of the centred samples.
@@ -57,10 +59,9 @@ def leave_one_out(
     >>> found.predictions.round(6).ravel().tolist()
     [0.0, 2.0, 4.0, 6.0]
     """
-    x = np.asarray(features, "float64")
-    x = x - x.mean(axis=0)
+    spectrum = Spectrum.of(features)
+    vectors, squares = spectrum.vectors, spectrum.squares
     targets = np.asarray(targets, "float64")
-    vectors, squares = directions(x)
     count = len(targets)
     usual = PENALTIES * max(squares.sum() / count, _TINY)
     grid = usual if penalties is None else penalties
@@ -77,19 +78,3 @@ def leave_one_out(
     errors = np.array([np.mean(errors_at(x) ** 2) for x in grid])
     penalty = float(grid[errors.argmin()])
     return LeftOut(targets - errors_at(penalty), penalty, errors)
-
-
-def directions(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns left singular vectors, and the squares of singular values.
-
-    Those that rounding leaves of zero are not among them.
-    """
-    wide = rows.shape[1] > len(rows)
-    gram = rows @ rows.T if wide else rows.T @ rows
-    squares, vectors = np.linalg.eigh(gram)
-    limit = squares[-1] * len(gram) * np.finfo("float64").eps
-    kept = squares > max(limit, np.finfo("float64").tiny)
-    squares, vectors = squares[kept], vectors[:, kept]
-    if not wide:
-        vectors = rows @ vectors / np.sqrt(squares)
-    return vectors, squares

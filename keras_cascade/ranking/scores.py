@@ -5,6 +5,7 @@ Tested by `tests/ranking/test_rank.py`.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from keras_cascade.ranking.evidence import log_evidence
 from keras_cascade.ranking.labels import Labels
 from keras_cascade.ranking.neighbours import neighbour_means
 from keras_cascade.ranking.ridge import leave_one_out
+from keras_cascade.ranking.spectrum import Features, one_thread
 
 _DRAWS, _SEED = 200, 0
 
@@ -31,28 +33,28 @@ class Score:
     error: float | None = None
 
 
-def probe(features: np.ndarray, labels: Labels) -> Score:
+def probe(features: Features, labels: Labels) -> Score:
     """Returns the leave-one-out accuracy, or R², of a ridge regression."""
-    found = leave_one_out(features, labels.signs)
+    found = leave_one_out(features.spectrum, labels.signs)
     return _measured(labels.parts_of(found.predictions))
 
 
-def knn(features: np.ndarray, labels: Labels) -> Score:
+def knn(features: Features, labels: Labels) -> Score:
     """Returns the accuracy, or R², of the nearest neighbours' vote."""
-    means = neighbour_means(features, labels.targets)
+    means = neighbour_means(features.rows, labels.targets)
     if labels.kind == "labels":
         means = 2.0 * means - 1.0
     return _measured(labels.parts_of(means))
 
 
-def logme(features: np.ndarray, labels: Labels) -> Score:
+def logme(features: Features, labels: Labels) -> Score:
     """Returns the log evidence of the labels."""
-    return Score(log_evidence(features, labels.targets))
+    return Score(log_evidence(features.spectrum, labels.targets))
 
 
-def hscore(features: np.ndarray, labels: Labels) -> Score:
+def hscore(features: Features, labels: Labels) -> Score:
     """Returns the shrunk H-score, of classes."""
-    return Score(h_score(features, labels.targets))
+    return Score(h_score(features.rows, labels.targets))
 
 
 def _measured(parts: np.ndarray) -> Score:
@@ -60,20 +62,26 @@ def _measured(parts: np.ndarray) -> Score:
 
     The same samples are drawn for each tap.
     """
-    count = len(parts)
-    draw = np.random.default_rng(_SEED)
-    times = draw.multinomial(count, np.full(count, 1.0 / count), size=_DRAWS)
-    means = times @ parts[:, 0] / count
+    means = _draws(len(parts)) @ parts[:, 0] / len(parts)
     return Score(float(parts.mean()), float(means.std(ddof=1)))
 
 
-Method = Callable[[np.ndarray, Labels], Score]
+@lru_cache(maxsize=1)
+def _draws(count: int) -> np.ndarray:
+    """Returns how often each sample is in each bootstrap sample."""
+    draw = np.random.default_rng(_SEED)
+    share = np.full(count, 1.0 / count)
+    # Products of whole numbers would not go through BLAS.
+    return draw.multinomial(count, share, size=_DRAWS).astype("float64")
+
+
+Method = Callable[[Features, Labels], Score]
 METHODS: dict[str, Method] = {
     "probe": probe,
     "knn": knn,
     "logme": logme,
     "hscore": hscore,
-    "effective_rank": lambda x, _: Score(effective_rank(x)),
+    "effective_rank": lambda x, _: Score(effective_rank(x.rows)),
 }
 _WITHOUT_LABELS = ("effective_rank",)
 
@@ -130,14 +138,16 @@ def score_taps(
     known: dict[bytes, dict[str, Score]] = {}
     found = {}
     nothing = Labels("numbers", np.zeros((0, 0)))
-    for number, (tap, rows) in enumerate(features.items()):
-        show(number)
-        key = hash_of(rows)
-        if key not in known:
-            known[key] = {
-                name: METHODS[name](rows, labels or nothing) for name in names
-            }
-        found[tap] = known[key]
+    with one_thread():
+        for number, (tap, rows) in enumerate(features.items()):
+            show(number)
+            key = hash_of(rows)
+            if key not in known:
+                one = Features(rows)
+                known[key] = {
+                    x: METHODS[x](one, labels or nothing) for x in names
+                }
+            found[tap] = known[key]
     return found
 
 

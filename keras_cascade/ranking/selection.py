@@ -13,6 +13,7 @@ from keras_cascade.graph.taps import Tap
 from keras_cascade.ranking.candidates import Networks
 from keras_cascade.ranking.labels import Labels
 from keras_cascade.ranking.ridge import leave_one_out
+from keras_cascade.ranking.spectrum import one_thread
 
 
 class Row(Protocol):
@@ -140,10 +141,11 @@ def greedy(
                 min(rows, key=lambda x: x.cost),
             )
         before = [scaled[row.path] for row in chosen]
-        values = [
-            _value(np.hstack([*before, scaled[row.path]]), labels)
-            for row in allowed
-        ]
+        with one_thread():
+            values = [
+                _value(np.hstack([*before, scaled[row.path]]), labels)
+                for row in allowed
+            ]
         chosen.append(allowed[int(np.argmax(values))])
     return [row.path for row in chosen]
 

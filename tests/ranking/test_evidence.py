@@ -28,11 +28,12 @@ def bayesian(x, y):
     return model.fit(x, y).scores_[-1] / len(x)
 
 
+@pytest.mark.parametrize("mean", [0.0, 0.7, 100.0])
 @pytest.mark.parametrize("shape", [(40, 10), (25, 60)])
-def test_it_is_the_evidence_of_bayesian_ridge(shape):
+def test_it_is_the_evidence_of_bayesian_ridge(shape, mean):
     draw = np.random.default_rng(1)
-    x = draw.normal(size=shape)
-    y = x[:, :2] + 0.4 * draw.normal(size=(shape[0], 2))
+    x = draw.normal(size=shape) + mean * draw.normal(size=shape[1])
+    y = x[:, :2] + 0.4 * draw.normal(size=(shape[0], 2)) - 0.2
     expected = np.mean([bayesian(x, one) for one in y.T])
     assert log_evidence(x, y) == pytest.approx(expected, abs=1e-6)
 

@@ -9,6 +9,7 @@ import keras_cascade as kc
 from keras_cascade.ranking import features
 from keras_cascade.ranking.labels import as_labels
 from keras_cascade.ranking.scores import METHODS
+from keras_cascade.ranking.spectrum import Features
 
 
 @pytest.fixture(scope="module")
@@ -43,15 +44,18 @@ def test_noise_does_not_raise_a_score(planted, planted_data):
     noisy = np.hstack([signal, draw.normal(size=(200, 512))])
     for name in ("probe", "knn", "logme"):
         score = METHODS[name]
-        assert score(noisy, labels).value < score(signal, labels).value
+        assert (
+            score(Features(noisy), labels).value
+            < score(Features(signal), labels).value
+        )
 
 
 @pytest.mark.parametrize("scale", [0.1, 10.0])
 def test_the_scale_of_features_changes_no_score(planted_data, scale):
     x, y = planted_data
     for name, score in METHODS.items():
-        expected = score(x, as_labels(y)).value
-        found = score(x * scale, as_labels(y)).value
+        expected = score(Features(x), as_labels(y)).value
+        found = score(Features(x * scale), as_labels(y)).value
         assert found == pytest.approx(expected, rel=1e-4), name
 
 
