@@ -38,8 +38,11 @@ class Builder:
         entries: The network's inputs; preprocessing lies between.
         names: The names that are given.
         weights: What each variable gets, when all layers are built.
-        largest_literal: Constants of at most as many elements stand in the
-            network's config; larger ones are frozen weights.
+        largest_literal: Constants of at most as many elements stand where
+            they are used.
+        largest_constant: Those of at most as many stand in the network's
+            config once, so that nothing can train them; larger ones are
+            frozen weights.
     """
 
     inputs: dict[str, Value] = field(default_factory=dict)
@@ -47,6 +50,7 @@ class Builder:
     names: Names = field(default_factory=Names)
     weights: list[Weight] = field(default_factory=list)
     largest_literal: int = 256
+    largest_constant: int = 2**18
     _layers: dict[Hashable, keras.Layer] = field(default_factory=dict)
     _tables: dict[Any, Value] = field(default_factory=dict)
     _seen: dict[int, keras.KerasTensor] = field(default_factory=dict)
@@ -160,19 +164,27 @@ class Builder:
         return self._tables[parameter.name]
 
     def constant(self, constant: Any, path: str) -> Value:
-        """Returns a constant as a value, kept in a frozen weight."""
+        """Returns a constant as a value."""
         key = id(constant)
         if key not in self._tables:
             array = self.as_array(constant)
-            value = self._table(array.astype("float32"), f"{path}.constant")
-            if array.dtype.name != "float32":
-                value = value.with_tensor(
-                    ops.cast(value.tensor, array.dtype.name)
-                )
+            self._tables[key] = self._constant(array, f"{path}.constant")
             # What has an id must not go while the id is a key.
-            self._tables[key] = value
             self._tables["kept", key] = constant
         return self._tables[key]
+
+    def _constant(self, array: np.ndarray, path: str) -> Value:
+        dtype = array.dtype.name
+        if array.size > self.largest_constant:
+            value = self._table(array.astype("float32"), path)
+            if dtype != "float32":
+                value = value.with_tensor(ops.cast(value.tensor, dtype))
+            return value
+        zero = ops.reshape(ops.cast(self.zero(), dtype), [1] * array.ndim)
+        join = ops.logical_or if dtype == "bool" else ops.add
+        tensor = ops.cast(join(zero, array), dtype)
+        self.name_new(tensor, path)
+        return Value(tensor, array.shape, plain(array.ndim))
 
     def _table(
         self, array: np.ndarray, path: str, parameter: Parameter | None = None

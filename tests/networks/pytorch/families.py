@@ -5,6 +5,7 @@ Each entry makes a module and what it is called with.
 
 import importlib.util
 
+from keras_cascade.networks.pytorch.tracing import read_example
 from tests.networks.pytorch.comparing import numbers
 
 _SMALL = {
@@ -234,6 +235,10 @@ TIMM = [
 ]
 
 
+# Sides that differ from the configuration's, which take long.
+_SIDES = {"vit_small_patch14_dinov2": 112}
+
+
 def of_transformers(name):
     import transformers
 
@@ -261,13 +266,17 @@ def of_torchvision(name):
 def of_timm(name):
     import timm
 
-    module = timm.create_model(name, pretrained=False, num_classes=10)
+    settings = {"img_size": _SIDES[name]} if name in _SIDES else {}
+    module = timm.create_model(
+        name, pretrained=False, num_classes=10, **settings
+    )
     config = module.default_cfg
     fixed = config.get("fixed_input_size") or name in (
         "mixer_s32_224",
         "resmlp_12_224",
     )
-    return module, numbers(8, *(config["input_size"] if fixed else (3, 64, 64)))
+    side = _SIDES.get(name, config["input_size"][-1] if fixed else 64)
+    return module, numbers(8, 3, side, side)
 
 
 MAKERS = {
@@ -275,6 +284,53 @@ MAKERS = {
     "torchvision": (of_torchvision, TORCHVISION),
     "timm": (of_timm, TIMM),
 }
+
+CASES = [
+    (package, name) for package, (_, names) in MAKERS.items() for name in names
+]
+IDS = ["-".join(case) for case in CASES]
+
+
+def prepared(package, name):
+    """A module whose every part has an effect, and what it is called with."""
+    import torch
+
+    torch.manual_seed(0)
+    make, _ = MAKERS[package]
+    module, given = make(name)
+    example = read_example(given)
+    awake(module)
+    settle(module, example)
+    return module, example
+
+
+def awake(module):
+    """Moves parameters that begin as one number: zeros would hide a block."""
+    import torch
+
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for x in module.parameters():
+            if x.numel() == 1 or x.std() < 1e-4:
+                x.add_(0.1 * torch.randn(x.shape, generator=generator))
+
+
+def settle(module, example):
+    """Gives BatchNormalization the moments of a batch."""
+    import torch
+
+    norms = [
+        part
+        for part in module.eval().modules()
+        if isinstance(part, torch.nn.modules.batchnorm._BatchNorm)
+    ]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.train().momentum = 1.0
+    with torch.no_grad():
+        module(*example.args, **example.kwargs)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.eval().momentum = momentum
 
 
 def define_operators():

@@ -230,6 +230,33 @@ def test_frozen_parameters_arrive_frozen():
     }
 
 
+class Masked(nn.Module):
+    """Its attention hides later positions by a mask of its own."""
+
+    def __init__(self, visible):
+        super().__init__()
+        self.features = nn.Linear(8, 8)
+        self.register_buffer("visible", visible)
+
+    def forward(self, x):
+        x = self.features(x)[:, None]
+        return F.scaled_dot_product_attention(x, x, x, self.visible)[:, 0]
+
+
+@pytest.mark.parametrize("everything", [True, False])
+def test_no_constant_trains(everything):
+    visible = torch.ones(20, 20, dtype=torch.bool)
+    module = Masked(visible if everything else visible.tril())
+    x = numbers(6, 20, 8)
+    network = kc.from_torch(module, x)
+    network.trainable = True
+    assert [w.path for w in network.weights] == [
+        "features/kernel",
+        "features/bias",
+    ]
+    assert_close(network.predict(x.numpy(), verbose=0), answers(module, x))
+
+
 def test_normalization_and_dropout_keep_their_settings():
     network = kc.from_torch(residual(), PIXELS)
     norm = network.get_layer("layer1-0-bn1")

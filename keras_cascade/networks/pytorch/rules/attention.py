@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_cascade.networks.pytorch.operation import Operand, Operation
+from keras_cascade.networks.pytorch.parameters import Parameter
 from keras_cascade.networks.pytorch.registry import rule
 from keras_cascade.networks.pytorch.values import (
     Value,
@@ -35,6 +36,7 @@ def attention(
     enable_gqa: bool = False,
 ) -> Value:
     """Scaled dot-product attention."""
+    attn_mask = None if _hides_nothing(op, attn_mask) else attn_mask
     parts = [op.for_each_sample(op.value(x)) for x in (query, key, value)]
     factor = float(parts[0].shape[-1]) ** -0.5 if scale is None else scale
     if parts[0].rank != 4 or enable_gqa:
@@ -43,6 +45,14 @@ def attention(
     mask = _mask(op, attn_mask, parts, is_causal)
     result = ops.dot_product_attention(*tensors, scale=factor, **mask)
     return Value(result, op.shape, _KERAS)
+
+
+def _hides_nothing(op: Operation, mask: Operand) -> bool:
+    """Returns whether a mask is a constant that changes no score."""
+    if mask is None or isinstance(mask, Value | Parameter):
+        return False
+    array = op.array(mask)
+    return bool(array.all() if array.dtype == bool else not array.any())
 
 
 def _mask(

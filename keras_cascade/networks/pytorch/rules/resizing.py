@@ -11,7 +11,13 @@ from keras import layers, ops
 
 from keras_cascade.networks.pytorch.operation import Operand, Operation
 from keras_cascade.networks.pytorch.registry import rule
-from keras_cascade.networks.pytorch.values import Value, channels_last, in_order
+from keras_cascade.networks.pytorch.values import (
+    Value,
+    channels_last,
+    in_order,
+    in_plain_order,
+    plain,
+)
 
 
 @rule("upsample_nearest2d", "_upsample_nearest_exact2d")
@@ -143,8 +149,6 @@ def im2col(
     stride: Sequence[int],
 ) -> Value:
     """Windows side by side."""
-    from keras_cascade.networks.pytorch.values import in_plain_order, plain
-
     value = in_plain_order(op.value(input))
     unfold: Any = ops.unfold  # says that it takes one number for both axes
     result = unfold(
@@ -155,3 +159,81 @@ def im2col(
         tuple(stride),
     )
     return Value(result, op.shape, plain(3))
+
+
+@rule("col2im")
+def col2im(
+    op: Operation,
+    input: Operand,
+    output_size: Sequence[int],
+    kernel_size: Sequence[int],
+    dilation: Sequence[int],
+    padding: Sequence[int],
+    stride: Sequence[int],
+) -> Value:
+    """Sums of windows that lie side by side, each put back in its place.
+
+    `keras.ops.conv_transpose` fails in functional models (Keras 3.15), which
+    pass it the padding as the output's: the windows are spread by hand.
+    """
+    value = in_plain_order(op.value(input))
+    axes = (output_size, kernel_size, dilation, padding, stride)
+    windows = [_windows(*axis) for axis in zip(*axes, strict=True)]
+    maps = ops.reshape(value.tensor, (-1, np.prod(kernel_size), *windows))
+    spread = _spread(ops.transpose(maps, (0, 2, 3, 1)), windows, stride)
+    kernel = _places(kernel_size, dilation)
+    edges = [
+        # So many rows that the convolution's are those that are asked for.
+        (reach - 1 - p, p + size - count * step)
+        for reach, p, size, count, step in zip(
+            kernel.shape, padding, output_size, windows, stride, strict=False
+        )
+    ]
+    whole = ops.pad(spread, [(0, 0), *(_positive(x) for x in edges), (0, 0)])
+    rows, columns = (_inside(x) for x in edges)
+    kernel = op.builder.literal(kernel, op.path)
+    summed = ops.conv(
+        whole[:, rows, columns], kernel, data_format="channels_last"
+    )
+    shape = (-1, op.shape[-3], *output_size)
+    return Value(ops.reshape(summed, shape), op.shape, plain(4))
+
+
+def _windows(
+    size: int, kernel: int, dilation: int, padding: int, stride: int
+) -> int:
+    return (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+
+
+def _spread(maps: Any, windows: Sequence[int], stride: Sequence[int]) -> Any:
+    """Returns maps with zeros after each row and column, a stride apart."""
+    (height, width), channels = windows, maps.shape[-1]
+    apart = ops.reshape(maps, (-1, height, 1, width, 1, channels))
+    down, right = ((0, step - 1) for step in stride)
+    nothing = (0, 0)
+    padded = ops.pad(apart, [nothing, nothing, down, nothing, right, nothing])
+    sizes = [n * step for n, step in zip(windows, stride, strict=True)]
+    return ops.reshape(padded, (-1, *sizes, channels))
+
+
+def _positive(edge: tuple[int, int]) -> tuple[int, int]:
+    before, after = edge
+    return max(before, 0), max(after, 0)
+
+
+def _inside(edge: tuple[int, int]) -> slice:
+    """Returns the rows that are left where an edge is taken away."""
+    before, after = edge
+    return slice(max(-before, 0), min(after, 0) or None)
+
+
+def _places(kernel: Sequence[int], dilation: Sequence[int]) -> np.ndarray:
+    """Returns a convolution's kernel that puts each row in its place."""
+    rows, columns = kernel
+    reach = [d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True)]
+    places = np.zeros((*reach, rows * columns, 1), "float32")
+    for i in range(rows):
+        for j in range(columns):
+            places[i * dilation[0], j * dilation[1], i * columns + j] = 1
+    # A convolution turns no kernel around.
+    return places[::-1, ::-1].copy()

@@ -270,6 +270,19 @@ ON_MAPS = {
     "unshuffled": lambda x: F.pixel_unshuffle(x[:, :, :8, :6], 2),
     "channels": lambda x: F.channel_shuffle(x, 2),
     "windows": lambda x: F.unfold(x, 3, padding=1),
+    "windows put back": lambda x: F.fold(
+        F.unfold(x, 3, padding=1, stride=2), (9, 7), 3, padding=1, stride=2
+    ),
+    "windows over the edge put back": lambda x: F.fold(
+        F.unfold(x, 2, padding=1, stride=3), (9, 7), 2, padding=1, stride=3
+    ),
+    "windows apart put back": lambda x: F.fold(
+        F.unfold(x, 2, dilation=3, stride=(2, 4)),
+        (9, 7),
+        2,
+        dilation=3,
+        stride=(2, 4),
+    ),
     "flattened": lambda x: x.flatten(1),
     "as a sequence": lambda x: x.flatten(2).transpose(1, 2),
     "spatial mean": lambda x: x.mean((2, 3)),
