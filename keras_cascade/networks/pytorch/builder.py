@@ -38,6 +38,7 @@ class Builder:
         entries: The network's inputs; preprocessing lies between.
         names: The names that are given.
         weights: What each variable gets, when all layers are built.
+        ends: The path of the last operation of each module that has several.
         largest_literal: Constants of at most as many elements stand where
             they are used.
         largest_constant: Those of at most as many stand in the network's
@@ -49,6 +50,7 @@ class Builder:
     entries: dict[str, keras.KerasTensor] = field(default_factory=dict)
     names: Names = field(default_factory=Names)
     weights: list[Weight] = field(default_factory=list)
+    ends: Mapping[str, str] = field(default_factory=dict)
     largest_literal: int = 256
     largest_constant: int = 2**18
     _layers: dict[Hashable, keras.Layer] = field(default_factory=dict)
@@ -95,9 +97,8 @@ class Builder:
         found = (kind, key) if parameters else None
         if found in self._layers:
             return self._layers[found]
-        owner = module_of(parameters[0].name) if parameters else path
         layer = make(
-            name=self.names.new(owner),
+            name=self.names.new(self._owner(parameters, path)),
             trainable=not parameters or any(p.trainable for p in parameters),
         )
         for attribute, weight in given.items():
@@ -105,6 +106,16 @@ class Builder:
         if found:
             self._layers[found] = layer
         return layer
+
+    def _owner(self, parameters: Sequence[Parameter], path: str) -> str:
+        """Returns the path of the module that a layer stands for.
+
+        If other operations follow in that module, its name is theirs.
+        """
+        if not parameters:
+            return path
+        owner = module_of(parameters[0].name)
+        return owner if self.ends.get(owner, path) == path else path
 
     def _note(
         self,
@@ -159,7 +170,7 @@ class Builder:
         """Returns a parameter as a value, always the same one."""
         if parameter.name not in self._tables:
             self._tables[parameter.name] = self._table(
-                parameter.array, module_of(parameter.name), parameter
+                parameter.array, parameter.name, parameter
             )
         return self._tables[parameter.name]
 

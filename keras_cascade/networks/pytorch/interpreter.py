@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
+from keras_cascade import _keras_compat as compat
 from keras_cascade._reporting.messages import listed
 from keras_cascade.networks.pytorch import rules as _rules  # noqa: F401
 from keras_cascade.networks.pytorch.builder import Builder
@@ -18,6 +19,7 @@ from keras_cascade.networks.pytorch.folding import (
     takes_shapes_only,
 )
 from keras_cascade.networks.pytorch.modules import Modules
+from keras_cascade.networks.pytorch.naming import keras_name
 from keras_cascade.networks.pytorch.nodes import (
     bind,
     is_node,
@@ -68,9 +70,9 @@ class Interpreter:
         self._preprocess = preprocess
         self._program = program
         self._channels_first = channels_first
-        self._builder = Builder()
         self._nodes = list(program.graph.nodes)
         self._modules = Modules(self._nodes)
+        self._builder = Builder(ends=self._modules.ends())
         self._values: dict[Any, Any] = {}
         self._uses = Uses()
 
@@ -295,7 +297,10 @@ class Interpreter:
         """Gives the output of each module that ends here the module's name."""
         for path, output in self._modules.ended_by(node):
             value = self._values.get(output)
-            if isinstance(value, Value):
+            if not isinstance(value, Value):
+                continue
+            operation, _ = compat.producer(value.tensor)
+            if operation.name != keras_name(path):
                 name = self._builder.names.new(path)
                 layer = keras.layers.Identity(name=name)
                 value = value.with_tensor(layer(value.tensor))

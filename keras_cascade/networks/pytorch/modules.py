@@ -58,6 +58,14 @@ class Modules:
         """
         return self._ends.get(node, [])
 
+    def ends(self) -> dict[str, str]:
+        """Returns the path of each module's last operation, by the module's."""
+        return {
+            path: self.name_of(output)
+            for ended in self._ends.values()
+            for path, output in ended
+        }
+
     def _is_whole(self, call: _Call) -> bool:
         return self._sizes[call] == 1 and call not in self._inner
 

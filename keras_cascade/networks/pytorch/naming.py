@@ -49,7 +49,7 @@ def module_of(parameter: str) -> str:
 
     `layer1.0.conv1.weight` is of `layer1.0.conv1`; a packed one,
     `attn.in_proj_weight`, of `attn.in_proj`, as there is one weight to each
-    layer in Keras; a bare one, `cls_token`, is its own.
+    layer in Keras.
     """
     path, _, kind = parameter.rpartition(".")
     if kind in ("weight", "bias"):

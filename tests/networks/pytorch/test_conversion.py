@@ -154,6 +154,78 @@ def test_taps_equal_the_outputs_of_modules(path):
     assert_close(tap.predict(images(PIXELS), verbose=0), images(found[0]))
 
 
+class ScaledNorm(nn.Module):
+    """Its weight is bare: not the output of the module."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(numbers(8, seed=4))
+
+    def forward(self, x):
+        return x * x.square().mean(-1, keepdim=True).rsqrt() * self.weight
+
+
+class FlatLinear(nn.Linear):
+    """Its layer is not its last operation."""
+
+    def forward(self, x):
+        return super().forward(x.flatten(0, 1)).unflatten(0, (-1, 5))
+
+
+class PaddedConv(nn.Conv1d):
+    """Its layer is its last operation, but not its only one."""
+
+    def forward(self, x):
+        return super().forward(F.pad(x, (1, 0)))
+
+
+class NormAndActivation(nn.BatchNorm1d):
+    def forward(self, x):
+        return F.relu(super().forward(x))
+
+
+def test_the_name_of_a_module_is_that_of_its_output():
+    parts = {
+        "norm": ScaledNorm(),
+        "linear": FlatLinear(8, 8),
+        "conv": PaddedConv(5, 5, 2),
+        "bn": NormAndActivation(5),
+        "embedding": Tied().embedding,
+    }
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            for name, part in parts.items():
+                setattr(self, name, part)
+
+        def forward(self, ids):
+            x = self.linear(self.norm(self.embedding(ids)))
+            x = F.linear(self.bn(self.conv(x)), self.embedding.weight)
+            return x.softmax(-1)
+
+    torch.manual_seed(0)
+    module, found = Net(), {}
+    for name, part in parts.items():
+        part.register_forward_hook(
+            lambda _, __, output, name=name: found.update({name: output})
+        )
+    network = kc.from_torch(module, IDS)
+    answers(module, IDS)
+    for name, output in found.items():
+        tap = kc.truncate(network, name)
+        wanted = output.mT if name in ("conv", "bn") else output
+        assert_close(tap.predict(IDS.numpy(), verbose=0), wanted)
+    layers = {layer.name for layer in network.layers if layer.weights}
+    assert layers == {
+        "norm-weight",
+        "linear-linear",
+        "conv",
+        "bn-batch_norm",
+        "embedding-weight",
+    }
+
+
 def test_no_transposes_are_between_convolutions():
     network = kc.from_torch(residual(), PIXELS)
     kinds = [type(operation).__name__ for operation in network.operations]
@@ -214,7 +286,7 @@ def test_tied_weights_are_one_and_a_module_called_twice_is_one_layer():
     network = kc.from_torch(module, IDS)
     assert_close(network.predict(IDS.numpy(), verbose=0), answers(module, IDS))
     assert sorted(w.path for w in network.weights) == [
-        "embedding/embeddings",
+        "embedding-weight/embeddings",
         "twice/bias",
         "twice/kernel",
     ]
