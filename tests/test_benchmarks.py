@@ -15,6 +15,7 @@ FOLDER = Path(__file__).parent / "benchmarks"
 FILES = sorted(FOLDER.glob("bench_*.py"))
 TIMES = {"ours_s", "reference_s", "ratio"}
 FIGURES = {"letters", "letters_std", "kept", "digits", "digits_std", "lost"}
+STITCHED = {"r2", "accuracy", "kept", "untrained_r2", "untrained"}
 MEMORY = {"peak_gb", "features_gb"}
 # Arguments of `run`, or constants of the module, by name.
 TINY = {
@@ -68,6 +69,7 @@ TINY = {
         "size": 32,
         "conversions": 1,
     },
+    "bench_stitching": {"epochs": 1, "WIDTH": 4},
     "bench_unfreeze": {
         "stages": {"all of it joined": ["upstream"]},
         "pairs": 1,
@@ -151,6 +153,7 @@ def test_a_tiny_benchmark_gives_the_documented_rows(path, monkeypatch):
     for row in rows:
         own = FIGURES if "letters" in row else TIMES
         own = MEMORY if "peak_gb" in row else own
+        own = STITCHED if "untrained" in row else own
         own = own | {key for key in row if key.endswith("_least_s")}
         assert set(row) == own | {"name", "bound", "holds"}
         assert isinstance(row["name"], str)

@@ -47,6 +47,8 @@ def look(upstream: keras.Model, downstream: keras.Model) -> None:
     print(kc.stages(upstream))
     ranking = kc.rank_taps(upstream, data(), max_samples=100)
     print(ranking.best(2, max_flops=10**7), ranking.to_dict())
+    pairs = kc.stitchability(upstream, kc.zoo.load("glyph_encoder"), data())
+    print(pairs.best()["taps"], pairs.to_dict(), pairs.rows[0].r2)
     for tap in kc.list_taps(upstream, "stage*"):
         print(tap.path, tap.shape, tap.parameters)
     report = kc.check_interface(upstream, downstream, head=10)

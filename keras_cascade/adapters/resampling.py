@@ -67,6 +67,12 @@ class Resampling:
         """Returns the weights `(count, size)` for `count` positions."""
         return self._weights(np, np.arange(count), count).T
 
+    def of_array(self, x: np.ndarray) -> np.ndarray:
+        """Returns the resampled NumPy array."""
+        moved = np.moveaxis(x, self.axis, -1)
+        weighted = moved @ self.kernel(x.shape[self.axis]).astype(x.dtype)
+        return np.moveaxis(weighted, -1, self.axis)
+
     def masked(self, x: Tensor, mask: Tensor) -> Any:
         """Returns the resampled sequence, made of the steps that count.
 

@@ -337,11 +337,8 @@ class StitchAdapter(LearningAdapter, ResizingAdapter):
         for step in self._steps():
             wanted = found.shape[step.axis]
             if values.shape[step.axis] != wanted:
-                kernel = self._resampling(step.axis, wanted).kernel(
-                    values.shape[step.axis]
-                )
-                moved = np.moveaxis(values, step.axis, -1) @ kernel
-                values = np.moveaxis(moved, -1, step.axis)
+                resampling = self._resampling(step.axis, wanted)
+                values = resampling.of_array(values)
         return values
 
     def _flat(self, x: np.ndarray, mask: Tensor | None) -> np.ndarray:

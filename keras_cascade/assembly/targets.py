@@ -3,14 +3,17 @@
 Tested by `tests/behaviour/test_stitching.py`.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 
 from keras_cascade.assembly.preprocessing import preparation
 from keras_cascade.graph.copying import copy_graph
-from keras_cascade.planning.inputs import make_inputs
+from keras_cascade.networks.preprocessing import Preprocess
+from keras_cascade.planning.inputs import CascadeInput, make_inputs
 from keras_cascade.planning.plan import Plan
+from keras_cascade.planning.targets import Values
 
 
 def build_targets(plan: Plan) -> keras.Model | None:
@@ -21,33 +24,44 @@ def build_targets(plan: Plan) -> keras.Model | None:
     """
     if not plan.targets:
         return None
-    inputs = make_inputs(plan.inputs)
+    chosen = plan.spec.preprocess.get("downstream")
+    return values_network(plan.targets, plan.inputs, chosen, plan.spec.shares)
+
+
+def values_network(
+    targets: Mapping[str, Values],
+    given: Sequence[CascadeInput],
+    preprocess: Preprocess | None,
+    share: bool = False,
+) -> keras.Model:
+    """Returns a model that computes some values, by their names.
+
+    Args:
+        targets: The values.
+        given: The inputs of the cascade.
+        preprocess: The preprocessing of the downstream.
+        share: Whether the networks' own layers are used. Defaults to `False`.
+    """
+    inputs = make_inputs(given)
     outputs: dict[str, Any] = {}
-    graphs = {id(x.graph): x for x in plan.targets.values()}
-    for values in graphs.values():
-        wanted = {
-            name: x.reference
-            for name, x in plan.targets.items()
-            if x.graph is values.graph
-        }
-        given: dict[str, Any] = {}
-        for name in wanted:
-            given |= _prepared(plan, name, inputs)
-        block = copy_graph(
-            values.graph, "targets", wanted, share=plan.spec.shares
-        )
-        flat = [given[x.name] for x in block.inputs]
+    for graph in {id(x.graph): x.graph for x in targets.values()}.values():
+        own = {n: x for n, x in targets.items() if x.graph is graph}
+        fed: dict[str, Any] = {}
+        for values in own.values():
+            fed |= _prepared(values, inputs, preprocess)
+        wanted = {name: x.reference for name, x in own.items()}
+        block = copy_graph(graph, "targets", wanted, share)
+        flat = [fed[x.name] for x in block.inputs]
         outputs |= block(keras.tree.pack_sequence_as(block.input, flat))
-    fed = {one.name for x in plan.targets.values() for one, _ in x.feeds}
-    return keras.Model({n: inputs[n] for n in inputs if n in fed}, outputs)
+    read = {one.name for x in targets.values() for one, _ in x.feeds}
+    return keras.Model({n: inputs[n] for n in inputs if n in read}, outputs)
 
 
-def _prepared(plan: Plan, name: str, inputs: dict) -> dict[str, Any]:
+def _prepared(
+    values: Values, inputs: dict[str, Any], preprocess: Preprocess | None
+) -> dict[str, Any]:
     """Returns the tensors for a network's inputs, resized and preprocessed."""
-    values = plan.targets[name]
-    chosen = None
-    if values.is_downstream:
-        chosen = plan.spec.preprocess.get("downstream")
+    chosen = preprocess if values.is_downstream else None
     found = {}
     for given, fed in values.feeds:
         network = preparation(given, fed, chosen, fed.name)

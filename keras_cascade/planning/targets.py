@@ -102,22 +102,55 @@ def _of_site(
             f"place of one. Enter one: inject={{'{stream.source}': "
             f"Injection(path, merge='replace')}}. {advice}"
         )
-    data_format = data_format_at(
-        downstream, downstream.reference(downstream.inputs[0])
-    )
-    known = network_inputs(downstream, "downstream", data_format)
     named = spec.inputs.get("downstream", {})
-    feeds = _feeds(downstream, site.reference, known, named, inputs)
-    if isinstance(feeds, NetworkInput):
+    try:
+        return values_at(downstream, site.reference, named, inputs)
+    except UnfedError as error:
         raise ValueError(
             f"The StitchAdapter of '{stream.source}' learns what downstream "
             f"'{downstream.name}' computes at '{site.path}' on the inputs of "
-            f"the cascade, and its input '{feeds.name}' of shape "
-            f"{tuple(feeds.tensor.shape[1:])} takes none of them: "
-            f"{_shown(inputs)}. If it takes one, say which: "
+            f"the cascade, and {error} If it takes one, say which: "
             f"inputs={{'downstream': name}}. {advice}"
-        )
-    return Values(downstream, site.reference, feeds)
+        ) from error
+
+
+class UnfedError(ValueError):
+    """An input of a network that takes none of the inputs of a cascade."""
+
+
+def values_at(
+    graph: Graph,
+    reference: Reference,
+    named: Mapping[str, str],
+    inputs: Sequence[CascadeInput],
+    label: str = "downstream",
+) -> Values:
+    """Returns what a network computes at a tensor, from inputs of a cascade.
+
+    Args:
+        graph: The network.
+        reference: The tensor.
+        named: The cascade's inputs that the user named for the network's.
+        inputs: The inputs of the cascade.
+        label: The role of the network. Defaults to `"downstream"`.
+
+    Raises:
+        UnfedError: If one of its inputs takes none of the cascade's.
+    """
+    first = graph.reference(graph.inputs[0])
+    known = network_inputs(graph, label, data_format_at(graph, first))
+    pairs = []
+    for position in find_needed(graph, [reference]).inputs:
+        one = known[position]
+        given = next(_possible(one, named.get(one.name), inputs), None)
+        if given is None:
+            raise UnfedError(
+                f"its input '{one.name}' of shape "
+                f"{tuple(one.tensor.shape[1:])} takes none of them: "
+                f"{_shown(inputs)}."
+            )
+        pairs.append((given, one))
+    return Values(graph, reference, tuple(pairs))
 
 
 def _of_network(
@@ -126,35 +159,14 @@ def _of_network(
     """Returns the values that the network of the user computes."""
     graph = read_graph(as_network(target, "target"))
     reference = graph.reference(graph.outputs[0])
-    first = graph.reference(graph.inputs[0])
-    known = network_inputs(graph, "target", data_format_at(graph, first))
-    feeds = _feeds(graph, reference, known, {}, inputs)
-    if isinstance(feeds, NetworkInput):
+    try:
+        return values_at(graph, reference, {}, inputs, "target")
+    except UnfedError as error:
         raise ValueError(
             f"The target '{target.name}' of the StitchAdapter of "
-            f"'{stream.source}' has an input '{feeds.name}' of shape "
-            f"{tuple(feeds.tensor.shape[1:])}, which takes none of the inputs "
-            f"of the cascade: {_shown(inputs)}. Give a network that does."
-        )
-    return Values(graph, reference, feeds)
-
-
-def _feeds(
-    graph: Graph,
-    reference: Reference,
-    known: Sequence[NetworkInput],
-    named: Mapping[str, str],
-    inputs: Sequence[CascadeInput],
-) -> tuple[tuple[CascadeInput, NetworkInput], ...] | NetworkInput:
-    """Returns what feeds each input; an input itself if nothing does."""
-    pairs = []
-    for position in find_needed(graph, [reference]).inputs:
-        one = known[position]
-        given = next(_possible(one, named.get(one.name), inputs), None)
-        if given is None:
-            return one
-        pairs.append((given, one))
-    return tuple(pairs)
+            f"'{stream.source}' computes from the inputs of the cascade, and "
+            f"{error} Give a network that takes them."
+        ) from error
 
 
 def _possible(
