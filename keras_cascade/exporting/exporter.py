@@ -29,6 +29,8 @@ from keras_cascade.exporting.inference_program import (
 from keras_cascade.exporting.integer_types import integer_types
 from keras_cascade.exporting.job import Job
 from keras_cascade.exporting.options import (
+    NEED_CALIBRATION,
+    QUANTIZATIONS,
     TOLERANCES,
     ExportOptions,
     check_calibration,
@@ -252,10 +254,12 @@ def _kept_apart(staged: Path, report: ExportReport) -> ParityError:
 
 
 def _advice(report: ExportReport) -> str:
-    if report.quantize in ("int8", "mixed"):
+    if report.quantize in NEED_CALIBRATION:
+        finer = "mixed" in QUANTIZATIONS[report.format]
+        remedy = "quantize='mixed', or a larger" if finer else "A larger"
         return (
             "Is calibration_data like check_data: raw inputs, of the same "
-            "range? If so: quantize='mixed', or a larger tolerance."
+            f"range? If so: {remedy} tolerance."
         )
     if report.quantize is not None:
         return "A larger tolerance lets it pass."
