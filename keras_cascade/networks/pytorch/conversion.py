@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
+from keras_cascade.networks.pytorch.decomposition import decompose
 from keras_cascade.networks.pytorch.interpreter import Interpreter
 from keras_cascade.networks.pytorch.outputs import named_results
 from keras_cascade.networks.pytorch.preprocessing import (
@@ -27,6 +28,10 @@ from keras_cascade.networks.pytorch.verification import (
 if TYPE_CHECKING:
     import torch
     from torch.export import ExportedProgram
+
+
+# What an operation is made of may have no rule either, and be made of others.
+_ROUNDS = 3
 
 
 def from_torch(
@@ -87,10 +92,9 @@ def from_torch(
     Raises:
         TypeError: If `module` or `example` is of another type.
         ValueError: If PyTorch cannot trace the module; if an operation has no
-            rule, all of which are named, with their modules; if the module
-            writes into part of a tensor that it reads later; or if the network
-            differs from the module by more than 1e-3 of the spread of its
-            outputs.
+            rule, nor one for the simpler ones that PyTorch makes of it, all
+            of which are named, with their modules; or if the network differs
+            from the module by more than 1e-3 of the spread of its outputs.
 
     Example:
         >>> module = torch.nn.Sequential(
@@ -149,6 +153,11 @@ def convert(
     data_format = data_format or keras.config.image_data_format()
     channels_first = data_format == "channels_first"
     interpreter = Interpreter(program, channels_first, preprocess)
+    for _ in range(_ROUNDS):
+        if not (unknown := interpreter.unknown()):
+            break
+        program = decompose(program, unknown)
+        interpreter = Interpreter(program, channels_first, preprocess)
     named, are_named = named_results(program, interpreter.run())
     builder = interpreter.builder
     if preprocess and not any(x.rank > 3 for x in builder.inputs.values()):

@@ -33,7 +33,6 @@ from keras_cascade.networks.pytorch.operation import Operation
 from keras_cascade.networks.pytorch.parameters import Parameter
 from keras_cascade.networks.pytorch.preprocessing import Steps
 from keras_cascade.networks.pytorch.registry import Rule, find_rule
-from keras_cascade.networks.pytorch.reshaping import with_part
 from keras_cascade.networks.pytorch.uses import Uses
 from keras_cascade.networks.pytorch.values import (
     Value,
@@ -41,11 +40,7 @@ from keras_cascade.networks.pytorch.values import (
     in_plain_order,
     plain,
 )
-from keras_cascade.networks.pytorch.writing import (
-    reads_later,
-    sliced_bases,
-    views_of,
-)
+from keras_cascade.networks.pytorch.writing import changes_others, is_write
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -75,6 +70,7 @@ class Interpreter:
         self._builder = Builder(ends=self._modules.ends())
         self._values: dict[Any, Any] = {}
         self._uses = Uses()
+        self._read_placeholders()
 
     @property
     def builder(self) -> Builder:
@@ -83,7 +79,6 @@ class Interpreter:
 
     def run(self) -> list[Any]:
         """Builds the network and returns the values of its outputs."""
-        self._read_placeholders()
         self._refuse_unknown()
         self._uses.note(self._live_nodes(), self._values)
         for node in self._nodes:
@@ -143,15 +138,23 @@ class Interpreter:
 
     # Before anything is built.
 
-    def _refuse_unknown(self) -> None:
-        """Raises an error that names each operation without a rule."""
-        missing: dict[str, set[str]] = {}
+    def unknown(self) -> dict[Any, set[str]]:
+        """Returns the operations that nothing here does, with their modules.
+
+        They have no rule, or write into a tensor that others share.
+        """
+        missing: dict[Any, set[str]] = {}
         for node in self._live_nodes():
-            name = name_of(node)
-            if find_rule(name) is None:
-                missing.setdefault(name, set()).add(
+            no_rule = find_rule(name_of(node)) is None
+            if no_rule or changes_others(self._nodes, node):
+                missing.setdefault(node.target, set()).add(
                     self._modules.path_of(node) or "the module itself"
                 )
+        return missing
+
+    def _refuse_unknown(self) -> None:
+        """Raises an error that names each operation without a rule."""
+        missing = {str(x): paths for x, paths in self.unknown().items()}
         if missing:
             found = "; ".join(
                 f"{name} in {listed(sorted(paths)[:4])}"
@@ -242,7 +245,9 @@ class Interpreter:
         for x in leaves(result):
             if isinstance(x, Value):
                 self._builder.name_new(x.tensor, operation.path)
-        self._write_in_place(node, result)
+        # Later readers of a tensor that was written see the new values.
+        if is_write(node) and isinstance(self._values[node.args[0]], Value):
+            self._values[node.args[0]] = result
         return result
 
     def _operation(self, node: "Node", found: Rule) -> Operation:
@@ -264,34 +269,6 @@ class Interpreter:
             self._uses.key_of(node),
             self._uses.make_a_layer(values),
         )
-
-    def _write_in_place(self, node: "Node", result: Any) -> None:
-        """Has later readers of a tensor that was written see the new values."""
-        written: Any = node.args[0] if node.args else None
-        is_written = name_of(node).split(".")[1].endswith("_")
-        if not is_written or not isinstance(self._values[written], Value):
-            return
-        self._values[written] = result
-        bases = sliced_bases(written, self._values)
-        if bases:
-            self._write_into(bases, written, result, node)
-        views = views_of(written).difference(bases)
-        if reads_later(self._nodes, node, views):
-            raise ValueError(
-                f"{name_of(node)} at '{self._modules.path_of(node)}' "
-                "writes into a part of a tensor that is read later. "
-                "Have the module compute a new tensor instead."
-            )
-
-    def _write_into(
-        self, bases: list[Any], written: "Node", result: Value, node: "Node"
-    ) -> None:
-        dim: Any = written.args[1]
-        start: Any = written.args[2] or 0
-        part = self._builder.for_each_sample(result)
-        whole = with_part(self._values[bases[0]], part, dim, start)
-        self._builder.name_new(whole.tensor, self._modules.name_of(node))
-        self._values.update(dict.fromkeys(bases, whole))
 
     def _finish_modules(self, node: "Node") -> None:
         """Gives the output of each module that ends here the module's name."""

@@ -1,5 +1,6 @@
 """Compares networks with the modules that they are made of."""
 
+import keras
 import numpy as np
 
 # The largest difference that float32 explains, in spreads of the answers.
@@ -60,3 +61,30 @@ def module_of(function, **parameters):
             return function(x, **weights)
 
     return Module()
+
+
+def check(module, x, *, last=None):
+    """Compares a network with its module; maps leave with channels last."""
+    import torch
+
+    from keras_cascade.networks.pytorch import from_torch
+
+    if not isinstance(module, torch.nn.Module):
+        module = module_of(module)
+    torch.manual_seed(0)
+    for parameter in module.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    wanted = answers(module, x.clone())
+    network = from_torch(module, x.clone(), verify=False)
+    given = images(x) if x.ndim > 3 and x.dtype.is_floating_point else x.numpy()
+    found = network(given, training=False)
+    found = keras.tree.map_structure(keras.ops.convert_to_numpy, found)
+    pairs = zip(
+        keras.tree.flatten(found), keras.tree.flatten(wanted), strict=True
+    )
+    for got, want in pairs:
+        is_map = want.ndim > 3 if last is None else last
+        if is_map and got.shape != want.shape:
+            got = np.moveaxis(got, -1, 1)
+        assert_close(got, want)
+    return network

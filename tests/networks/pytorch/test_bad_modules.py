@@ -76,17 +76,6 @@ def test_a_wrong_rule_is_found_by_the_check():
     kc.from_torch(module, (4,), verify=False)
 
 
-def test_writing_into_a_part_of_a_tensor_is_an_error():
-    def halve(x):
-        y = x * 2
-        part = y[:, 1:]
-        y[:, :2].mul_(0.5)
-        return y + part.sum()
-
-    with pytest.raises(ValueError, match="writes into a part of a tensor"):
-        kc.from_torch(module_of(halve), (4,))
-
-
 def test_branches_on_values_are_an_error_with_torchs_reason():
     def branch(x):
         return x if x.sum() > 0 else -x

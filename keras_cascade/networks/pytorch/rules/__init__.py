@@ -9,11 +9,13 @@ from keras_cascade.networks.pytorch.rules import (
     indexing,
     joining,
     normalization,
+    placing,
     pooling,
     recurrent,
     reductions,
     resizing,
     shapes,
+    sorting,
 )
 
 __all__ = [
@@ -25,9 +27,11 @@ __all__ = [
     "indexing",
     "joining",
     "normalization",
+    "placing",
     "pooling",
     "recurrent",
     "reductions",
     "resizing",
     "shapes",
+    "sorting",
 ]

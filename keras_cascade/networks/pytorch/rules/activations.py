@@ -89,12 +89,18 @@ def celu(op: Operation, input: Operand, alpha: float = 1.0) -> Value:
 def softplus(
     op: Operation, input: Operand, beta: float = 1.0, threshold: float = 20.0
 ) -> Value:
-    """Softplus; above the threshold it is the input but for 2e-9."""
+    """Softplus; above the threshold it is the input."""
 
     def apply(x: Any) -> Any:
-        if beta == 1:
-            return ops.softplus(x)
-        return ops.divide(ops.softplus(ops.multiply(x, beta)), beta)
+        scaled = x if beta == 1 else ops.multiply(x, beta)
+        y = ops.softplus(scaled)
+        y = y if beta == 1 else ops.divide(y, beta)
+        # Above 20 the two are the same in float32 but for 2e-9.
+        return (
+            y
+            if threshold >= 20
+            else ops.where(ops.greater(scaled, threshold), x, y)
+        )
 
     return op.elementwise(apply, op.value(input))
 
@@ -153,6 +159,42 @@ def hardtanh(
     return op.elementwise(
         lambda x: ops.clip(x, min_val, max_val), op.value(input)
     )
+
+
+@rule("softshrink")
+def softshrink(op: Operation, input: Operand, lambd: float = 0.5) -> Value:
+    """Elements beyond a threshold, less the threshold."""
+    return op.elementwise(lambda x: ops.soft_shrink(x, lambd), op.value(input))
+
+
+@rule("hardshrink")
+def hardshrink(op: Operation, input: Operand, lambd: float = 0.5) -> Value:
+    """Elements beyond a threshold, else 0."""
+    return op.elementwise(lambda x: ops.hard_shrink(x, lambd), op.value(input))
+
+
+@rule("threshold")
+def threshold(
+    op: Operation, input: Operand, threshold: float, value: float
+) -> Value:
+    """Elements above a threshold, else a number."""
+    return op.elementwise(
+        lambda x: ops.threshold(x, threshold, value), op.value(input)
+    )
+
+
+@rule("rrelu")
+def rrelu(
+    op: Operation,
+    input: Operand,
+    lower: float = 1 / 8,
+    upper: float = 1 / 3,
+    *_: Any,
+    **__: Any,
+) -> Value:
+    """Leaky ReLU of the mean slope, which PyTorch draws in training."""
+    slope = (lower + upper) / 2
+    return op.elementwise(lambda x: ops.leaky_relu(x, slope), op.value(input))
 
 
 @rule("dropout", "feature_dropout", "alpha_dropout")

@@ -149,6 +149,78 @@ def _rows_of_constants(op: Operation, weight: Operand, indices: Any) -> Value:
     return Value(rows, op.shape, plain(len(op.shape)))
 
 
+@rule("embedding_bag")
+def embedding_bag(
+    op: Operation,
+    weight: Operand,
+    indices: Operand,
+    offsets: Operand,
+    scale_grad_by_freq: bool = False,
+    mode: int = 0,
+    sparse: bool = False,
+    per_sample_weights: Operand = None,
+    include_last_offset: bool = False,
+    padding_idx: int | None = None,
+) -> tuple[Value, ...]:
+    """The sum, mean or maximum of the rows of a table, for each sample."""
+    count = indices.shape[0] / op.shape[0][0]
+    even = isinstance(indices, Value) and not isinstance(offsets, Value)
+    plain_sums = per_sample_weights is None and padding_idx in (None, -1)
+    if not even or not count.is_Integer or not plain_sums:
+        raise ValueError(
+            f"'{op.path}' sums bags of different sizes, weighted ones, or "
+            "leaves out padding, which there is no rule for."
+        )
+    rows = ops.reshape(indices.tensor, (-1, int(count)))
+    taken = ops.take(op.value(weight).tensor, rows, axis=0)
+    merge = (ops.sum, ops.mean, ops.max)[mode]
+    found = Value(merge(taken, axis=1), op.shape[0], plain(2))
+    return found, found, found, found
+
+
+@rule("bilinear")
+def bilinear(
+    op: Operation,
+    input1: Operand,
+    input2: Operand,
+    weight: Operand,
+    bias: Operand = None,
+) -> Value:
+    """For each output, a product of two vectors by a matrix between them."""
+    given = [in_plain_order(op.value(x)).tensor for x in (input1, input2)]
+    kernel = op.value(weight).tensor
+    result = ops.einsum("...i,kij,...j->...k", given[0], kernel, given[1])
+    if bias is not None:
+        result = ops.add(result, op.operand(bias, (0,)))
+    return Value(result, op.shape, plain(len(op.shape)))
+
+
+@rule("cdist")
+def distances(
+    op: Operation, x1: Operand, x2: Operand, p: float = 2, *_: Any, **__: Any
+) -> Value:
+    """The distance of each vector of one from each of the other."""
+    left, right = (in_plain_order(op.value(x)).tensor for x in (x1, x2))
+    apart = ops.subtract(ops.expand_dims(left, -2), ops.expand_dims(right, -3))
+    if p not in (1, 2):
+        raise ValueError(
+            f"'{op.path}' takes distances of order {p}; 1 and 2 are possible."
+        )
+    result = (
+        ops.sum(ops.abs(apart), axis=-1)
+        if p == 1
+        else _root(ops.sum(ops.square(apart), axis=-1))
+    )
+    return Value(result, op.shape, plain(len(op.shape)))
+
+
+def _root(squares: Any) -> Any:
+    """Returns square roots; the gradient at 0 is 0, as in PyTorch."""
+    is_zero = ops.equal(squares, 0)
+    roots = ops.sqrt(ops.where(is_zero, 1.0, squares))
+    return ops.where(is_zero, 0.0, roots)
+
+
 @rule("einsum")
 def einsum(
     op: Operation, equation: str, tensors: list[Operand], **_: Any

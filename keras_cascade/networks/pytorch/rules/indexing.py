@@ -119,7 +119,7 @@ def split(
     return tuple(found)
 
 
-@rule("index")
+@rule("index", "_unsafe_index")
 def index(op: Operation, input: Operand, indices: Sequence[Any]) -> Value:
     """Places by tensors of their numbers."""
     value = op.value(input)

@@ -15,7 +15,13 @@ from keras_cascade.networks.pytorch.registry import rule
 from keras_cascade.networks.pytorch.values import Value, plain, tensor_in
 
 
-@rule("lstm.input", "gru.input", weights=("params",))
+@rule(
+    "lstm.input",
+    "gru.input",
+    "rnn_tanh.input",
+    "rnn_relu.input",
+    weights=("params",),
+)
 def recurrent(
     op: Operation,
     input: Operand,
@@ -28,7 +34,7 @@ def recurrent(
     bidirectional: bool,
     batch_first: bool,
 ) -> tuple[Value, ...]:
-    """LSTM or GRU layers, one of Keras for each layer and direction."""
+    """Recurrent layers, one of Keras for each layer and direction."""
     _check(op, hx)
     order = (0, 1, 2) if batch_first else (1, 0, 2)
     tensor = tensor_in(op.value(input), order)
@@ -97,11 +103,12 @@ def _layer(
 ) -> Any:
     kernel, recurrent, *biases = weights
     units = recurrent.shape[1]
-    kind = op.kind.split(".")[1]
-    cls = layers.LSTM if kind == "lstm" else layers.GRU
-    # PyTorch's gates of a GRU are reset, update, new; Keras's update, reset.
-    gates = [0, 1, 2, 3] if kind == "lstm" else [1, 0, 2]
-    extra = {} if kind == "lstm" else {"reset_after": True}
+    cls, gates, extra = _KINDS[op.kind.split(".")[1]]
+    if len(biases) not in (0, 2):
+        raise ValueError(
+            f"'{op.path}' projects its states (proj_size), which no layer of "
+            "Keras does."
+        )
     return op.builder.recurrent(
         op.path,
         (op.key, place),
@@ -118,10 +125,20 @@ def _layer(
             ("kernel", kernel, lambda a: _gates(a, gates).T),
             ("recurrent_kernel", recurrent, lambda a: _gates(a, gates).T),
         ],
-        ("bias", biases, lambda *arrays: _bias(arrays, gates, kind))
+        ("bias", biases, lambda *arrays: _bias(arrays, gates, cls))
         if biases
         else None,
     )
+
+
+# For each kind: the layer, the place of each of its gates in PyTorch's order
+# (reset, update, new of a GRU are Keras's update, reset, new), and arguments.
+_KINDS: dict[str, tuple[Any, list[int], dict[str, Any]]] = {
+    "lstm": (layers.LSTM, [0, 1, 2, 3], {}),
+    "gru": (layers.GRU, [1, 0, 2], {"reset_after": True}),
+    "rnn_tanh": (layers.SimpleRNN, [0], {}),
+    "rnn_relu": (layers.SimpleRNN, [0], {"activation": "relu"}),
+}
 
 
 def _gates(array: np.ndarray, order: Sequence[int]) -> np.ndarray:
@@ -130,8 +147,8 @@ def _gates(array: np.ndarray, order: Sequence[int]) -> np.ndarray:
 
 
 def _bias(
-    arrays: Sequence[np.ndarray], gates: Sequence[int], kind: str
+    arrays: Sequence[np.ndarray], gates: Sequence[int], kind: type
 ) -> np.ndarray:
-    """Returns PyTorch's two biases as Keras's: added for an LSTM."""
+    """Returns PyTorch's two biases as Keras's: added, but for a GRU."""
     both = [_gates(array, gates) for array in arrays]
-    return both[0] + both[1] if kind == "lstm" else np.stack(both)
+    return np.stack(both) if kind is layers.GRU else both[0] + both[1]

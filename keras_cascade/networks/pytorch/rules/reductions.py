@@ -111,6 +111,35 @@ def spread(
     correction: float | None = None,
 ) -> Value:
     """Variance or standard deviation, unbiased unless said otherwise."""
+    return _spread(op, input, dim, unbiased, keepdim, correction, op.shape)
+
+
+@rule("var_mean", "std_mean")
+def spread_and_mean(
+    op: Operation,
+    input: Operand,
+    dim: Any = None,
+    unbiased: bool | None = None,
+    keepdim: bool = False,
+    correction: float | None = None,
+) -> tuple[Value, Value]:
+    """Variance or standard deviation, and the mean."""
+    spread, mean = op.shape
+    return (
+        _spread(op, input, dim, unbiased, keepdim, correction, spread),
+        reduced(op, ops.mean, input, dim, keepdim, mean),
+    )
+
+
+def _spread(
+    op: Operation,
+    input: Operand,
+    dim: Any,
+    unbiased: bool | None,
+    keepdim: bool,
+    correction: float | None,
+    shape: Any,
+) -> Value:
     value = op.value(input)
     dims = list(range(value.rank)) if dim is None else dim
     dims = [dims] if isinstance(dims, int) else dims
@@ -126,7 +155,7 @@ def spread(
         )
         return ops.sqrt(y) if ".std" in op.kind else y
 
-    return reduced(op, apply, input, dims, keepdim)
+    return reduced(op, apply, input, dims, keepdim, shape)
 
 
 @rule("norm", "linalg_vector_norm")
@@ -162,6 +191,14 @@ def cumsum(op: Operation, input: Operand, dim: int, **_: Any) -> Value:
     if value.dtype != op.dtype:
         tensor = ops.cast(tensor, op.dtype)
     return value.with_tensor(tensor)
+
+
+@rule("cumprod")
+def cumprod(op: Operation, input: Operand, dim: int, **_: Any) -> Value:
+    """Products so far along an axis."""
+    value = op.value(input)
+    tensor = ops.cumprod(value.tensor, axis=value.axis(dim))
+    return value.with_tensor(ops.cast(tensor, op.dtype))
 
 
 @rule("topk")

@@ -1,46 +1,14 @@
 """Tests each family of rules: every operation answers as PyTorch's."""
 
-import keras
-import numpy as np
 import pytest
 
-from keras_cascade.networks.pytorch import from_torch
-from tests.networks.pytorch.comparing import (
-    answers,
-    assert_close,
-    images,
-    module_of,
-    numbers,
-)
+from tests.networks.pytorch.comparing import check, module_of, numbers
 
 torch = pytest.importorskip("torch", reason="modules are PyTorch's")
 nn, F = torch.nn, torch.nn.functional
 
 MAPS = (4, 8, 9, 7)
 ROWS = (4, 6, 8)
-
-
-def check(module, x, *, last=None):
-    """Compares a network with its module; maps leave with channels last."""
-    if not isinstance(module, nn.Module):
-        module = module_of(module)
-    torch.manual_seed(0)
-    for parameter in module.parameters():
-        nn.init.normal_(parameter, std=0.5)
-    wanted = answers(module, x.clone())
-    network = from_torch(module, x.clone(), verify=False)
-    given = images(x) if x.ndim > 3 and x.dtype.is_floating_point else x.numpy()
-    found = network(given, training=False)
-    found = keras.tree.map_structure(keras.ops.convert_to_numpy, found)
-    pairs = zip(
-        keras.tree.flatten(found), keras.tree.flatten(wanted), strict=True
-    )
-    for got, want in pairs:
-        is_map = want.ndim > 3 if last is None else last
-        if is_map and got.shape != want.shape:
-            got = np.moveaxis(got, -1, 1)
-        assert_close(got, want)
-    return network
 
 
 CONVOLUTIONS = {
@@ -306,6 +274,11 @@ RECURRENT = {
     ),
     "gru, both ways": lambda: nn.GRU(
         8, 5, bidirectional=True, batch_first=True, bias=False
+    ),
+    "plain": lambda: nn.RNN(8, 5, batch_first=True),
+    "plain, relu": lambda: nn.RNN(8, 5, batch_first=True, nonlinearity="relu"),
+    "plain, two, both ways": lambda: nn.RNN(
+        8, 5, num_layers=2, bidirectional=True, batch_first=True
     ),
 }
 
