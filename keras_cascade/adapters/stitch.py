@@ -276,7 +276,7 @@ class StitchAdapter(LearningAdapter, ResizingAdapter):
     def _gather(
         self, batch: Tensor, labels: Tensor | None, mask: Tensor | None
     ) -> Moments:
-        values = self._checked_values(labels, len(batch))
+        values = self._checked_values(labels, batch.shape[0])
         if not self.built:
             super()._build_for(batch)
         rows = np.hstack(self._rows(batch, values, mask))

@@ -205,14 +205,24 @@ class Stitchability(tables.Tabular):
         if conditions.held_out:
             text = f"R² and loss are of {conditions.held_out:,} other samples."
         notes.append(tables.Note(text, "note"))
-        best = self.rows[0]
-        if best.control_r2 is not None and best.control_r2 >= best.r2:
+        if self._control_does_as_well:
             text = (
-                "the untrained upstream explains as much at the best pair: "
-                "what the networks have learned does not show there."
+                "the untrained upstream does as well at the best pair: what "
+                "the networks have learned does not show there."
             )
             notes.append(tables.Note(text, "warning"))
         return notes
+
+    @property
+    def _control_does_as_well(self) -> bool:
+        """Whether the control is within a standard error of the best pair."""
+        best, conditions = self.rows[0], self._conditions
+        if best.accuracy is not None and best.control_accuracy is not None:
+            count = conditions.held_out or conditions.samples
+            spread = best.accuracy * (1.0 - best.accuracy)
+            error = float(np.sqrt(max(spread, 0.0) / count))
+            return best.accuracy - best.control_accuracy <= error
+        return best.control_r2 is not None and best.control_r2 >= best.r2
 
 
 def _place(row: StitchedPair) -> tuple[bool, float, float]:

@@ -1,5 +1,6 @@
 """Pairs of taps and entries have the CKA, R² and loss that formulas give."""
 
+import dataclasses
 import json
 
 import keras
@@ -10,6 +11,11 @@ from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
 
 import keras_cascade as kc
+from keras_cascade.ranking.stitch_table import (
+    Conditions,
+    Stitchability,
+    StitchedPair,
+)
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(48, 8, 8, 1)).astype("float32")
@@ -128,6 +134,19 @@ def test_it_is_a_table_plain_values_and_a_picture(found):
     assert titles == ["linear CKA", "R²", "R², untrained upstream"]
 
 
+@pytest.mark.parametrize(
+    ("accuracy", "control", "as_well"),
+    [(0.9, 0.88, True), (0.9, 0.86, False), (None, None, False)],
+)
+def test_a_control_that_does_as_well_is_a_warning(accuracy, control, as_well):
+    # The standard error of 0.9 in 100 samples is 0.03.
+    pair = StitchedPair("a", "b", 0.5, 0.6, 0.4, 0.5, 0.1, accuracy, 0.2)
+    pair = dataclasses.replace(pair, control_accuracy=control)
+    conditions = Conditions(100, 0, None, 1e-3)
+    text = str(Stitchability([pair], conditions, ["a"], ["b"]))
+    assert ("untrained upstream does as well" in text) == as_well
+
+
 def test_it_is_a_data_frame(found):
     pandas = pytest.importorskip("pandas")
     frame = found.to_pandas()
@@ -168,7 +187,7 @@ def test_mistakes_are_explained(networks, monkeypatch):
     message = _mistake(one, other, (X, Y + 5), ["pool"], ["pool"])
     assert "classes from 5 to 6, and the downstream tells 2" in message
     broken = np.where(X > 2, np.nan, X)
-    message = _mistake(one, other, broken, ["pool"], ["pool"])
+    message = _mistake(one, other, broken, ["conv1"], ["conv1"])
     assert "hold NaN or infinity" in message
     limit = "keras_cascade.ranking.pair_moments.MAX_BYTES"
     monkeypatch.setattr(limit, 1000)
