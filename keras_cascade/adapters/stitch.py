@@ -182,7 +182,8 @@ class StitchAdapter(LearningAdapter, ResizingAdapter):
 
     def call(self, inputs: Tensor, mask: Tensor | None = None) -> Any:
         """Pools or resizes, and applies the map."""
-        x, mask = self._pooled(ops.cast(inputs, self.compute_dtype), mask)
+        given: Any = ops.cast(inputs, self.compute_dtype)
+        x, mask = self._pooled(given, mask)
         return self._run_stages(x, self._steps(), mask)
 
     def compute_mask(

@@ -21,8 +21,8 @@ _SEED = 0
 
 
 @dataclass(frozen=True, eq=False)
-class Features:
-    """Features of some samples.
+class PlacedFeatures:
+    """PlacedFeatures of some samples.
 
     Attributes:
         rows: `(samples, *positions, channels)`.
@@ -65,7 +65,9 @@ class PairMoments:
         self._projections: dict[int, SparseProjection] = {}
 
     def add(
-        self, taps: Mapping[str, Features], entries: Mapping[str, Features]
+        self,
+        taps: Mapping[str, PlacedFeatures],
+        entries: Mapping[str, PlacedFeatures],
     ) -> None:
         """Adds the features of the same samples at taps and entries."""
         if not self._grids:
@@ -95,7 +97,9 @@ class PairMoments:
                         yield tap, entry, found
 
     def _begin(
-        self, taps: Mapping[str, Features], entries: Mapping[str, Features]
+        self,
+        taps: Mapping[str, PlacedFeatures],
+        entries: Mapping[str, PlacedFeatures],
     ) -> None:
         sizes = dict.fromkeys(x.rows.shape[1:-1] for x in entries.values())
         layouts = {size: self._layout(size, taps, entries) for size in sizes}
@@ -125,8 +129,8 @@ class PairMoments:
     def _layout(
         self,
         size: tuple[int, ...],
-        taps: Mapping[str, Features],
-        entries: Mapping[str, Features],
+        taps: Mapping[str, PlacedFeatures],
+        entries: Mapping[str, PlacedFeatures],
     ) -> dict[tuple[str, str], slice]:
         """Returns the columns of what is compared at some positions."""
         fitting = {
@@ -165,7 +169,7 @@ def _chosen(x: np.ndarray, positions: np.ndarray | None) -> np.ndarray:
 
 
 def _at(
-    given: Features, size: tuple[int, ...]
+    given: PlacedFeatures, size: tuple[int, ...]
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Returns features at some positions, and which of the steps count."""
     x, mask = given.rows, given.mask

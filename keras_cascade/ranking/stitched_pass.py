@@ -19,7 +19,7 @@ from keras_cascade.data import labelled_batches, length, to_numpy
 from keras_cascade.data.inputs import input_paths, sort_inputs
 from keras_cascade.injection.arguments import Injection
 from keras_cascade.planning.arguments import Arguments
-from keras_cascade.ranking.pair_moments import Features, PairMoments
+from keras_cascade.ranking.pair_moments import PairMoments, PlacedFeatures
 from keras_cascade.ranking.stitch_setup import OUTPUT, Setup
 from keras_cascade.ranking.stitched_scores import Quality, QualityMeter
 from keras_cascade.ranking.untrained import settle
@@ -173,7 +173,7 @@ def _untrained(
 
 def _features(
     setup: Setup, reader: InnerFeatures, batch: Mapping[str, Any]
-) -> dict[str, Features]:
+) -> dict[str, PlacedFeatures]:
     """Returns features with their channels last, in float32."""
     tensors, masks = reader.of_batch(batch)
     found = {}
@@ -187,5 +187,7 @@ def _features(
                 "infinity. Look at the data, or leave it out."
             )
         mask = masks.get(name) if rows.ndim == 3 else None
-        found[name] = Features(rows, None if mask is None else to_numpy(mask))
+        found[name] = PlacedFeatures(
+            rows, None if mask is None else to_numpy(mask)
+        )
     return found
