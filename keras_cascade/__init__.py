@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # At run time the package's `__getattr__` has them.
     )
     from keras_cascade.ranking import rank_taps as rank_taps
     from keras_cascade.ranking import stitchability as stitchability
+    from keras_cascade.searching import search as search
     from keras_cascade.training.drift import DriftMonitor as DriftMonitor
     from keras_cascade.training.lora import LoRA as LoRA
     from keras_cascade.training.range_test import (

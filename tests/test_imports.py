@@ -81,6 +81,7 @@ LAYERS = {
     "build": "build_cascade: its arguments, and the order of the stages",
     "analysis": "looks at networks and features before building",
     "ranking": "scores taps before anything is trained",
+    "searching": "trains combinations of taps, adapters and entries",
     "zoo": "networks that ship",
     "testing": "checks users run on their adapters and cascades",
     "__init__": "re-exports: the public list",

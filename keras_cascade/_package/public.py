@@ -42,6 +42,7 @@ _LAZY = {
     "rank_taps": "ranking",
     "read_card": "exporting.card",
     "register_torch_op": "networks.pytorch.registry",
+    "search": "searching",
     "stitchability": "ranking",
     "testing": "",
     "zoo": "",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_cascade._reporting import tables
+from keras_cascade._reporting.frames import frame
 from keras_cascade._reporting.messages import finite, in_bytes
 from keras_cascade.graph.taps import Tap
 from keras_cascade.ranking import chart, selection
@@ -177,13 +178,6 @@ class TapRanking(tables.Tabular):
         Raises:
             ImportError: If pandas is not installed.
         """
-        try:
-            import pandas
-        except ImportError as error:
-            raise ImportError(
-                "TapRanking.to_pandas needs pandas, which is not installed: "
-                "pip install pandas"
-            ) from error
         rows = []
         for row in self.rows:
             plain = row.to_dict()
@@ -191,7 +185,7 @@ class TapRanking(tables.Tabular):
             scores = plain.pop("scores")
             named = {f"{k}_error": x for k, x in errors.items()}
             rows.append({**plain, **scores, **named})
-        return pandas.DataFrame(rows)
+        return frame(rows, "TapRanking.to_pandas")
 
     @property
     def beats_baselines(self) -> bool:

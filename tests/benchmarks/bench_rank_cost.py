@@ -49,12 +49,15 @@ def run(
     plain = _seconds(lambda: network.predict(x, BATCH_SIZE, verbose=0))
     with _Peak() as peak:
         start = time.perf_counter()
-        ranking = kc.rank_taps(network, (x, y))
+        ranking = kc.rank_taps(network, (x, y), preprocess=None)
         every = time.perf_counter() - start
     paths = [row.path for row in ranking.rows]
     some = paths[:: max(len(paths) // SINGLE, 1)]
     single = sum(
-        _seconds(lambda p=p: kc.rank_taps(network, (x, y), [p])) for p in some
+        _seconds(
+            lambda p=p: kc.rank_taps(network, (x, y), [p], preprocess=None)
+        )
+        for p in some
     )
     name = f"all {len(paths)} taps, {samples} images"
     few = _streamed_gb(streamed, streamed_size)
@@ -105,16 +108,19 @@ def _streamed_gb(samples: int, size: int) -> float:
             yield images(BATCH_SIZE, size, seed)
 
     with _Peak() as peak:
-        kc.rank_taps(network, stream(), scores=["knn"])
+        kc.rank_taps(network, stream(), scores=["knn"], preprocess=None)
     return peak.gb
 
 
 class _Peak:
-    """The peak of this process's memory above that at the beginning."""
+    """The peak of this process's memory.
+
+    All of it: what an earlier call returned may be taken again.
+    """
 
     def __enter__(self) -> "_Peak":
         self._process = psutil.Process()
-        self._before = self._peak = self._process.memory_info().rss
+        self._peak = self._process.memory_info().rss
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
@@ -126,8 +132,8 @@ class _Peak:
 
     @property
     def gb(self) -> float:
-        """The peak in GB; at least a byte."""
-        return max(self._peak - self._before, 1) / 1e9
+        """The peak in GB."""
+        return self._peak / 1e9
 
     def _watch(self) -> None:
         while not self._done.wait(INTERVAL_S):
