@@ -57,6 +57,21 @@ def look(upstream: keras.Model, downstream: keras.Model) -> None:
     print(short.output_shape)
 
 
+def search(upstream: keras.Model, downstream: keras.Model) -> kc.Cascade:
+    found = kc.search(
+        upstream,
+        downstream,
+        data(),
+        budget_seconds=60,
+        loss="sparse_categorical_crossentropy",
+        entries=[None, kc.Injection("hidden1")],
+        adapters={"few": 32, "many": kc.adapters.DenseAdapter(96)},
+        directory=Path("search"),
+    )
+    print(found.trials[0].score, found.not_tried, found.to_dict())
+    return found.best
+
+
 def build(upstream: keras.Model, downstream: keras.Model) -> kc.Cascade:
     return kc.build_cascade(
         upstream=upstream,
