@@ -31,6 +31,7 @@ PAGES = {
     "internals/cache.md": "keras_cascade/cache/README.md",
     "internals/storage.md": "keras_cascade/cache/storage/README.md",
     "internals/exporting.md": "keras_cascade/exporting/README.md",
+    "internals/ranking.md": "keras_cascade/ranking/README.md",
     **{f"tutorials/{x.stem}.md": f"tutorials/{x.name}" for x in NOTEBOOKS},
 }
 # The modules whose exports are the public API.

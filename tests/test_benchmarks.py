@@ -17,6 +17,7 @@ TIMES = {"ours_s", "reference_s", "ratio"}
 FIGURES = {"letters", "letters_std", "kept", "digits", "digits_std", "lost"}
 STITCHED = {"r2", "accuracy", "kept", "untrained_r2", "untrained"}
 MEMORY = {"peak_gb", "features_gb"}
+REGRETS = {"regret", "worst", "tau", "tuned_regret", "tuned_tau"}
 # Arguments of `run`, or constants of the module, by name.
 TINY = {
     "bench_build": {
@@ -53,6 +54,17 @@ TINY = {
         "size": 32,
         "streamed": 32,
         "SINGLE": 1,
+    },
+    "bench_ranking": {
+        "samples": 60,
+        "trained": 60,
+        "networks": ("untrained",),
+        "tasks": ("digits",),
+        "EPOCHS": 1,
+        "TUNED": ("stage1_out",),
+        "TUNED_SAMPLES": 32,
+        "TUNED_EPOCHS": 1,
+        "TEST": 64,
     },
     "bench_rates": {
         "only": {"a rate a block": ({"upstream": 1e-4}, {})},
@@ -154,6 +166,7 @@ def test_a_tiny_benchmark_gives_the_documented_rows(path, monkeypatch):
         own = FIGURES if "letters" in row else TIMES
         own = MEMORY if "peak_gb" in row else own
         own = STITCHED if "untrained" in row else own
+        own = REGRETS if "regret" in row else own
         own = own | {key for key in row if key.endswith("_least_s")}
         assert set(row) == own | {"name", "bound", "holds"}
         assert isinstance(row["name"], str)
@@ -219,3 +232,14 @@ def test_the_bound_on_forgetting_covers_old_and_new_accuracy():
     assert (kept["letters"], kept["letters_std"]) == (77.0, 2**0.5)
     assert (kept["kept"], kept["lost"]) == (96.25, 1.0)
     assert [r["holds"] for r in (kept, forgot, lost)] == [True, False, False]
+
+
+def test_the_regret_of_a_ranking_is_by_its_best_tap():
+    module = load(FOLDER / "bench_ranking.py")
+    truth = {"a": 90.0, "b": 80.0, "c": 70.0}
+
+    right = module.Pair({"probe": {"a": 3, "b": 2, "c": 1}}, truth, truth)
+    wrong = module.Pair({"probe": {"a": 1, "b": 2, "c": 3}}, truth, truth)
+    found = module._figures("probe", [right, wrong])
+
+    assert (found["regret"], found["worst"], found["tau"]) == (10.0, 20.0, 0.0)

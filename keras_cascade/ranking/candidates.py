@@ -17,8 +17,8 @@ from keras_cascade.graph.graph import Graph, read_graph
 from keras_cascade.graph.tap_listing import list_taps
 from keras_cascade.graph.taps import Tap, Taps, resolve_all_taps
 from keras_cascade.networks.loading import as_network, load_network
+from keras_cascade.planning.arguments import Network
 
-Network = keras.Model | str
 # Pooling makes vectors of sequences, maps and volumes.
 _RANKS = range(2, 6)
 

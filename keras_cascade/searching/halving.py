@@ -226,5 +226,6 @@ class _Deadline(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: object = None) -> None:
         """Stops at the end of the time."""
+        model: Any = self.model
         if self._halving.seconds >= self._seconds:
-            self.model.stop_training = True
+            model.stop_training = True

@@ -81,7 +81,7 @@ def _as_arguments(data: object, name: str) -> tuple[Any, ...]:
         x, y = data
         if y is None:
             raise ValueError(f"{name} has no labels: pass {name}=(x, y).")
-        arrays = keras.tree.map_structure(np.asarray, (x, y))
+        arrays: Any = keras.tree.map_structure(np.asarray, (x, y))
         rows = {len(one) for one in keras.tree.flatten(arrays)}
         if len(rows) != 1:
             raise ValueError(
@@ -102,4 +102,5 @@ def _rows(arrays: tuple[Any, ...]) -> int:
 
 
 def _taken(arrays: tuple[Any, ...], rows: np.ndarray) -> tuple[Any, ...]:
-    return keras.tree.map_structure(lambda x: x[rows], arrays)
+    taken: Any = keras.tree.map_structure(lambda x: x[rows], arrays)
+    return taken

@@ -46,7 +46,8 @@ def data(samples=160):
 
 def find(network=None, after=None, given=None, **changes):
     arguments = {
-        "budget_seconds": 60,
+        # As long as it takes on a busy machine.
+        "budget_seconds": 600,
         "loss": "sparse_categorical_crossentropy",
         "taps": ["noise1", "good", "noise2"],
         "optimizer": keras.optimizers.Adam(0.05),
