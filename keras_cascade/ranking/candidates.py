@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-import keras
 import ml_dtypes  # noqa: F401, which teaches NumPy the name of bfloat16
 import numpy as np
 
