@@ -19,6 +19,7 @@ from keras_cascade.data import labelled_batches, length, to_numpy
 from keras_cascade.data.inputs import input_paths, sort_inputs
 from keras_cascade.injection.arguments import Injection
 from keras_cascade.planning.arguments import Arguments
+from keras_cascade.ranking.features import predict
 from keras_cascade.ranking.pair_moments import PairMoments, PlacedFeatures
 from keras_cascade.ranking.stitch_setup import OUTPUT, Setup
 from keras_cascade.ranking.stitched_scores import Quality, QualityMeter
@@ -151,10 +152,8 @@ def stitched_quality(
     cascade.adapt(inputs, verbose=False, check_values=False)
     meter = QualityMeter(probabilities)
     for given, y in checked.batches(cascade):
-        flat = keras.tree.map_structure(
-            lambda t, x=given: x[t.name], cascade.input
-        )
-        meter.add(to_numpy(cascade.predict_on_batch(flat)), y)
+        full, count = _filled(given)
+        meter.add(to_numpy(predict(cascade, full))[:count], y)
     return meter.quality
 
 
@@ -171,14 +170,27 @@ def _untrained(
     return made, cascade
 
 
+def _filled(batch: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
+    """Returns a batch with its last row repeated, and how many it had.
+
+    Every size of a batch is compiled anew.
+    """
+    given = {name: x for name, x in batch.items() if x is not None}
+    count = len(next(iter(given.values())))
+    places = np.minimum(np.arange(max(count, BATCH_SIZE)), count - 1)
+    filled = {name: to_numpy(x)[places] for name, x in given.items()}
+    return {**batch, **filled}, count
+
+
 def _features(
     setup: Setup, reader: InnerFeatures, batch: Mapping[str, Any]
 ) -> dict[str, PlacedFeatures]:
     """Returns features with their channels last, in float32."""
-    tensors, masks = reader.of_batch(batch)
+    full, count = _filled(batch)
+    tensors, masks = reader.of_batch(full)
     found = {}
     for name, tensor in tensors.items():
-        rows = to_numpy(tensor).astype("float32")
+        rows = to_numpy(tensor)[:count].astype("float32")
         axis = channel_axis(rows.ndim, setup.formats.get(name))
         rows = np.moveaxis(rows, axis, -1)
         if not np.isfinite(rows).all():
@@ -188,6 +200,6 @@ def _features(
             )
         mask = masks.get(name) if rows.ndim == 3 else None
         found[name] = PlacedFeatures(
-            rows, None if mask is None else to_numpy(mask)
+            rows, None if mask is None else to_numpy(mask)[:count]
         )
     return found
