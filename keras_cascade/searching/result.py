@@ -120,13 +120,12 @@ class SearchResult(tables.Tabular):
         if self.not_tried:
             text = "no time was left for "
             notes.append(tables.Note(text + _some(self.not_tried), "warning"))
-        notes += [
-            tables.Note(f"{label} cannot be built: {reason}", "note")
-            for label, reason in list(self.refused.items())[:_NAMED]
-        ]
-        left = len(self.refused) - _NAMED
-        if left > 0:
-            text = f"{left} more cannot be built: see `refused`"
+        reasons: dict[str, list[str]] = {}
+        for label, reason in self.refused.items():
+            reasons.setdefault(reason, []).append(label)
+        for reason, (first, *more) in list(reasons.items())[:_NAMED]:
+            others = f" and {len(more)} more" if more else ""
+            text = f"{first}{others} cannot be built: {reason}"
             notes.append(tables.Note(text, "note"))
         return notes
 

@@ -6,9 +6,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 
 from keras_cascade._reporting.console import progress
+from keras_cascade._reporting.messages import listed
 from keras_cascade.cache.feature_cache import FeatureCache
 from keras_cascade.planning.arguments import Arguments, Network
 from keras_cascade.searching.combinations import Combination, combine
@@ -112,6 +114,7 @@ def search(
     _check_positive("epochs", epochs, int)
     if loss is None:
         raise ValueError("search trains cascades, which needs a loss.")
+    _check_objective(objective, metrics)
     samples = Samples.of(data, validation_data, validation_split, seed)
     base = Arguments(
         upstream=upstream,
@@ -147,6 +150,26 @@ def _check_positive(name: str, value: object, kind: type) -> None:
     if isinstance(value, bool) or not isinstance(value, kinds) or not value > 0:
         what = "a whole number" if kind is int else "a number"
         raise ValueError(f"{name} is {what} above 0; received {value!r}.")
+
+
+def _check_objective(objective: str, metrics: object) -> None:
+    """Raises a ValueError for a score that no cascade will have."""
+    given = [] if metrics is None else keras.tree.flatten(metrics)
+    names = ["loss", *map(_metric_name, given)]
+    # With several outputs, their names come first.
+    if not any(str(objective).endswith(name) for name in names):
+        raise ValueError(
+            f"There is no score {objective!r}. The cascades will have "
+            f"{listed(names)}: pass objective= one of these, or metrics=."
+        )
+
+
+def _metric_name(metric: object) -> str:
+    """Returns the name of a metric, as the logs of Keras have it."""
+    if isinstance(metric, str):
+        return metric
+    named = getattr(metric, "name", None) or getattr(metric, "__name__", "")
+    return str(named)
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ import pytest
 from keras import layers
 
 import keras_cascade as kc
-from keras_cascade.searching import halving
+from keras_cascade.searching import SearchResult, Trial, halving
 from keras_cascade.searching.combinations import combine
 from keras_cascade.searching.search import Arguments
 
@@ -169,6 +169,11 @@ def test_what_cannot_be_built_is_said_and_left_out():
     combinations, refused = combine(base, taps, ["auto"], entries)
     assert [x.label for x in combinations] == ["good | auto | input"]
     assert list(refused) == ["good | auto | nowhere"]
+    trial = Trial("good", "auto", "input", 0.5, 1, 1, 1.0)
+    both = {**refused, "bad | auto | nowhere": next(iter(refused.values()))}
+    text = str(SearchResult(None, [trial], "loss", 1.0, ["a | b | c"], both))
+    assert "nowhere and 1 more cannot be built: inject names" in text
+    assert "no time was left for a | b | c" in text
 
 
 def test_a_pattern_tries_its_taps_one_by_one_and_lists_are_used_together():
@@ -197,6 +202,10 @@ MISTAKES = {
     "no list": ({"adapters": "auto"}, "adapters is a list of choices"),
     "an entry": ({"entries": [3]}, "entries: each choice is None"),
     "a score": ({"objective": "accurracy"}, "no score 'accurracy'"),
+    "a score of no metric": (
+        {"objective": "accuracy", "metrics": [keras.metrics.AUC(name="auc")]},
+        "no score 'accuracy'. The cascades will have 'loss', 'auc'",
+    ),
     "equal names": ({"taps": ["good", "good"]}, "choices of the same name"),
 }
 
