@@ -26,6 +26,7 @@ from keras_cascade.assembly.networks import (
     run_downstream,
 )
 from keras_cascade.assembly.preprocessing import prepare_inputs
+from keras_cascade.assembly.targets import build_targets
 from keras_cascade.cascade.cascade import Cascade
 from keras_cascade.data.inputs import input_paths, sort_inputs
 from keras_cascade.graph.flattening import flatten
@@ -103,6 +104,7 @@ class _Trial:
         self.plan = plan
         self.main = list(main)
         self.cascade = Cascade(packed({**main, **side}), named, spec=plan.spec)
+        self.cascade.stitch_to(build_targets(plan))
         # Names in a cascade are stable, also those that look like Keras's.
         self.graph = read_graph(self.cascade, keep_names=True)
         self.flat: Program = flatten(self.graph)

@@ -165,6 +165,18 @@ def test_it_trains_saves_and_is_plain(tmp_path):
     assert not np.allclose(cascade.predict(X, verbose=0), fitted)
 
 
+def test_it_is_measured_before_it_is_built():
+    report = kc.check_interface(
+        network(0),
+        network(0),
+        taps={"tap": "block1"},
+        adapters=StitchAdapter(penalty=1e-6),
+        inject={"tap": kc.Injection("block1", merge="replace")},
+        data=X,
+    )
+    assert not [x for x in report.findings if "adapt would fail" in x.what]
+
+
 def test_how_well_it_fits_is_said(capsys):
     stitched(network(0), network(0)).adapt(X)
     assert "adapt: 'tap' has an R² of 1.000" in capsys.readouterr().out
