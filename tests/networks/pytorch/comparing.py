@@ -76,6 +76,7 @@ def check(module, x, *, last=None):
         torch.nn.init.normal_(parameter, std=0.5)
     wanted = answers(module, x.clone())
     network = from_torch(module, x.clone(), verify=False)
+    network.to_json()  # every setting can be saved
     given = images(x) if x.ndim > 3 and x.dtype.is_floating_point else x.numpy()
     found = network(given, training=False)
     found = keras.tree.map_structure(keras.ops.convert_to_numpy, found)

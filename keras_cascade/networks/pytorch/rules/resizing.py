@@ -4,6 +4,7 @@ Tested by `tests/networks/pytorch/rules/test_rules.py`.
 """
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -179,7 +180,7 @@ def col2im(
     value = in_plain_order(op.value(input))
     axes = (output_size, kernel_size, dilation, padding, stride)
     windows = [_windows(*axis) for axis in zip(*axes, strict=True)]
-    maps = ops.reshape(value.tensor, (-1, np.prod(kernel_size), *windows))
+    maps = ops.reshape(value.tensor, (-1, prod(kernel_size), *windows))
     spread = _spread(ops.transpose(maps, (0, 2, 3, 1)), windows, stride)
     kernel = _places(kernel_size, dilation)
     edges = [
