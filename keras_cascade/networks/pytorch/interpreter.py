@@ -276,6 +276,8 @@ class Interpreter:
             value = self._values.get(output)
             if not isinstance(value, Value):
                 continue
+            # A tap has a row for each sample, also where all are the same.
+            value = self._builder.for_each_sample(value)
             operation, _ = compat.producer(value.tensor)
             if operation.name != keras_name(path):
                 name = self._builder.names.new(path)

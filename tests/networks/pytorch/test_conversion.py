@@ -226,6 +226,33 @@ def test_the_name_of_a_module_is_that_of_its_output():
     }
 
 
+class Positions(nn.Module):
+    """Its output is the same for each sample."""
+
+    def __init__(self):
+        super().__init__()
+        self.rows = nn.Parameter(numbers(8, seed=5))
+
+    def forward(self, x):
+        return self.rows.tanh().expand(x.shape[0], -1)
+
+
+def test_a_tap_has_a_row_for_each_sample():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.positions = Positions()
+
+        def forward(self, x):
+            return x + self.positions(x)
+
+    module, x = Net(), numbers(6, 8)
+    tap = kc.truncate(kc.from_torch(module, x), "positions")
+    wanted = answers(module.positions, x)
+    found = tap.predict(x.numpy(), verbose=0)
+    np.testing.assert_allclose(found, wanted, rtol=1e-5)
+
+
 def test_no_transposes_are_between_convolutions():
     network = kc.from_torch(residual(), PIXELS)
     kinds = [type(operation).__name__ for operation in network.operations]

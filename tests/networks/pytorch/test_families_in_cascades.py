@@ -32,7 +32,13 @@ from tests.networks.pytorch.families import (
 )
 
 torch = pytest.importorskip("torch", reason="modules are PyTorch's")
-pytestmark = pytest.mark.large
+pytestmark = [
+    pytest.mark.large,
+    # Of PyTorch: some of timm's modules keep constants that they computed.
+    pytest.mark.filterwarnings(
+        "ignore:The tensor attribute.*assigned during export"
+    ),
+]
 RATE = 2.0**-10
 
 
@@ -182,10 +188,29 @@ def test_a_step_of_SGD_is_that_of_torch(family, training, record_property):
         # which loses digits where a channel's mean is far from zero.
         assert wrong < 0.05
     else:
-        # What is left is rounding: PyTorch is as far from itself in 64 bits.
-        precise = torch_gradients(family, directions, training, precise=True)
-        rounding = far_apart(wanted, precise)
-        assert far_apart(found, precise) < max(1e-3, 4 * rounding)
+        # What is left is rounding, which turns a ReLU on or off: PyTorch is as
+        # far from itself in 64 bits, or for inputs that differ by a millionth.
+        others = [
+            torch_gradients(family, directions, training, change)
+            for change in (in_64_bits, *map(nearby, range(4)))
+        ]
+        rounding = max(far_apart(wanted, other) for other in others)
+        assert wrong < max(1e-3, 4 * rounding)
+
+
+def in_64_bits(module, x):
+    module.double()
+    return x.double() if x.is_floating_point() else x
+
+
+def nearby(seed):
+    def change(_, x):
+        if not x.is_floating_point():
+            return x
+        generator = torch.Generator().manual_seed(seed)
+        return x * (1 + 1e-6 * torch.randn(x.shape, generator=generator))
+
+    return change
 
 
 def far_apart(found, wanted):
@@ -287,20 +312,15 @@ def in_torch(weight, velocities):
     return found.reshape(shape)
 
 
-def torch_gradients(family, directions, training, precise=False):
+def torch_gradients(family, directions, training, change=None):
     """Gradients by name; only BatchNormalization is in training mode."""
-    module, example = family.module.eval(), family.example
-    if precise:
-        module = deepcopy(module).double()
-        example = example.map(
-            lambda x: x.double() if x.is_floating_point() else x
-        )
+    module, example = deepcopy(family.module).eval(), family.example
+    if change is not None:
+        example = example.map(lambda x: change(module, x))
     if training:
         for part in module.modules():
             if isinstance(part, torch.nn.modules.batchnorm._BatchNorm):
                 part.train()
-    state = deepcopy(module.state_dict())
-    module.zero_grad()
     outputs = named_leaves(module(*example.args, **example.kwargs))
     sum(
         (
@@ -311,7 +331,6 @@ def torch_gradients(family, directions, training, precise=False):
             family.outputs.items(), directions.values(), strict=True
         )
     ).backward()
-    module.eval().load_state_dict(state)
     return {
         source.name: gradient_of(module, source.name)
         for weight in family.weights
