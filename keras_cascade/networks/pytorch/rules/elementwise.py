@@ -112,7 +112,21 @@ def add(
     op: Operation, input: Operand, other: Operand, alpha: float = 1
 ) -> Value:
     """`input + alpha * other`."""
-    return binary(op, _scaled(ops.add, alpha), input, other)
+    return binary(op, _scaled(_sum, alpha), input, other)
+
+
+def _sum(x: Any, y: Any) -> Any:
+    """Returns a sum as NumPy has it.
+
+    Keras 3.15 on TensorFlow takes a second operand of one long axis for a
+    bias, and adds it along the last axis or axis 1 of the first (`ops.add`).
+    """
+    sizes, others = getattr(y, "shape", ()), getattr(x, "shape", ())
+    long = [axis for axis, size in enumerate(sizes) if size != 1]
+    is_bias = long == [len(sizes) - 1] and (not others or others[-1] != 1)
+    if len(long) != 1 or is_bias:
+        return ops.add(x, y)
+    return ops.subtract(x, ops.negative(y))
 
 
 @rule("sub")

@@ -56,6 +56,24 @@ def test_functions(name):
     check(FUNCTIONS[name], numbers(4, 7, 8))
 
 
+COLUMNS = {
+    "of rows": (lambda x, weight: x + weight, (7, 1)),
+    "of maps": (lambda x, weight: x[:, None] + weight, (7, 1)),
+    "beside one": (lambda x, weight: x[:, :, :1] + weight, (7,)),
+    "of numbers": (
+        lambda x, weight: x * weight + torch.arange(7.0)[:, None],
+        (7, 7),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+def test_a_column_is_added_to_a_square(name):
+    # Keras on TensorFlow would take it for a bias of the other axis.
+    function, shape = COLUMNS[name]
+    check(module_of(function, weight=torch.ones(shape)), numbers(4, 7, 7))
+
+
 ACTIVATIONS = [
     nn.Softshrink(0.3),
     nn.Hardshrink(),
