@@ -193,7 +193,7 @@ class Builder:
             return value
         zero = ops.reshape(ops.cast(self.zero(), dtype), [1] * array.ndim)
         join = ops.logical_or if dtype == "bool" else ops.add
-        tensor = ops.cast(join(zero, array), dtype)
+        tensor: Any = ops.cast(join(zero, array), dtype)
         self.name_new(tensor, path)
         return Value(tensor, array.shape, plain(array.ndim))
 

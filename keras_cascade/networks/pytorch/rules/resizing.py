@@ -190,7 +190,9 @@ def col2im(
             kernel.shape, padding, output_size, windows, stride, strict=False
         )
     ]
-    whole = ops.pad(spread, [(0, 0), *(_positive(x) for x in edges), (0, 0)])
+    whole: Any = ops.pad(
+        spread, [(0, 0), *(_positive(x) for x in edges), (0, 0)]
+    )
     rows, columns = (_inside(x) for x in edges)
     kernel = op.builder.literal(kernel, op.path)
     summed = ops.conv(
