@@ -17,7 +17,7 @@ from keras_cascade.cascade.cascade import Cascade
 from keras_cascade.data import labelled_batches, length, to_numpy
 from keras_cascade.data.arrays import to_trainable
 from keras_cascade.data.inputs import input_paths, sort_inputs
-from keras_cascade.ranking.projection import SparseProjection
+from keras_cascade.ranking.projection import Narrowing
 
 BATCH_SIZE = 32
 # The rows of all taps together take at most so much memory.
@@ -160,7 +160,7 @@ class _Reservoir:
         self._draw = np.random.default_rng(_SEED)
         self._rows: dict[str, np.ndarray] = {}
         self._labels: list[object] = []
-        self._projections: dict[int, SparseProjection] = {}
+        self._narrowed = Narrowing(max_features)
         self._size = 0
 
     def add(self, found: Arrays, labels: Any) -> None:
@@ -172,7 +172,7 @@ class _Reservoir:
         kept = [i for i, place in enumerate(places) if place is not None]
         chosen = [place for place in places if place is not None]
         for name, rows in found.items():
-            self._rows[name][chosen] = self._projected(rows[kept])
+            self._rows[name][chosen] = self._narrowed(rows[kept])
         for i, place in zip(kept, chosen, strict=True):
             one = None if labels is None else _row(labels, i)
             self._labels[place : place + 1] = [one]
@@ -203,15 +203,6 @@ class _Reservoir:
                 place = int(self._draw.integers(self.seen + 1))
             self.seen += 1
             yield place if place < self._size else None
-
-    def _projected(self, rows: np.ndarray) -> np.ndarray:
-        width = rows.shape[1]
-        if width <= self._max_features:
-            return rows
-        if width not in self._projections:
-            made = SparseProjection(width, self._max_features)
-            self._projections[width] = made
-        return self._projections[width](rows)
 
 
 def _row(labels: Any, i: int) -> object:

@@ -12,7 +12,7 @@ from keras_cascade._reporting.messages import in_bytes
 from keras_cascade.adapters.affine import Scatter
 from keras_cascade.adapters.moments import Moments
 from keras_cascade.adapters.resampling import Resampling
-from keras_cascade.ranking.projection import SparseProjection
+from keras_cascade.ranking.projection import Narrowing
 
 # The positions of a sample that are compared, of those that there are.
 POSITIONS = 64
@@ -22,7 +22,7 @@ _SEED = 0
 
 @dataclass(frozen=True, eq=False)
 class PlacedFeatures:
-    """PlacedFeatures of some samples.
+    """The features of some samples, by position.
 
     Attributes:
         rows: `(samples, *positions, channels)`.
@@ -62,7 +62,7 @@ class PairMoments:
     def __init__(self, max_features: int):
         self._max_features = max_features
         self._grids: dict[tuple[int, ...], _Grid] = {}
-        self._projections: dict[int, SparseProjection] = {}
+        self._narrowed = Narrowing(max_features)
 
     def add(
         self,
@@ -156,12 +156,7 @@ class PairMoments:
         rows = _chosen(found.reshape(len(found), -1, width), positions).reshape(
             -1, width
         )
-        if width <= self._max_features:
-            return rows
-        if width not in self._projections:
-            made = SparseProjection(width, self._max_features)
-            self._projections[width] = made
-        return self._projections[width](rows)
+        return self._narrowed(rows)
 
 
 def _chosen(x: np.ndarray, positions: np.ndarray | None) -> np.ndarray:

@@ -47,3 +47,25 @@ class SparseProjection:
         """Returns the projected rows, `(rows, components)`."""
         products = rows[:, self._chosen] * self._factors
         return np.add.reduceat(products, self._starts, axis=1)
+
+
+class Narrowing:
+    """Projects features that are wider than allowed; others stay as they are.
+
+    Args:
+        max_features: The width to which wider features are projected.
+    """
+
+    def __init__(self, max_features: int):
+        self._max_features = max_features
+        self._by_width: dict[int, SparseProjection] = {}
+
+    def __call__(self, rows: np.ndarray) -> np.ndarray:
+        """Returns rows of at most so many features."""
+        width = rows.shape[1]
+        if width <= self._max_features:
+            return rows
+        if width not in self._by_width:
+            made = SparseProjection(width, self._max_features)
+            self._by_width[width] = made
+        return self._by_width[width](rows)

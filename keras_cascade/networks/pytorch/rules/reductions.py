@@ -183,22 +183,15 @@ def norm(
     return reduced(op, apply, input, dim, keepdim)
 
 
-@rule("cumsum")
-def cumsum(op: Operation, input: Operand, dim: int, **_: Any) -> Value:
-    """Sums so far along an axis."""
+@rule("cumsum", "cumprod")
+def accumulated(op: Operation, input: Operand, dim: int, **_: Any) -> Value:
+    """Sums or products so far along an axis."""
     value = op.value(input)
-    tensor = ops.cumsum(value.tensor, axis=value.axis(dim))
+    function = ops.cumsum if ".cumsum" in op.kind else ops.cumprod
+    tensor = function(value.tensor, axis=value.axis(dim))
     if value.dtype != op.dtype:
         tensor = ops.cast(tensor, op.dtype)
     return value.with_tensor(tensor)
-
-
-@rule("cumprod")
-def cumprod(op: Operation, input: Operand, dim: int, **_: Any) -> Value:
-    """Products so far along an axis."""
-    value = op.value(input)
-    tensor = ops.cumprod(value.tensor, axis=value.axis(dim))
-    return value.with_tensor(ops.cast(tensor, op.dtype))
 
 
 @rule("topk")
