@@ -53,6 +53,11 @@ def add_rank(commands: Subcommands) -> None:
         metavar="FILE",
         help="also draw scores against costs, as .png, .svg or .pdf",
     )
+    parser.add_argument(
+        "--class-token",
+        action="store_true",
+        help="rank sequences by their first token instead of their mean",
+    )
     add_import_option(parser)
 
 
@@ -68,6 +73,7 @@ def _rank(arguments: argparse.Namespace) -> int:
         network,
         open_directory(arguments.data, network),
         arguments.taps,
+        class_token=arguments.class_token,
         preprocess=_preprocess(name),
     )
     if arguments.plot is not None:

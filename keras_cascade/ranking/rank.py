@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from keras_cascade._reporting.console import progress
+from keras_cascade.adapters.tokens import TokenAdapter
 from keras_cascade.cascade.cascade import Cascade
 from keras_cascade.data import labelled_batches, to_numpy
 from keras_cascade.data.inputs import input_paths, sort_inputs
@@ -34,6 +35,8 @@ from keras_cascade.ranking.scores import (
     score_taps,
 )
 
+_SEQUENCE_RANK = 3
+
 
 def rank_taps(
     network: Network | Mapping[str, Network],
@@ -44,6 +47,7 @@ def rank_taps(
     scores: Sequence[str] = ("probe", "knn", "logme"),
     max_features: int = 1024,
     max_samples: int | None = None,
+    class_token: bool = False,
     preprocess: object = "auto",
 ) -> TapRanking:
     """Ranks the taps of a network by how well they serve a task.
@@ -77,6 +81,9 @@ def rank_taps(
             Defaults to `1024`.
         max_samples: int, the number of samples to read, for data without end.
             Defaults to `None`: all.
+        class_token: bool, whether sequences are ranked by their first token
+            instead of their mean; a cascade reads it by
+            `TokenAdapter("vector", class_token=True)`. Defaults to `False`.
         preprocess: As in `build_cascade`. Defaults to `"auto"`.
 
     Returns:
@@ -111,6 +118,7 @@ def rank_taps(
     arguments = Arguments(
         upstream=networks.as_upstream,
         taps=paths,
+        adapters=_first_tokens(found) if class_token else "auto",
         fusion=None,
         preprocess=preprocess,
     )
@@ -131,6 +139,15 @@ def rank_taps(
     features = {tap.path: collected.features[k] for k, tap in found.items()}
     evidence = Evidence(features, labels, collected.samples)
     return TapRanking(rows, names, networks, evidence)
+
+
+def _first_tokens(taps: Mapping[str, Tap]) -> dict[str, TokenAdapter]:
+    """Returns the adapters that read the class tokens of sequences."""
+    return {
+        name: TokenAdapter("vector", class_token=True)
+        for name, tap in taps.items()
+        if len(tap.shape) == _SEQUENCE_RANK
+    }
 
 
 def _check_count(name: str, value: object) -> None:

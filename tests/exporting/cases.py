@@ -51,6 +51,27 @@ def injected() -> tuple[kc.Cascade, Any]:
     return cascade, images_for("MobileNet", SAMPLES)
 
 
+def stitched() -> tuple[kc.Cascade, Any]:
+    """A downstream entered by the map that was fitted to its own values."""
+    upstream = make("MobileNet", include_top=False, alpha=0.25)
+    downstream, images = small_network(), images_for("MobileNet", 64)
+    settle(upstream, images / 127.5 - 1)
+    settle(downstream, images)
+    # The fitted map explains a part of what varies; scores shall show it.
+    kernel = downstream.get_layer("scores").kernel
+    kernel.assign(10 * kernel)
+    cascade = kc.build_cascade(
+        upstream,
+        downstream,
+        taps={"map": "conv1_relu"},
+        adapters=kc.adapters.StitchAdapter(),
+        inject={"map": kc.Injection("relu1", "replace")},
+        preprocess={"upstream": "mobilenet"},
+    )
+    cascade.adapt(images, verbose=False)
+    return cascade, images_for("MobileNet", SAMPLES)
+
+
 def two_inputs() -> tuple[kc.Cascade, Any]:
     """Two upstreams with an input each, a PCA, and side features."""
     look = make("MobileNet", include_top=False, alpha=0.25, pooling="avg")
@@ -159,6 +180,7 @@ CASES: dict[str, Callable[[], tuple[keras.Model, Any]]] = {
     **{name: lambda name=name: application(name) for name in APPLICATIONS},
     "injected": injected,
     "two_inputs": two_inputs,
+    "stitched": stitched,
     "transformer": transformer,
     "vision_transformer": vision_transformer,
     "LSTM": lambda: recurrent(lambda: layers.LSTM(12, name="rnn")),

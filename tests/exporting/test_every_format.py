@@ -59,6 +59,16 @@ def test_a_file_answers_as_the_cascade(small, format, tmp_path):
     assert difference < 1e-3 * spread(expected)
 
 
+@pytest.mark.parametrize("format", FORMATS[1:])
+def test_a_stitched_cascade_is_written_with_its_map(format, tmp_path):
+    cascade, x = CASES["stitched"]()
+    path = tmp_path / f"file{ENDINGS[format]}"
+    kc.export(cascade, path, verbose=False)
+    expected = answers(cascade, x)
+    (found,) = run(path, by_name(cascade, x)).values()
+    assert np.abs(found - expected).max() < 1e-3 * spread(expected)
+
+
 def test_a_keras_file_loads_in_stock_layers(small, tmp_path):
     cascade, x = small
     path = tmp_path / "file.keras"

@@ -107,6 +107,34 @@ def test_padding_of_a_sequence_does_not_count():
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
+def test_sequences_may_be_ranked_by_their_class_token():
+    inputs = keras.Input((5, 3), name="tokens")
+    mixed = layers.Dense(4, name="mix")(inputs)
+    wide = layers.Flatten(name="flat")(mixed)
+    network = keras.Model(inputs, layers.Dense(2, name="out")(wide))
+    draw = np.random.default_rng(0)
+    y = np.arange(40) % 2
+    x = draw.normal(size=(40, 5, 3)).astype("float32")
+    x[:, 0] += 3 * y[:, None]
+    given = (network, (x, y), ["mix", "out"])
+    ranking = kc.rank_taps(*given, scores=["probe"], class_token=True)
+    found = ranking._evidence.features["mix"]
+    expected = keras.ops.convert_to_numpy(network.get_layer("mix")(x[:, 0]))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    mean = kc.rank_taps(*given, scores=["probe"])
+    scores = [
+        {row.path: row.scores["probe"] for row in one.rows}
+        for one in (ranking, mean)
+    ]
+    assert scores[0]["mix"] > scores[1]["mix"]
+    assert scores[0]["out"] == scores[1]["out"]
+    # A cascade reads what was ranked.
+    adapter = kc.adapters.TokenAdapter("vector", class_token=True)
+    cascade = kc.build_cascade(network, taps=["mix"], adapters=adapter)
+    read = cascade.predict(x, verbose=0)
+    np.testing.assert_allclose(read, expected, atol=1e-5)
+
+
 def test_memory_does_not_grow_with_the_samples(monkeypatch):
     monkeypatch.setattr(features, "KEPT_BYTES", 1)  # 64 rows, the least
     x, y = images(150)
