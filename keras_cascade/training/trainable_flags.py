@@ -1,10 +1,13 @@
 """Sets which layers of a cascade train."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import keras
 
 from keras_cascade import _keras_compat as compat
+from keras_cascade._cascade_view import as_model
+from keras_cascade._interrupts.cleanup import finally_twice
 from keras_cascade._reporting.messages import listed
 from keras_cascade.adapters import Adapter
 from keras_cascade.graph import low_rank
@@ -65,11 +68,27 @@ def set_trainable(
 
 
 def set_flags(lookup: LayerLookup, flags: Mapping[LayerPath, bool]) -> None:
-    """Sets the flags of single layers, by their paths."""
-    for path, flag in flags.items():
-        if path not in lookup.layers:
-            lookup.covered("/".join(path), "unfreeze")
-        _set_flag(lookup, path, flag)
+    """Sets the flags of single layers, by their paths: all, or none."""
+    with _all_or_none(as_model(lookup.cascade)):
+        for path, flag in flags.items():
+            if path not in lookup.layers:
+                lookup.covered("/".join(path), "unfreeze")
+            _set_flag(lookup, path, flag)
+
+
+@contextmanager
+def _all_or_none(model: keras.Model) -> Iterator[None]:
+    """Restores the flags of all layers if the block does not end."""
+    flags = LayerFlags(model)
+    before, ended = flags.read(), []
+
+    def undo() -> None:
+        if not ended:
+            flags.restore(before)
+
+    with finally_twice(undo):
+        yield
+        ended.append(True)
 
 
 def _set_flag(lookup: LayerLookup, path: LayerPath, flag: bool) -> None:

@@ -144,7 +144,8 @@ def settled(size: int) -> "keras.Model":
     """Returns MobileNetV2 with random weights, settled on images.
 
     One pass in training mode makes the moving statistics those of the images:
-    else features would hardly depend on them.
+    else features would hardly depend on them. It keeps all that is computed,
+    so it takes few images: what they take would count as ranking's memory.
     """
     import keras
 
@@ -155,7 +156,7 @@ def settled(size: int) -> "keras.Model":
     momenta = [layer.momentum for layer in norms]
     for layer in norms:
         layer.momentum = 0.0
-    network(images(2 * BATCH_SIZE, size)[0], training=True)
+    network(images(BATCH_SIZE // 2, size)[0], training=True)
     for layer, momentum in zip(norms, momenta, strict=True):
         layer.momentum = momentum
     return network

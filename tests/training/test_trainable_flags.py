@@ -7,6 +7,7 @@ from keras import layers, ops
 
 import keras_cascade as kc
 from keras_cascade.adapters import DenseAdapter, PCAAdapter
+from keras_cascade.graph import low_rank
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(32, 6)).astype("float32")
@@ -314,3 +315,35 @@ def test_upstream_means_every_upstream():
         path for path in trained(cascade) if path.startswith(("one", "two"))
     ]
     assert inside == ["one/stage2_dense", "one/stage2_norm"]
+
+
+def fit_with_stage(cascade):
+    cascade.fit(X, Y, epochs=2, unfreeze={1: "upstream"}, verbose=0)
+
+
+@pytest.mark.parametrize(
+    "change", [lambda cascade: cascade.unfreeze("upstream"), fit_with_stage]
+)
+@pytest.mark.parametrize("at", [1, 3])
+def test_an_interrupted_change_leaves_all_flags_as_they_were(
+    change, at, monkeypatch
+):
+    cascade = build()
+    before, original, calls = trained(cascade), low_rank.set_flag, []
+
+    def interrupted(layer, flag):
+        original(layer, flag)
+        calls.append(layer)
+        if len(calls) == at:
+            raise KeyboardInterrupt
+
+    # A fit sets flags once before it, to see what will train.
+    if change is fit_with_stage:
+        at += len(cascade.blocks["upstream"].layers) - 1
+    with monkeypatch.context() as patch:
+        patch.setattr(low_rank, "set_flag", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            change(cascade)
+    assert trained(cascade) == before
+    change(cascade)
+    assert len(trained(cascade)) == len(before) + 4
