@@ -14,6 +14,7 @@ from keras_cascade.cache.datasets import Dataset
 from keras_cascade.cache.feature_cache import FeatureCache
 from keras_cascade.cache.session import Session
 from keras_cascade.cache.stream_dataset import StreamDataset
+from keras_cascade.data.arrays import strings_as_tensors
 from keras_cascade.data.sources import Arrays, Batches, open_data
 from keras_cascade.training.random_states import preserve_random_states
 
@@ -33,7 +34,8 @@ class FitData:
 
     def as_arguments(self) -> dict[str, Any]:
         """Returns the arguments of Keras's `evaluate`."""
-        return _without_order(vars(self))
+        given = {**vars(self), "x": strings_as_tensors(self.x)}
+        return _without_order(given)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,11 @@ from keras_cascade.cascade.compiled import Compiled
 from keras_cascade.cascade.input_checks import ExpectedInputs, is_symbolic
 from keras_cascade.cascade.logits import doubts_about_logits
 from keras_cascade.data import to_numpy
-from keras_cascade.data.arrays import count_rows, map_arrays
+from keras_cascade.data.arrays import (
+    count_rows,
+    map_arrays,
+    strings_as_tensors,
+)
 from keras_cascade.data.forms import are_arrays, check_fit_data, first_rows
 from keras_cascade.data.inputs import input_paths, sort_inputs
 from keras_cascade.data.sources import as_batch
@@ -116,7 +120,7 @@ class Checked(Compiled):
         self._check_data(x, y, "train_on_batch", values=True)
         self._warn_of_logits("train_on_batch")
         return super().train_on_batch(
-            x, y, sample_weight, class_weight, return_dict
+            strings_as_tensors(x), y, sample_weight, class_weight, return_dict
         )
 
     def test_on_batch(
@@ -142,7 +146,23 @@ class Checked(Compiled):
                 loss.
         """
         self._check_data(x, y, "test_on_batch", values=True)
-        return super().test_on_batch(x, y, sample_weight, return_dict)
+        given = strings_as_tensors(x)
+        return super().test_on_batch(given, y, sample_weight, return_dict)
+
+    def predict_on_batch(self, x: Any) -> Any:
+        """Predicts one batch as Keras does, whose inputs are checked before.
+
+        Args:
+            x: The inputs.
+
+        Returns:
+            The outputs, as NumPy arrays.
+
+        Raises:
+            ValueError: If the inputs do not fit the cascade.
+        """
+        self._check_data(x, None, "predict_on_batch", values=False)
+        return super().predict_on_batch(strings_as_tensors(x))
 
     def _check_data(self, x: Any, y: Any, call: str, values: bool) -> None:
         """Checks the form of data, and the labels if they are arrays."""
@@ -151,7 +171,7 @@ class Checked(Compiled):
             return
         count_rows(x)
         self._arranged(x)
-        if call != "predict":
+        if not call.startswith("predict"):
             self._check_label_shapes(y, self.output, f"The data of {call}")
             if values:
                 self._check_label_values(y)

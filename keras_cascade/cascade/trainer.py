@@ -22,6 +22,7 @@ from keras_cascade.cache.fit_data import (
 from keras_cascade.cache.segments import FitArguments, fit_on_features
 from keras_cascade.cascade.checked import Checked
 from keras_cascade.cascade.model_paths import check_checkpoints
+from keras_cascade.data.arrays import strings_as_tensors
 from keras_cascade.data.sources import is_shuffled_by_fit
 from keras_cascade.training.fit_callbacks import (
     Callbacks,
@@ -222,14 +223,14 @@ class Trainer(Checked):
                     ),
                 )
             return super().fit(
-                x=x,
+                x=strings_as_tensors(x),
                 y=y,
                 batch_size=batch_size,
                 epochs=epochs,
                 verbose=verbose,
                 callbacks=callbacks,
                 validation_split=validation_split,
-                validation_data=validation_data,
+                validation_data=strings_as_tensors(validation_data),
                 shuffle=is_shuffled_by_fit(x) and shuffle,
                 class_weight=class_weight,
                 sample_weight=sample_weight,

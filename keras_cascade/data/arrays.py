@@ -70,6 +70,13 @@ def to_trainable(x: Any) -> Any:
     return tf.constant(x.astype(object), tf.string)
 
 
+def strings_as_tensors(data: Any) -> Any:
+    """Returns arrays for Keras's `fit` and `predict`, and batches as given."""
+    leaves = keras.tree.flatten(data)
+    texts = (isinstance(x, np.ndarray) and is_text(x) for x in leaves)
+    return map_arrays(to_trainable, data) if any(texts) else data
+
+
 def map_arrays(change: Callable[[Any], Any], part: Any) -> Any:
     """Returns a structure with each array changed.
 

@@ -30,7 +30,7 @@ def check_fit_data(x: Any, y: Any, call: str, inputs: int) -> None:
         raise ValueError(
             f"{call} takes a tuple as several inputs, and the cascade has one; "
             f"received a tuple of {len(x)}. Pass its parts apart: "
-            f"{call}({'x' if call == 'predict' else given})."
+            f"{call}({'x' if call.startswith('predict') else given})."
         )
     for name, part in {"x": x, "y": y}.items():
         if isinstance(part, list | tuple) and _begins_with_a_number(part):

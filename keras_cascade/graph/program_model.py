@@ -9,7 +9,13 @@ from typing import Any
 import keras
 
 from keras_cascade import _keras_compat as compat
-from keras_cascade.data.inputs import fit_last_axis, input_paths, sort_inputs
+from keras_cascade.data.arrays import strings_as_tensors
+from keras_cascade.data.inputs import (
+    check_strings,
+    fit_last_axis,
+    input_paths,
+    sort_inputs,
+)
 from keras_cascade.graph.masks import masks_of
 from keras_cascade.graph.program import Program
 
@@ -53,6 +59,12 @@ class ProgramModel(keras.Model):
         self.supports_masking = True
         self.built = True
 
+    def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """Returns the outputs of the program."""
+        # Before Keras makes tensors of strings, which it refuses in its way.
+        check_strings(self._held()[0].inputs)
+        return super().__call__(inputs, *args, **kwargs)
+
     def compute_mask(
         self, inputs: object, previous_mask: object = None
     ) -> None:
@@ -69,6 +81,11 @@ class ProgramModel(keras.Model):
         packed = keras.tree.pack_sequence_as(structure, list(found.values()))
         is_single = isinstance(packed, list | tuple) and len(packed) == 1
         return packed[0] if is_single else packed
+
+    def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+        """Predicts as Keras does; strings may be in NumPy arrays."""
+        check_strings(self._held()[0].inputs)
+        return super().predict(strings_as_tensors(x), *args, **kwargs)
 
     def get_config(self) -> dict[str, Any]:
         """Raises a NotImplementedError: the layers belong to a cascade."""

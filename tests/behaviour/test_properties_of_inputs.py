@@ -143,15 +143,27 @@ TAKING_TEXTS = {
     "adapt": lambda cascade, x: cascade.rebuild(
         adapters=kc.adapters.PCAAdapter(1)
     ).adapt(x, verbose=False),
+    "test_on_batch": lambda cascade, x: cascade.test_on_batch(x, ROWS[:, :1]),
+    "predict_on_batch": lambda cascade, x: cascade.predict_on_batch(x),
     "check_interface": lambda cascade, x: kc.check_interface(
         text_network(), head=2, data=x
+    ),
+    "a part": lambda cascade, x: kc.split(cascade)[0](x),
+    "a part's predict": lambda cascade, x: kc.split(cascade)[0].predict(
+        x, verbose=0
     ),
 }
 
 
 def text_network():
     inputs = keras.Input((2,), dtype="string", name="words")
-    return keras.Model(inputs, Lengths(name="lengths")(inputs), name="texts")
+    lengths = Lengths(name="lengths")(inputs)
+    # Twice the number of letters.
+    doubled = layers.Dense(4, kernel_initializer=twos, name="doubled")(lengths)
+    return keras.Model(inputs, doubled, name="texts")
+
+
+twos = keras.initializers.Constant(2.0)
 
 
 @pytest.mark.skipif(BACKEND == "tensorflow", reason="it has strings")
@@ -162,3 +174,24 @@ def test_strings_are_refused_in_one_sentence_by_a_backend_without(call, kind):
     message = rf"'\w+' takes strings, .* alone; .* is {BACKEND}\. Set KERAS"
     with pytest.raises(ValueError, match=message):
         TAKING_TEXTS[call](cascade, TEXTS.astype(kind))
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="it alone has strings")
+def test_strings_are_taken_in_numpy_s_arrays():
+    cascade = kc.build_cascade(text_network(), head=1, loss="mse")
+    for call in TAKING_TEXTS.values():
+        call(cascade, TEXTS.astype(object))
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="it alone has strings")
+@pytest.mark.parametrize("kind", [str, object])
+def test_strings_are_read_as_they_are(kind):
+    cascade = kc.build_cascade(text_network(), loss="mse")
+    texts = TEXTS.astype(kind)
+    expected = np.repeat([[8.0], [4.0]] * 2, 4, axis=1)
+    for model in (
+        cascade,
+        kc.split(kc.build_cascade(text_network(), head=1))[0],
+    ):
+        found = keras.tree.flatten(model.predict(texts, verbose=0))
+        np.testing.assert_array_equal(found[0], expected)
