@@ -167,6 +167,25 @@ def test_an_optimizer_may_be_interrupted_amid_its_variables(
     check(cascade, False, tmp_path)
 
 
+def test_a_training_may_be_interrupted_when_averages_become_the_weights(
+    network, tmp_path, monkeypatch
+):
+    """On JAX both are one array then, which the next step would delete."""
+    cascade, original, raised = build(network), optimizers.separate_averages, []
+
+    def interrupt_once(optimizer):
+        if not raised:
+            raised.append(optimizer)
+            raise KeyboardInterrupt
+        original(optimizer)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(optimizers, "separate_averages", interrupt_once)
+        with pytest.raises(KeyboardInterrupt):
+            fit(cascade)
+    check(cascade, False, tmp_path)
+
+
 @pytest.fixture(scope="module")
 def after_a_first_fit(network, tmp_path_factory):
     """What a process does once is done: a cached fit does it all."""

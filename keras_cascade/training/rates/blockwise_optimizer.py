@@ -13,6 +13,7 @@ import keras
 import numpy as np
 from keras.optimizers.schedules import LearningRateSchedule
 
+from keras_cascade._interrupts.cleanup import finally_twice
 from keras_cascade._keras_compat import optimizers as compat
 from keras_cascade.training.rates.block_rates import (
     BlockRates,
@@ -347,7 +348,10 @@ class BlockwiseOptimizer(keras.optimizers.Optimizer):
         trained = compat.built_on(self.inner_optimizer)
         # Nor may there be an average for each of its variables yet.
         compat.use_variables(self.inner_optimizer, trained)
-        self.inner_optimizer.finalize_variable_values(trained)
+        with finally_twice(self._separate_averages):
+            self.inner_optimizer.finalize_variable_values(trained)
+
+    def _separate_averages(self) -> None:
         compat.separate_averages(self.inner_optimizer)
 
     def exclude_from_weight_decay(self, var_list=None, var_names=None) -> None:
