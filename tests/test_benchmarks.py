@@ -81,6 +81,8 @@ TINY = {
         "batch_size": 2,
         "size": 32,
         "conversions": 1,
+        "runs": 1,
+        "pixels": 32,
     },
     "bench_stitching": {"epochs": 1, "WIDTH": 4},
     "bench_unfreeze": {

@@ -29,6 +29,7 @@ from keras_cascade._keras_compat.graphs_and_layers import (  # noqa: F401
     global_seed,
     has_inputs,
     has_own_config,
+    input_name,
     is_functional,
     is_passed_on,
     is_torch_module,

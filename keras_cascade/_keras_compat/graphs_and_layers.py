@@ -65,6 +65,16 @@ def may_be_none(tensor: keras.KerasTensor) -> bool:
     return bool(history and getattr(history.operation, "optional", False))
 
 
+def input_name(tensor: Any) -> str:
+    """Returns the name of an input: that of its layer, which files keep.
+
+    The tensor of an `Input()` without a name is called by the number of
+    tensors before it, and otherwise once the model is loaded from a file.
+    """
+    history = getattr(tensor, "_keras_history", None)
+    return tensor.name if history is None else history.operation.name
+
+
 def functional_calls(network: keras.Model) -> list[Call]:
     """Returns the calls of a functional network in topological order.
 

@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_cascade._keras_compat import input_name
 from keras_cascade._reporting.messages import listed
 
 # The keys that lead to an input in the structure that a model takes.
@@ -37,7 +38,8 @@ def input_paths(structure: Any) -> InputPaths:
     """
     leaves = keras.tree.flatten_with_path(structure)
     by_key = isinstance(structure, Mapping)
-    paths = {x.name: path if by_key else (x.name,) for path, x in leaves}
+    named = [(input_name(x), path) for path, x in leaves]
+    paths = {name: path if by_key else (name,) for name, path in named}
     return InputPaths(paths, not by_key or [*structure] == sorted(structure))
 
 

@@ -36,7 +36,9 @@ def flatten(graph: Graph) -> Program:
         flattening.add_tensor(reference, tensor)
         shape = tuple(tensor.shape)
         optional = compat.may_be_none(tensor)
-        port = Port(tensor.name, shape, tensor.dtype, reference, optional)
+        port = Port(
+            compat.input_name(tensor), shape, tensor.dtype, reference, optional
+        )
         inputs.append(port)
     found = flattening.add_level(graph, (), origins)
     outputs = [reference for reference in found if reference is not None]

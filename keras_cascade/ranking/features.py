@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_cascade._keras_compat import input_name
 from keras_cascade._reporting.console import progress
 from keras_cascade.cascade.cascade import Cascade
 from keras_cascade.data import labelled_batches, length, to_numpy
@@ -124,7 +125,7 @@ def _run(cascade: Cascade, given: Arrays) -> tuple[Arrays, float]:
 def predict(model: keras.Model, given: Arrays) -> Any:
     """Returns a model's outputs for arrays by the names of its inputs."""
     arrays = keras.tree.map_structure(
-        lambda x: to_trainable(given.get(x.name)), model.input
+        lambda x: to_trainable(given.get(input_name(x))), model.input
     )
     return model.predict_on_batch(arrays)
 

@@ -103,6 +103,18 @@ def test_inputs_come_first_and_every_tensor_before_its_users(network):
     assert set(map(id, network.outputs)) <= made
 
 
+def test_inputs_without_names_are_called_as_files_call_them(tmp_path):
+    inputs = [keras.Input((2,)), keras.Input((2,), name="named")]
+    model = keras.Model(inputs, layers.Add()(inputs))
+    names = [_keras_compat.input_name(x) for x in model.inputs]
+    assert names[1] == "named"
+    # If Keras calls the tensor so too, the function has nothing to do.
+    assert model.inputs[0].name != names[0]
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert [x.name for x in loaded.inputs] == names
+
+
 def test_keyword_arguments_of_a_call_are_kept(network):
     calls = _keras_compat.functional_calls(network)
     (drop,) = [c for c in calls if c.operation.name == "drop"]

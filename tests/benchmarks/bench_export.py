@@ -2,9 +2,7 @@
 
 import os
 import runpy
-import statistics
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -16,7 +14,11 @@ if TYPE_CHECKING:
 
     import keras_cascade as kc
 
-as_row = runpy.run_path(str(Path(__file__).with_name("timing.py")))["as_row"]
+FOLDER = Path(__file__).parent
+FILES = runpy.run_path(str(FOLDER / "litert_files.py"))
+open_file, only_output = FILES["open_file"], FILES["only_output"]
+in_turns, sample_of = FILES["in_turns"], FILES["sample_of"]
+as_row = runpy.run_path(str(FOLDER / "timing.py"))["as_row"]
 NETWORKS = ("glyph_encoder", "MobileNetV3Small")
 # The inner layer of each upstream that is tapped, besides its output.
 TAPS = {
@@ -107,7 +109,7 @@ def _rows(
     rows = []
     for what, (reference, bound) in others.items():
         _check_same_answers(f"{name}, {what}", ours, reference, inputs)
-        times = _in_turns((ours, reference), _sample(inputs, 0), pairs, runs)
+        times = in_turns((ours, reference), sample_of(inputs, 0), pairs, runs)
         rows.append(as_row(f"{name}, by {what}", times, bound))
     return rows
 
@@ -194,12 +196,12 @@ def _exported(cascade: "kc.Cascade", path: Path, fold: bool = True) -> Route:
     import keras_cascade as kc
 
     kc.export(cascade, path, fold=fold, verbose=False)
-    return _only_output(_open(path))
+    return only_output(open_file(path))
 
 
 def _by_keras(model: "keras.Model", path: Path) -> Route:
     _write_by_keras(model, path)
-    return _only_output(_open(path))
+    return only_output(open_file(path))
 
 
 def _apart(parts: Parts, folder: Path) -> Route:
@@ -207,8 +209,8 @@ def _apart(parts: Parts, folder: Path) -> Route:
     _write_by_keras(_features(parts), folder / "first.tflite")
     _write_by_keras(parts.downstream, folder / "second.tflite")
     first, second = (
-        _open(folder / "first.tflite"),
-        _open(folder / "second.tflite"),
+        open_file(folder / "first.tflite"),
+        open_file(folder / "second.tflite"),
     )
     mean, components, kernel, bias = _adapters(parts.cascade)
     image = parts.upstream.inputs[0].name
@@ -277,34 +279,6 @@ def _write_by_keras(model: "keras.Model", path: Path) -> None:
     model.export(path, format="litert", target_spec=builtin, verbose=False)
 
 
-def _open(path: Path) -> Callable[[Inputs], Inputs]:
-    """Returns a file as a function of one sample, on one thread."""
-    from ai_edge_litert.interpreter import Interpreter
-
-    interpreter = Interpreter(str(path), num_threads=1)
-    interpreter.allocate_tensors()
-    # By indices, which costs less than the names of a signature.
-    runner = interpreter.get_signature_runner("serving_default")
-    given = {k: x["index"] for k, x in runner.get_input_details().items()}
-    found = {k: x["index"] for k, x in runner.get_output_details().items()}
-
-    def run_file(inputs: Inputs) -> Inputs:
-        for name, index in given.items():
-            interpreter.set_tensor(index, inputs[name])
-        interpreter.invoke()
-        return {name: interpreter.get_tensor(x) for name, x in found.items()}
-
-    return run_file
-
-
-def _only_output(run_file: Callable[[Inputs], Inputs]) -> Route:
-    def route(inputs: Inputs) -> np.ndarray:
-        (answer,) = run_file(inputs).values()
-        return answer
-
-    return route
-
-
 # Comparing
 
 
@@ -312,7 +286,7 @@ def _check_same_answers(
     what: str, ours: Route, reference: Route, inputs: Inputs
 ) -> None:
     own, other = (
-        np.concatenate([route(_sample(inputs, i)) for i in range(SAMPLES)])
+        np.concatenate([route(sample_of(inputs, i)) for i in range(SAMPLES)])
         for route in (ours, reference)
     )
     spread = other.std(axis=0).mean()
@@ -322,33 +296,6 @@ def _check_same_answers(
             f"{what}: the answers are {difference:.2g} deviations apart, so "
             "that times would be of different work."
         )
-
-
-def _in_turns(
-    routes: Sequence[Route], sample: Inputs, pairs: int, runs: int
-) -> list[list[float]]:
-    """Returns pairs of medians: the seconds of a sample by each route."""
-    for route in routes:
-        _block(route, sample, runs)  # warms up
-    times = []
-    for pair in range(pairs):
-        order = routes[::-1] if pair % 2 else routes
-        seconds = [_block(route, sample, runs) for route in order]
-        times.append(seconds[::-1] if pair % 2 else seconds)
-    return times
-
-
-def _block(route: Route, sample: Inputs, runs: int) -> float:
-    seconds = []
-    for _ in range(runs):
-        start = time.perf_counter()
-        route(sample)
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds)
-
-
-def _sample(inputs: Inputs, row: int) -> Inputs:
-    return {name: x[row : row + 1] for name, x in inputs.items()}
 
 
 def main() -> None:

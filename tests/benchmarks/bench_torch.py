@@ -4,8 +4,10 @@ import functools
 import os
 import runpy
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,13 +17,17 @@ if TYPE_CHECKING:
     import keras
     import torch
 
-TIMING = runpy.run_path(str(Path(__file__).with_name("timing.py")))
+FOLDER = Path(__file__).parent
+TIMING = runpy.run_path(str(FOLDER / "timing.py"))
+FILES = runpy.run_path(str(FOLDER / "litert_files.py"))
 as_row = TIMING["as_row"]
 seconds_in_turns = TIMING["seconds_in_turns"]
 CLASSES = 10
 RATE = 1e-3
 # The largest ratio beside the module's eager step, and beside stock Keras.
 BOUNDS = {"module": 1.15, "Keras by hand": 1.10}
+# The largest ratio of the latencies of two LiteRT files.
+LATENCY = 1.05
 # The longest conversion of a ResNet-50, in seconds on two cores.
 CONVERSION_S = 30.0
 # Blocks of each of the four stages, and whether they are bottlenecks.
@@ -35,8 +41,10 @@ def run(
     batch_size: int = 32,
     size: int = 96,
     conversions: int = 3,
+    runs: int = 100,
+    pixels: int = 224,
 ) -> list[dict]:
-    """Returns a row for each training step and one for a conversion.
+    """Returns rows for training steps, a LiteRT file and a conversion.
 
     Args:
         pairs: The number of pairs of times. Defaults to `7`.
@@ -47,13 +55,18 @@ def run(
         size: Height and width of the images. Defaults to `96`.
         conversions: The number of times that a ResNet-50 is converted.
             Defaults to `3`.
+        runs: The number of runs of a file of which a time is the median.
+            Defaults to `100`.
+        pixels: Height and width of the images of the files. Defaults to `224`.
 
     Returns:
         Rows with `name`, the medians of the seconds `ours_s` and
         `reference_s`, `ratio` (the median of the pairs' ratios), its `bound`
         as text, and whether it `holds`. The references of a step are that of
         a ResNet-18 written in Keras and, on PyTorch, the module's own eager
-        step; that of a conversion is its bound in seconds.
+        step; that of a file, which is there on TensorFlow where torchvision
+        is installed, Keras's own MobileNetV3Small; that of a conversion is
+        its bound in seconds.
     """
     import keras
 
@@ -66,6 +79,8 @@ def run(
         times = seconds_in_turns((ours, reference), x, y, pairs, steps)
         name = f"step ResNet-18 beside {against}"
         rows.append(as_row(name, times, BOUNDS[against]))
+    if keras.config.backend() == "tensorflow" and find_spec("torchvision"):
+        rows.append(_latency_row(pairs, runs, pixels))
     return [*rows, _conversion_row(conversions, size)]
 
 
@@ -118,6 +133,54 @@ def _check_same_work(ours: "keras.Model", reference: "keras.Model") -> None:
             "The converted network and the one written by hand train different "
             f"weights: {len(shapes(ours))} and {len(shapes(reference))}."
         )
+
+
+def _latency_row(pairs: int, runs: int, size: int) -> dict:
+    """Returns the row of MobileNetV3-Small's file beside Keras's network's."""
+    import keras
+
+    module = _mobile_net().eval()
+    models = {
+        "ours": _converted(module, size),
+        "Keras's": keras.applications.MobileNetV3Small(
+            (size, size, 3),
+            weights=None,
+            include_preprocessing=False,
+            classifier_activation=None,
+        ),
+    }
+    rng = np.random.default_rng(0)
+    image = rng.normal(size=(1, size, size, 3)).astype("float32")
+    with tempfile.TemporaryDirectory() as folder:
+        routes = [
+            _file_of(model, Path(folder) / f"{name}.tflite")
+            for name, model in models.items()
+        ]
+        times = FILES["in_turns"](routes, {"image": image}, pairs, runs)
+    return as_row("MobileNetV3-Small's LiteRT file", times, LATENCY)
+
+
+def _file_of(model: "keras.Model", path: Path) -> Callable[[Any], np.ndarray]:
+    import keras_cascade as kc
+
+    (name,) = kc.export(model, path, verbose=False).inputs
+    run_file = FILES["only_output"](FILES["open_file"](path))
+    return lambda inputs: run_file({name: inputs["image"]})
+
+
+def _mobile_net() -> "torch.nn.Module":
+    """Returns torchvision's network, of as many classes as Keras's has."""
+    import torch
+
+    # A torchvision that was compiled for another PyTorch lacks operators,
+    # which its import asks for.
+    library = torch.library.Library("torchvision", "FRAGMENT")
+    for name in ("nms", "qnms"):
+        if not hasattr(torch.ops.torchvision, name):
+            library.define(f"{name}(Tensor a, Tensor b, float c) -> Tensor")
+    from torchvision import models
+
+    return models.mobilenet_v3_small(weights=None)
 
 
 def _conversion_row(conversions: int, size: int) -> dict:

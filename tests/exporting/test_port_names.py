@@ -80,6 +80,29 @@ def test_a_file_has_the_names_of_the_model(format, tmp_path):
     assert sorted(report.outputs) == sorted(expected)
 
 
+@pytest.mark.parametrize("format", ENDINGS)
+def test_inputs_without_names_are_called_as_their_layers(format, tmp_path):
+    """Their tensors are called otherwise before the model is saved."""
+    path = tmp_path / f"file{ENDINGS[format]}"
+    try:
+        backends_for(make_options(path))
+    except ModuleNotFoundError as error:
+        pytest.skip(str(error))
+    inputs = [keras.Input((2,)), keras.Input((2,))]
+    difference = layers.Subtract(name="difference")(inputs)
+    model = keras.Model(inputs, difference)
+    names = [x.name for x in model.layers[:2]]
+    rows = np.arange(6, dtype="float32").reshape(3, 2)
+    data = dict(zip(names, (3 * rows, rows), strict=True))
+    # Without data the file is tried; with data it is compared.
+    kc.export(model, path, verbose=False)
+    report = kc.export(model, path, check_data=data, verbose=False)
+    assert list(report.inputs) == names
+    assert list(read_card(path)["inputs"]) == names
+    found = run(path, data)["difference"]
+    np.testing.assert_array_equal(found, 2 * rows)
+
+
 def test_a_torch_program_has_names_of_arguments(tmp_path):
     torch = pytest.importorskip("torch")
     path = tmp_path / "file.pt2"

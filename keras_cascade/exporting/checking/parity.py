@@ -107,7 +107,7 @@ def model_answers(
     """
     graph, batches = _graph_of(model), []
     for batch in samples:
-        flat = [batch[tensor.name] for tensor in graph.inputs]
+        flat = [batch[compat.input_name(x)] for x in graph.inputs]
         given = keras.tree.pack_sequence_as(graph.input, flat)
         found = keras.tree.flatten(model.predict_on_batch(given))
         batches.append(dict(zip(names, found, strict=True)))
