@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import keras
 
+from keras_cascade._interrupts.cleanup import finally_twice
 from keras_cascade._keras_compat.graphs_and_layers import set_untracked
 
 
@@ -88,12 +89,10 @@ class RatedUpdates(keras.optimizers.Optimizer):
         for variable in decayed:
             group = self.block_rates.group_of(self._var_key(variable))
             groups.setdefault(group, []).append(variable)
-        for group, members in groups.items():
-            self._decaying_group = group
-            try:
+        with finally_twice(partial(setattr, self, "_decaying_group", None)):
+            for group, members in groups.items():
+                self._decaying_group = group
                 super()._apply_weight_decay(members)
-            finally:
-                self._decaying_group = None
 
     def _get_current_learning_rate(self):
         rate = super()._get_current_learning_rate()
@@ -105,11 +104,10 @@ class RatedUpdates(keras.optimizers.Optimizer):
 
     @contextmanager
     def _counting(self, steps: object) -> Iterator[None]:
-        self._own_steps = steps
-        try:
+        # An interrupt must not leave them: on JAX they are of a trace.
+        with finally_twice(partial(setattr, self, "_own_steps", None)):
+            self._own_steps = steps
             yield
-        finally:
-            self._own_steps = None
 
     def _by_group_and_steps(
         self, variables: Iterable[keras.Variable], steps: object
@@ -234,11 +232,13 @@ def build_whole(
     Keras adds the variables of its scale again if it was interrupted after.
     """
     before = list(optimizer._variables)
-    try:
-        optimizer.build(variables)
-    finally:
+
+    def restore() -> None:
         if not optimizer.built:
             optimizer._variables[:] = before
+
+    with finally_twice(restore):
+        optimizer.build(variables)
 
 
 def load_scale_alone(optimizer: keras.optimizers.LossScaleOptimizer) -> None:

@@ -1,5 +1,7 @@
 """Fails where Keras changes what the learning rates of blocks rely on."""
 
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -163,3 +165,42 @@ def test_exclusions_from_decay_are_copied():
     target = keras.optimizers.AdamW(0.1)
     compat.copy_decay_exclusions(source, target)
     assert compat.undecayed(target, variables) == (0, 1)
+
+
+def test_an_interrupted_step_leaves_no_state_of_it():
+    """On JAX it would be of a trace, which nothing later can read."""
+    variable = keras.Variable(np.ones((2,), "float32"))
+    optimizer = compat.copy_with_rates(
+        keras.optimizers.AdamW(0.1, weight_decay=0.5), OneRate()
+    )
+    optimizer.began_at = keras.Variable([0], dtype="int", trainable=False)
+    gradients = [keras.ops.ones((2,))]
+    optimizer.apply(gradients, [variable])
+    at = 0
+    while interrupted(at := at + 1, lambda: optimizer.apply(gradients)):
+        assert optimizer._own_steps is None
+        assert optimizer._decaying_group is None
+    assert at > 10
+
+
+def interrupted(at, call):
+    """Calls, and returns whether it came to a line of the module to stop at."""
+    lines = []
+
+    def trace(frame, event, arg):
+        if frame.f_code.co_filename != compat.__file__:
+            return None
+        if event == "line":
+            lines.append(frame.f_lineno)
+            if len(lines) == at:
+                raise KeyboardInterrupt
+        return trace
+
+    sys.settrace(trace)
+    try:
+        call()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(None)
+    return False
