@@ -60,8 +60,8 @@ CORE = {
 # Lowest first: a module imports from its own entry and from those above it in
 # this list. An entry is a module or a folder of the package.
 LAYERS = {
-    "_interrupts": "complete files, and things put back; knows no Keras",
     "_keras_compat": "what has no public Keras API; knows only Keras",
+    "_interrupts": "complete files, and things put back; knows no Keras",
     "_reporting": "messages, tables, progress, figures; knows only Keras",
     "_package": "the public names, the extras, shipped files; only Keras",
     "_cascade_view": "a cascade as lower folders see it; knows only Keras",

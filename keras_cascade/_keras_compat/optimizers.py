@@ -12,7 +12,6 @@ from typing import Any, Protocol
 
 import keras
 
-from keras_cascade._interrupts.cleanup import finally_twice
 from keras_cascade._keras_compat.graphs_and_layers import set_untracked
 
 
@@ -63,7 +62,9 @@ class RatedUpdates(keras.optimizers.Optimizer):
     def update_step(self, gradient, variable, learning_rate):
         *rates, steps = learning_rate
         group = self.block_rates.group_of(self._var_key(variable))
-        with self._counting(steps[self._get_variable_index(variable)]):
+        with self._during(
+            "_own_steps", steps[self._get_variable_index(variable)]
+        ):
             super().update_step(gradient, variable, rates[group])
 
     def _parallel_update_step(self, grads, variables, learning_rate):
@@ -76,7 +77,7 @@ class RatedUpdates(keras.optimizers.Optimizer):
         for (group, count), members in alike.items():
             if shared is not None:
                 shared.assign(before)
-            with self._counting(count):
+            with self._during("_own_steps", count):
                 super()._parallel_update_step(  # type: ignore[misc]
                     [gradient_of[id(v)] for v in members],
                     members,
@@ -89,9 +90,8 @@ class RatedUpdates(keras.optimizers.Optimizer):
         for variable in decayed:
             group = self.block_rates.group_of(self._var_key(variable))
             groups.setdefault(group, []).append(variable)
-        with finally_twice(partial(setattr, self, "_decaying_group", None)):
-            for group, members in groups.items():
-                self._decaying_group = group
+        for group, members in groups.items():
+            with self._during("_decaying_group", group):
                 super()._apply_weight_decay(members)
 
     def _get_current_learning_rate(self):
@@ -103,11 +103,17 @@ class RatedUpdates(keras.optimizers.Optimizer):
         )
 
     @contextmanager
-    def _counting(self, steps: object) -> Iterator[None]:
-        # An interrupt must not leave them: on JAX they are of a trace.
-        with finally_twice(partial(setattr, self, "_own_steps", None)):
-            self._own_steps = steps
-            yield
+    def _during(self, name: str, value: object) -> Iterator[None]:
+        """Sets an attribute during a block, which is None otherwise."""
+        try:
+            try:
+                setattr(self, name, value)
+                yield
+            finally:
+                setattr(self, name, None)
+        finally:
+            # An interrupt above must not leave it: on JAX it is of a trace.
+            setattr(self, name, None)
 
     def _by_group_and_steps(
         self, variables: Iterable[keras.Variable], steps: object
@@ -232,13 +238,11 @@ def build_whole(
     Keras adds the variables of its scale again if it was interrupted after.
     """
     before = list(optimizer._variables)
-
-    def restore() -> None:
+    try:
+        optimizer.build(variables)
+    finally:
         if not optimizer.built:
             optimizer._variables[:] = before
-
-    with finally_twice(restore):
-        optimizer.build(variables)
 
 
 def load_scale_alone(optimizer: keras.optimizers.LossScaleOptimizer) -> None:

@@ -88,7 +88,7 @@ def sort_inputs(
     raise _mismatch(what, received, keys.values())
 
 
-def check_strings(inputs: Iterable[keras.KerasTensor]) -> None:
+def check_strings(inputs: Iterable[Any]) -> None:
     """Raises a ValueError for inputs of strings where the backend has none."""
     backend = keras.config.backend()
     texts = [x.name for x in inputs if x.dtype == "string"]
