@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import keras
 
+from keras_cascade._keras_compat import input_name
 from keras_cascade._reporting.messages import closest, listed
 from keras_cascade.networks import presets, torch_presets
 from keras_cascade.networks.applications import APPLICATIONS, MODES, recognise
@@ -87,7 +88,7 @@ def _resolve(
     if isinstance(choice, str) and choice == "auto":
         return _automatic(role, source, network)
     if len(network.inputs) != 1:
-        inputs = listed(x.name for x in network.inputs)
+        inputs = listed(map(input_name, network.inputs))
         raise ValueError(
             f"preprocess of '{role}': '{network.name}' has "
             f"{len(network.inputs)} inputs ({inputs}); what has one input can "

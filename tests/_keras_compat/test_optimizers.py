@@ -196,11 +196,12 @@ def interrupted(at, call):
                 raise KeyboardInterrupt
         return trace
 
+    former = sys.gettrace()  # that of coverage, say
     sys.settrace(trace)
     try:
         call()
     except KeyboardInterrupt:
         return True
     finally:
-        sys.settrace(None)
+        sys.settrace(former)
     return False

@@ -92,13 +92,14 @@ class Interrupt(keras.callbacks.Callback):
         return self.on_line
 
     def run(self, function, *arguments):
+        former = sys.gettrace()  # that of coverage, say
         sys.settrace(self.trace)
         try:
             function(*arguments)
         except KeyboardInterrupt:
             pass
         finally:
-            sys.settrace(None)
+            sys.settrace(former)
         return self
 
 
