@@ -79,12 +79,13 @@ def test_every_subcommand_has_help(argv, capsys):
     assert "usage: keras-cascade" in capsys.readouterr().out
 
 
+# Each takes longer to import than the answer may take.
+SLOW = {"keras", "tensorflow", "jax", "torch", "matplotlib", "rich", "h5py"}
 # Runs the console as `python -m keras_cascade` does, and looks.
 LOOK = (
-    "import runpy, sys, time; sys.argv = ['keras-cascade', *{!r}]\n"
+    "import runpy, sys; sys.argv = ['keras-cascade', *{!r}]\n"
     "try: runpy.run_module('keras_cascade', run_name='__main__')\n"
-    "finally: print('keras' in sys.modules, time.process_time(), "
-    "file=sys.stderr)"
+    "finally: print(*sys.modules, file=sys.stderr)"
 )
 
 
@@ -104,7 +105,7 @@ LOOK = (
     ],
     ids=" ".join,
 )
-def test_help_and_bad_usage_import_no_keras_and_take_no_time(argv):
+def test_help_and_bad_usage_import_nothing_that_takes_time(argv):
     done = subprocess.run(
         [sys.executable, "-c", LOOK.format(argv)],
         capture_output=True,
@@ -112,9 +113,9 @@ def test_help_and_bad_usage_import_no_keras_and_take_no_time(argv):
     )
     asked = bool(argv) and argv[-1].startswith("--")
     assert done.returncode == (0 if asked else 2)
-    imported, seconds = done.stderr.split()[-2:]
-    assert imported == "False"
-    assert float(seconds) <= 0.3
+    imported = set(done.stderr.splitlines()[-1].split())
+    assert "keras_cascade" in imported
+    assert not imported & SLOW
 
 
 @pytest.mark.parametrize(
