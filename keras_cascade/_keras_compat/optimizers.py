@@ -113,6 +113,7 @@ class RatedUpdates(keras.optimizers.Optimizer):
                 setattr(self, name, None)
         finally:
             # An interrupt above must not leave it: on JAX it is of a trace.
+            # (`finally_twice` is of a folder that lies higher.)
             setattr(self, name, None)
 
     def _by_group_and_steps(

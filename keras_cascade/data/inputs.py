@@ -91,7 +91,7 @@ def sort_inputs(
 def check_strings(inputs: Iterable[Any]) -> None:
     """Raises a ValueError for inputs of strings where the backend has none."""
     backend = keras.config.backend()
-    texts = [x.name for x in inputs if x.dtype == "string"]
+    texts = [input_name(x) for x in inputs if x.dtype == "string"]
     if texts and backend != "tensorflow":
         raise ValueError(
             f"Input '{texts[0]}' takes strings, which Keras has on the "

@@ -2,6 +2,7 @@
 
 import json
 
+import keras
 import numpy as np
 import pytest
 
@@ -32,6 +33,26 @@ def test_taps_are_ranked_and_drawn(folder, capsys, tmp_path_factory):
     assert found["baselines"] == {"deepest": "stage4_out"}
     assert found["taps"][0]["scores"]["probe"] == 1.0
     assert picture.read_text("utf-8").count("stage") >= 1
+
+
+def test_sequences_are_ranked_by_their_first_token_if_asked(folder, capsys):
+    keras.utils.set_random_seed(0)
+    x = inputs = keras.Input((32, 32, 1), name="image")
+    x = keras.layers.Conv2D(4, 8, 8, name="patches")(x)
+    x = keras.layers.Reshape((16, 4), name="sequence")(x)
+    # A first token that knows nothing.
+    x = keras.layers.ZeroPadding1D((1, 0), name="tokens")(x)
+    path = folder.parent / "patches.keras"
+    keras.Model(inputs, x).save(path)
+    argv = ["rank", str(path), "--data", str(folder), "--json"]
+    argv += ["--taps", "tokens"]
+    scores = []
+    for option in ([], ["--class-token"]):
+        assert main(argv + option) == 0
+        (tap,) = json.loads(capsys.readouterr().out)["taps"]
+        scores.append(tap["scores"]["probe"])
+    assert scores[0] == 1.0
+    assert scores[1] <= 0.5
 
 
 def test_a_folder_that_is_not_there_is_told(capsys):
